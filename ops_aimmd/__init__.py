@@ -1,0 +1,36 @@
+"""Path sampling guided by a committor that is learned on the fly (AIMMD), for OpenPathSampling."""
+
+from ops_aimmd.committor.density import CommittorDensity
+from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
+from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
+from ops_aimmd.sampling.hooks import ProgressBar, TrainingHook
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.learner_checkpoint import load_learner
+from ops_aimmd.sampling.movers import OneWayShooting, ShootingMover
+from ops_aimmd.sampling.schemes import CommittorShootingScheme, CommittorShootingStrategy
+from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.velocities import BoltzmannVelocities
+from ops_aimmd.version import __version__
+
+__all__ = [
+    "__version__",
+    "BoltzmannVelocities",
+    "CommittorDensity",
+    "CommittorLearner",
+    "CommittorModel",
+    "CommittorSelector",
+    "CommittorShootingScheme",
+    "CommittorShootingStrategy",
+    "DiminishingSchedule",
+    "FitReport",
+    "LegFrames",
+    "OneWayShooting",
+    "ProgressBar",
+    "ShootingMover",
+    "ShootingResult",
+    "TrainingHook",
+    "TrainingSet",
+    "fit",
+    "load_learner",
+]

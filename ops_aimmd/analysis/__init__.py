@@ -1,0 +1,1 @@
+"""What a run has done: series of steps, autocorrelation, pictures."""

@@ -1,0 +1,509 @@
+"""The checkpoint file: one sqlite database to which every finished MC step is appended in one transaction.
+
+What it holds
+-------------
+Shots with the frames of their legs, the paths of the density and model versions are rows that are appended; the
+rest (optimiser, schedule, random generators, active paths) is ``state``, one row per key, replaced; so are the
+count of a path and its frames when the density is thinned. A step therefore costs what it brings, however long
+the run. The tables are described by comments in the schema, which sqlite keeps in the file: ``sqlite3 run.aimmd
+.schema`` explains them to any reader. Numbers of shots, frames and density are raw little-endian arrays, model
+weights and arrays in the state are safetensors blocks, the rest is strict JSON. Nothing in the file is executed,
+and neither OPS nor torch is needed to read it.
+
+Every row carries a CRC-32 of its content, and the row ``progress`` counts the rows of every table, so that
+damage gives a :class:`CheckpointCorruptError` that says where, never other numbers or fewer of them.
+
+What survives
+-------------
+Death of the process at any moment (``kill -9``, out of memory, a Python exception): every step whose
+``record_step`` has returned, nothing of the step in progress. The next opening rolls back what was half written,
+from ``run.aimmd-journal`` beside the file; that journal is empty except during the milliseconds of a commit, and
+gone after :meth:`Checkpoint.close`.
+
+Loss of power or a crash of the operating system: the same, as far as the disk keeps its promise to have written
+what was synchronised (``journal_mode=TRUNCATE``, ``synchronous=FULL``: journal, database and the truncated
+journal are each synchronised before ``record_step`` returns).
+
+Why not a write-ahead log: it is 0.7 ms per step faster (``benchmarks/checkpoint_cost.py``), but the newest steps
+would then live in a second file, for ever after a kill that nobody has resumed from. With the rollback journal
+the one file is the whole run between two commits. Copying it while the run goes on is right unless a commit falls
+into the copying; a copy that is always right: ``sqlite3 run.aimmd "VACUUM INTO 'copy.aimmd'"``.
+
+Who may open it
+---------------
+One writer, which holds sqlite's RESERVED lock from opening to closing; the operating system drops it when the
+process dies, so no lock is ever stale. Any number of readers beside it (``read_only=True``), each seeing whole
+steps. The locks need a file system with working POSIX locks, which some network file systems do not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ops_aimmd.checkpoint.documents import encode
+from ops_aimmd.checkpoint.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointLockedError,
+    CheckpointVersionError,
+    NotACheckpointError,
+    damaged,
+    translated,
+)
+from ops_aimmd.checkpoint.rows import (
+    NO_PROGRESS,
+    SCHEMA,
+    DensityPath,
+    ShotColumns,
+    append_model_version,
+    append_shots,
+    check_count,
+    empty_columns,
+    read_density,
+    read_document,
+    read_leg_frames,
+    read_model_version,
+    read_shots,
+    write_density,
+    write_document,
+)
+
+APPLICATION_ID = int.from_bytes(b"AIMD", "big")
+"""Marks an sqlite file as a checkpoint, in bytes 68 to 71 of the file."""
+
+FORMAT_VERSION = 1
+"""Raised only when an older program would misread the file. New tables and new state keys do not raise it."""
+
+QUICK_CHECK_BYTES = 32 * 2**20
+"""Files up to this size have the structure of all their pages checked when opened (about 0.1 s). Larger ones rely
+on checksums and row counts, which are checked for whatever is read."""
+
+READ_ROWS = 10_000
+"""Shots per read: a reader holds the file for some 50 ms at a time, for which a writer's commit waits."""
+
+WAIT_FOR_READERS = 600.0
+"""Seconds that a commit waits for a reader in the middle of a read (stopped by Ctrl-Z, say) before it gives up."""
+
+
+class Checkpoint:
+    """The checkpoint of one run: get one from :meth:`create` or :meth:`open`, and close it (or use ``with``).
+
+    Attributes
+    ----------
+    path : Path
+    read_only : bool
+    run_id : str
+        A uuid made when the file was created.
+    metadata : dict
+        As given to :meth:`create`.
+    keep_every : int
+        Spacing of the model versions that are kept.
+    """
+
+    def __init__(self, path: Path, read_only: bool, identity: dict, connection: sqlite3.Connection):
+        self.path = path
+        self.read_only = read_only
+        self.run_id: str = identity["run_id"]
+        self.metadata: dict = identity["metadata"]
+        self.keep_every: int = identity["keep_every"]
+        self._connection = connection
+        self._process = os.getpid()
+        self._data_version = _data_version(connection)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, metadata: dict | None = None, keep_every: int = 1) -> Checkpoint:
+        """Make a new checkpoint and open it for writing.
+
+        Parameters
+        ----------
+        path : path-like
+            A file that does not exist, or an empty one.
+        metadata : dict
+            What never changes in the run, nested JSON-able values and arrays (:func:`.documents.encode`).
+        keep_every : int
+            Model versions whose number is a multiple of this are kept, and always the newest; 1 keeps all.
+
+        Raises
+        ------
+        FileExistsError
+            If there is anything at the path: another run is never overwritten.
+        """
+        path = _absolute(path)
+        keep_every = operator.index(keep_every)
+        if keep_every < 1:
+            raise ValueError(f"keep_every must be a positive integer; got {keep_every}")
+        identity = {
+            "run_id": str(uuid.uuid4()),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "keep_every": keep_every,
+            "metadata": {} if metadata is None else metadata,
+        }
+        encoded = encode(identity, "metadata")
+        if path.exists() and path.stat().st_size:
+            occupant = _occupant(path)
+            if path.stat().st_size:  # else it was a creation that died half-way, which looking at it has rolled back
+                raise FileExistsError(f"{path} exists{occupant}. It is not overwritten: choose another name")
+        with translated(path, "created"), contextlib.closing(_connect(path, "rwc")) as connection:
+            connection.execute("PRAGMA busy_timeout=0")
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise FileExistsError(f"{path} has just been created by another process: choose another name")
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+            for statement in SCHEMA:
+                connection.execute(statement)
+            write_document(connection, "run", "identity", encoded)
+            write_document(connection, "run", "progress", encode(NO_PROGRESS))
+            connection.execute("COMMIT")
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, read_only: bool = False) -> Checkpoint:
+        """Open an existing checkpoint, rolling back a step that a killed process left half written.
+
+        Parameters
+        ----------
+        path : path-like
+        read_only : bool
+            Read while another process may be writing; every answer then holds whole steps, and later answers more of
+            them. After a kill in mid-commit even a reader needs write permission once, for the rolling back.
+
+        Raises
+        ------
+        FileNotFoundError, IsADirectoryError, PermissionError
+        NotACheckpointError
+            If the file is something else, or empty.
+        CheckpointVersionError
+            If a newer program wrote it.
+        CheckpointCorruptError
+            If it is truncated or damaged.
+        CheckpointLockedError
+            If it is already open for writing and ``read_only`` is False.
+        """
+        path = _absolute(path)
+        _check_permissions(path, read_only)
+        with translated(path, "opened"):
+            connection = _open_connection(path, read_only)
+        try:
+            with translated(path, "opened"):
+                _check_kind(connection, path)
+                if not read_only:
+                    _hold_write_lock(connection)
+                if path.stat().st_size <= QUICK_CHECK_BYTES:
+                    findings = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+                    if findings != ["ok"]:
+                        raise CheckpointCorruptError(damaged(path, "; ".join(map(str, findings))))
+                identity = read_document(connection, path, "run", "identity")
+                return cls(path, read_only, identity, connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file, which is then complete without any other. Closing twice is allowed."""
+        if self._process != os.getpid():
+            return  # a forked child must not touch its parent's connection
+        with contextlib.suppress(sqlite3.ProgrammingError):  # closed before
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if not self.read_only:
+                with contextlib.suppress(sqlite3.OperationalError):  # a reader is reading: the journal stays, empty
+                    self._connection.execute("PRAGMA busy_timeout=0")
+                    self._connection.execute("PRAGMA journal_mode=DELETE")
+            self._connection.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r}, read_only={self.read_only}, run_id={self.run_id!r})"
+
+    @property
+    def step(self) -> int:
+        """The last finished step; -1 before the first."""
+        return self._progress()["step"]
+
+    @property
+    def n_shots(self) -> int:
+        """Number of shots recorded."""
+        return self._progress()["shots"]
+
+    def record_step(
+        self,
+        step: int,
+        shots: Sequence = (),
+        density_paths: Mapping[str, DensityPath] | None = None,
+        model_version: tuple[int, dict, dict[str, np.ndarray]] | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """Put one finished step on disk: all of it, durably, or nothing and an exception.
+
+        Parameters
+        ----------
+        step : int
+            Non-negative and larger than the last one recorded.
+        shots : sequence of shooting results
+            Objects with the attributes listed at :func:`ops_aimmd.checkpoint.rows.pack_shot`.
+        density_paths : mapping of str to DensityPath, or to a tuple (count, thinning, frames)
+            Paths of the density that are new or have changed, by a name that is theirs for ever; frames (m, c), or
+            None where those in the file stay. Paths not given stay as they are.
+        model_version : (number, description, arrays)
+            A new model: its number, larger than all before, a JSON-able description from which the network can be
+            built, and its arrays by name.
+        state : dict
+            Values to replace, by key: nested JSON-able values and arrays. Keys not given stay as they are.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something does not fit; nothing is then recorded.
+        CheckpointError
+            If the file cannot be written: disk full, opened read-only, taken over by another process.
+        """
+        self._check_writable()
+        step = operator.index(step)
+        documents = {key: encode(value, f"state[{key!r}]") for key, value in (state or {}).items()}
+        with translated(self.path, "written"), self._transaction() as connection:
+            progress = self._progress()
+            if step <= progress["step"] or step < 0:
+                raise ValueError(
+                    f"step {step} cannot be recorded in {self.path}: step {progress['step']} is already there, and "
+                    "steps must increase. A resumed run goes on with the next one"
+                )
+            progress["step"] = step
+            append_shots(connection, progress, shots)
+            write_density(connection, progress, density_paths or {})
+            if model_version is not None:
+                append_model_version(connection, progress, step, model_version, self.keep_every)
+            for key, document in documents.items():
+                progress["state_keys"] += write_document(connection, "state", key, document)
+            write_document(connection, "run", "progress", encode(progress))
+
+    def shots(self) -> ShotColumns:
+        """All shots and their leg frames, as arrays that the caller owns; shapes (0, 0) before the first shot."""
+        progress = self._progress()
+        shots = empty_columns(progress)
+        first_frame = 0
+        for start in range(0, len(shots), READ_ROWS):
+            rows = slice(start, min(start + READ_ROWS, len(shots)))
+            with self._reading() as connection:
+                read_shots(connection, self.path, shots, rows)
+                first_frame = read_leg_frames(connection, self.path, shots.auxiliary, rows, first_frame)
+        check_count(self.path, "leg_frames, frames", first_frame, len(shots.auxiliary))
+        return shots
+
+    def density_paths(self) -> dict[str, DensityPath]:
+        """The paths of the density with all their frames, in the order in which they were first recorded."""
+        with self._reading() as connection:
+            return read_density(connection, self.path, self._progress())
+
+    def model_versions(self) -> list[int]:
+        """Numbers of the model versions that are in the file, oldest first."""
+        with self._reading() as connection:
+            numbers = [row[0] for row in connection.execute("SELECT number FROM model_versions ORDER BY number")]
+            check_count(self.path, "model_versions", len(numbers), self._progress()["model_versions"])
+        return numbers
+
+    def model_version(self, number: int | None = None) -> tuple[int, dict, dict[str, np.ndarray]]:
+        """Number, description and arrays of a model version; of the newest if none is named.
+
+        Raises
+        ------
+        KeyError
+            If it is not in the file; the message lists those that are.
+        """
+        with self._reading() as connection:
+            kept = self.model_versions()
+            number = self._progress()["model_version"] if number is None else operator.index(number)
+            if number not in kept:
+                raise KeyError(
+                    f"{self.path} holds no model version{'' if number is None else f' {number}'}; it has {kept} "
+                    f"(with keep_every={self.keep_every})"
+                )
+            return read_model_version(connection, self.path, number)
+
+    def state_keys(self) -> list[str]:
+        """Keys of the state, sorted."""
+        with self._reading() as connection:
+            keys = sorted(row[0] for row in connection.execute("SELECT key FROM state"))
+            check_count(self.path, "state", len(keys), self._progress()["state_keys"])
+        return keys
+
+    def state(self, key: str) -> Any:
+        """The value last recorded under a key: tuples come back as lists, all else as it was.
+
+        Raises
+        ------
+        KeyError
+            If it was never recorded; the message lists the keys that were.
+        """
+        with self._reading() as connection:
+            try:
+                return read_document(connection, self.path, "state", key)
+            except KeyError:
+                raise KeyError(f"{self.path} holds no state {key!r}; it has {self.state_keys()}") from None
+
+    def _progress(self) -> dict:
+        with self._reading() as connection:
+            return read_document(connection, self.path, "run", "progress")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """All that is read inside belongs to one moment."""
+        connection = self._connection
+        with translated(self.path, "read"):
+            if connection.in_transaction:  # a writer always is; a nested call
+                yield connection
+                return
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit what is done inside, or undo it; the write lock is held before and after."""
+        connection = self._connection
+        try:
+            if not connection.in_transaction:  # the lock could not be taken back last time
+                connection.execute("BEGIN IMMEDIATE")
+            if _data_version(connection) != self._data_version:
+                raise CheckpointLockedError(
+                    f"another process has written to {self.path} while this one had it open. Stop one of the two, and "
+                    "resume from the file"
+                )
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        finally:
+            with contextlib.suppress(sqlite3.Error):  # the step is safe all the same; the next one tries again
+                connection.execute("BEGIN IMMEDIATE")
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise CheckpointError(f"{self.path} was opened with read_only=True: open it for writing to record a step")
+        if self._process != os.getpid():
+            raise CheckpointError(
+                f"{self.path} was opened by process {self._process} and cannot be written by its forked child "
+                f"{os.getpid()}: record steps in the process that opened it, and start others with spawn"
+            )
+
+
+def _absolute(path: str | os.PathLike) -> Path:
+    return Path(os.path.abspath(os.fspath(path)))
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA busy_timeout={int(WAIT_FOR_READERS * 1000)}")
+        connection.execute("PRAGMA trusted_schema=OFF")  # no function runs because a foreign file's schema says so
+        connection.execute("PRAGMA cell_size_check=ON")
+        if mode == "ro":
+            connection.execute("PRAGMA schema_version").fetchone()  # the first read, which fails if it must roll back
+        else:
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA journal_mode=TRUNCATE")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open_connection(path: Path, read_only: bool) -> sqlite3.Connection:
+    if not read_only:
+        return _connect(path, "rw")
+    try:
+        return _connect(path, "ro")
+    except sqlite3.OperationalError as error:
+        if "readonly" not in str(error):
+            raise
+    # A half-written step must be rolled back before anything can be read, which needs a connection that may write.
+    connection = _connect(path, "rw")
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def _check_permissions(path: Path, read_only: bool) -> None:
+    # The file is left to sqlite: closing a handle of our own would drop the locks that this process has on it.
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; a checkpoint is one file")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"no permission to read the checkpoint {path}")
+    if not read_only and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise PermissionError(
+            f"no permission to write the checkpoint {path} and, for its journal, the directory around it; open it with "
+            "read_only=True to look at it"
+        )
+
+
+def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    if not path.stat().st_size:
+        raise NotACheckpointError(f"{path} is empty: a run that ended before its checkpoint was begun. Start it anew")
+    if application_id != APPLICATION_ID:
+        raise NotACheckpointError(
+            f"{path} is an sqlite database, but no ops_aimmd checkpoint (application_id {application_id}, expected "
+            f"{APPLICATION_ID})"
+        )
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != FORMAT_VERSION:
+        raise CheckpointVersionError(
+            f"{path} has format version {version}; this ops_aimmd reads version {FORMAT_VERSION}. "
+            + ("Install a newer ops_aimmd" if version > FORMAT_VERSION else "The file is damaged: take a copy of it")
+        )
+    foreign = connection.execute("SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index')").fetchall()
+    if foreign:
+        raise NotACheckpointError(f"{path} has triggers or views ({foreign}), which no ops_aimmd checkpoint has")
+
+
+def _hold_write_lock(connection: sqlite3.Connection) -> None:
+    """Take the write lock, which :class:`Checkpoint` gives up only for the microseconds between two transactions.
+
+    Someone who asks just then would get it, so it is asked for twice: the owner has it back by the second time.
+    """
+    connection.execute("PRAGMA busy_timeout=0")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("ROLLBACK")
+    time.sleep(0.05)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA busy_timeout={int(WAIT_FOR_READERS * 1000)}")
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    """Changes when another connection, in this process or another, has committed."""
+    return connection.execute("PRAGMA data_version").fetchone()[0]
+
+
+def _occupant(path: Path) -> str:
+    """What is at a path, as the continuation of a sentence that begins with its name."""
+    try:
+        with Checkpoint.open(path, read_only=True) as other:
+            return (
+                f" and is the checkpoint of a run that stands at step {other.step} with {other.n_shots} shots. "
+                f"To go on with that run: ops_aimmd.resume(..., checkpoint={str(path)!r})"
+            )
+    except NotACheckpointError:
+        return " and is no checkpoint"
+    except (CheckpointError, OSError) as error:
+        return f" (ops_aimmd.resume could not use it: {error})"

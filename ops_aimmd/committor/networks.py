@@ -1,0 +1,295 @@
+r"""Small networks: descriptors (n, d) -> logits (n, 1) for two states, (n, n_states) for more.
+
+Shooting results are few and noisy, so the networks are small, and training them is limited by the overhead of each
+tensor operation rather than by arithmetic. Every network here is therefore a *stack* of ``n_members`` independent
+networks of one architecture whose weights lie in one tensor: five members are evaluated and trained at once, for
+little more than the price of one. The members differ by their initial weights and by the shots held out from their
+training; their mean is the prediction and their spread its uncertainty (Lakshminarayanan et al., 2017,
+arXiv:1612.01474).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS = {
+    "tanh": torch.tanh,
+    "silu": nn.functional.silu,
+    "relu": torch.relu,
+    "elu": nn.functional.elu,
+    "softplus": nn.functional.softplus,
+    "selu": torch.selu,
+}
+
+
+def make_generator(seed) -> torch.Generator:
+    """A generator of our own on the CPU: ``seed`` None draws one from the operating system, a generator is passed on."""
+    if isinstance(seed, torch.Generator):
+        return seed
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(int(seed))
+    return generator
+
+
+class StackedLinear(nn.Module):
+    r"""``n_members`` independent affine maps, :math:`y_k = x_k W_k + b_k`, as one batched matrix product.
+
+    Parameters
+    ----------
+    n_members, n_inputs, n_outputs : int
+    gain : float
+        Weights are drawn from a normal distribution of standard deviation ``gain / sqrt(n_inputs)``; biases are zero.
+    generator : torch.Generator
+        Source of the weights.
+    """
+
+    def __init__(self, n_members: int, n_inputs: int, n_outputs: int, gain: float, generator: torch.Generator):
+        super().__init__()
+        weight = torch.randn(n_members, n_inputs, n_outputs, generator=generator, dtype=torch.float64)
+        self.weight = nn.Parameter((weight * gain / math.sqrt(max(n_inputs, 1))).to(torch.get_default_dtype()))
+        self.bias = nn.Parameter(torch.zeros(n_members, 1, n_outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n_members, n, n_inputs) -> (n_members, n, n_outputs)."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedNetwork(nn.Module):
+    """What the networks of this module share: members in one tensor, a description, the mean as output.
+
+    Final classes define ``logits(x)``: (n_members, n, n_inputs) -> (n_members, n, n_outputs).
+    """
+
+    def __init__(self, n_inputs: int, n_outputs: int, n_members: int):
+        super().__init__()
+        for name, value in (("n_inputs", n_inputs), ("n_outputs", n_outputs), ("n_members", n_members)):
+            if int(value) != value or value < 1:
+                raise ValueError(f"{name} must be a positive integer; got {value!r}")
+        self.n_inputs = int(n_inputs)
+        self.n_outputs = int(n_outputs)
+        self.n_members = int(n_members)
+
+    def member_logits(self, x: Tensor) -> Tensor:
+        """Logits of each member: (n, n_inputs) -> (n_members, n, n_outputs)."""
+        return self.logits(x.expand(self.n_members, *x.shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean logits of the members: (n, n_inputs) -> (n, n_outputs)."""
+        return self.member_logits(x).mean(dim=0)
+
+    def description(self) -> dict:
+        """What ``network_from_description`` needs to build this architecture again; plain JSON types, no weights."""
+        return {
+            "kind": type(self).__name__,
+            "n_inputs": self.n_inputs,
+            "n_outputs": self.n_outputs,
+            "n_members": self.n_members,
+            **self.architecture(),
+        }
+
+
+class FeedForward(StackedNetwork):
+    r"""Multilayer perceptrons, optionally beside a linear map: :math:`x L + \mathrm{MLP}(x)`.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Number of descriptors.
+    n_outputs : int
+        1 for two states (log-odds of the last one), else the number of states.
+    hidden : sequence of int
+        Widths of the hidden layers; empty for a linear-logistic model.
+    activation : str
+        One of ``ACTIVATIONS``.
+    linear_skip : bool
+        Add a linear map of the inputs. What few shots can determine first is a linear-logistic model.
+    n_members : int
+        Independent networks evaluated at once.
+    seed : int, torch.Generator or None
+        Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_outputs: int = 1,
+        hidden: Sequence[int] = (32, 32),
+        activation: str = "tanh",
+        linear_skip: bool = False,
+        n_members: int = 1,
+        seed=None,
+    ):
+        super().__init__(n_inputs, n_outputs, n_members)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
+        self.hidden = tuple(int(width) for width in hidden)
+        self.activation = activation
+        self.linear_skip = bool(linear_skip)
+        generator = make_generator(seed)
+        widths = (self.n_inputs, *self.hidden)
+        self.layers = nn.ModuleList(
+            StackedLinear(n_members, a, b, 1.0, generator) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.output = StackedLinear(n_members, widths[-1], n_outputs, 0.1, generator)
+        self.skip = StackedLinear(n_members, n_inputs, n_outputs, 0.1, generator) if linear_skip else None
+
+    def logits(self, x: Tensor) -> Tensor:
+        activation = ACTIVATIONS[self.activation]
+        h = x
+        for layer in self.layers:
+            h = activation(layer(h))
+        h = self.output(h)
+        return h if self.skip is None else h + self.skip(x)
+
+    def architecture(self) -> dict:
+        return {"hidden": list(self.hidden), "activation": self.activation, "linear_skip": self.linear_skip}
+
+
+class SelfNormalizing(StackedNetwork):
+    """Multilayer perceptrons of scaled exponential linear units, initialised so that activations keep their variance.
+
+    Klambauer et al., Self-Normalizing Neural Networks, NeurIPS 2017, arXiv:1706.02515: LeCun-normal weights (variance
+    1 / n_inputs) and zero biases. Parameters as in :class:`FeedForward`.
+    """
+
+    def __init__(self, n_inputs, n_outputs=1, hidden: Sequence[int] = (32, 32, 32), n_members: int = 1, seed=None):
+        super().__init__(n_inputs, n_outputs, n_members)
+        self.hidden = tuple(int(width) for width in hidden)
+        generator = make_generator(seed)
+        widths = (self.n_inputs, *self.hidden)
+        self.layers = nn.ModuleList(
+            StackedLinear(n_members, a, b, 1.0, generator) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.output = StackedLinear(n_members, widths[-1], n_outputs, 0.1, generator)
+
+    def logits(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.selu(layer(x))
+        return self.output(x)
+
+    def architecture(self) -> dict:
+        return {"hidden": list(self.hidden)}
+
+
+class Residual(StackedNetwork):
+    r"""Residual networks: :math:`h \leftarrow h + W_2\,\sigma(W_1 \sigma(h))`, between a linear map in and one out.
+
+    He et al., Identity Mappings in Deep Residual Networks, ECCV 2016, arXiv:1603.05027. Each block starts close to the
+    identity, so that depth costs nothing at first.
+
+    Parameters
+    ----------
+    width, n_blocks : int
+        Width of the residual stream and number of blocks. Other parameters as in :class:`FeedForward`.
+    """
+
+    def __init__(
+        self, n_inputs, n_outputs=1, width: int = 32, n_blocks: int = 2, activation="silu", n_members: int = 1, seed=None
+    ):
+        super().__init__(n_inputs, n_outputs, n_members)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
+        self.width = int(width)
+        self.n_blocks = int(n_blocks)
+        self.activation = activation
+        generator = make_generator(seed)
+        self.input = StackedLinear(n_members, n_inputs, self.width, 1.0, generator)
+        self.first = nn.ModuleList(
+            StackedLinear(n_members, self.width, self.width, 1.0, generator) for _ in range(self.n_blocks)
+        )
+        self.second = nn.ModuleList(
+            StackedLinear(n_members, self.width, self.width, 0.1, generator) for _ in range(self.n_blocks)
+        )
+        self.output = StackedLinear(n_members, self.width, n_outputs, 0.1, generator)
+
+    def logits(self, x: Tensor) -> Tensor:
+        activation = ACTIVATIONS[self.activation]
+        h = self.input(x)
+        for first, second in zip(self.first, self.second, strict=True):
+            h = h + second(activation(first(activation(h))))
+        return self.output(activation(h))
+
+    def architecture(self) -> dict:
+        return {"width": self.width, "n_blocks": self.n_blocks, "activation": self.activation}
+
+
+class Ensemble(nn.Module):
+    """Any torch modules (n, d) -> (n, n_outputs) as one ensemble, evaluated one after the other.
+
+    The networks above are faster as stacks (``n_members``); this is for modules of one's own.
+
+    Parameters
+    ----------
+    members : sequence of torch.nn.Module
+    """
+
+    def __init__(self, members: Sequence[nn.Module]):
+        super().__init__()
+        if not members:
+            raise ValueError("Ensemble needs at least one member")
+        self.members = nn.ModuleList(members)
+        self.n_members = len(members)
+
+    def member_logits(self, x: Tensor) -> Tensor:
+        """Logits of each member: (n, d) -> (n_members, n, n_outputs)."""
+        return torch.stack([member(x) for member in self.members])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean logits of the members: (n, d) -> (n, n_outputs)."""
+        return self.member_logits(x).mean(dim=0)
+
+    def description(self) -> dict:
+        return {"kind": "custom", "class": type(self).__name__}
+
+
+NETWORKS = {cls.__name__: cls for cls in (FeedForward, SelfNormalizing, Residual)}
+
+
+def default_network(n_inputs: int, n_states: int = 2, seed=None) -> FeedForward:
+    """The network that is used where none is asked for; its size does not depend on the number of shots."""
+    return FeedForward(
+        n_inputs, n_outputs=1 if n_states == 2 else n_states, hidden=(24, 24), activation="tanh", n_members=5, seed=seed
+    )
+
+
+def member_logits(network: nn.Module, x: Tensor) -> Tensor:
+    """Logits of each member of any network: (n, d) -> (n_members, n, n_outputs); one member where it is no ensemble."""
+    if isinstance(network, (StackedNetwork, Ensemble)):
+        return network.member_logits(x)
+    return network(x)[None]
+
+
+def network_description(network: nn.Module) -> dict:
+    """Architecture as plain JSON types; ``{"kind": "custom", ...}`` for a module that is not one of this package."""
+    if isinstance(network, (StackedNetwork, Ensemble)):
+        return network.description()
+    return {"kind": "custom", "class": type(network).__name__}
+
+
+def network_from_description(description: dict) -> nn.Module:
+    """Build an architecture from its description, without executing anything that comes from a file.
+
+    The weights are arbitrary; load a state afterwards.
+
+    Raises
+    ------
+    ValueError
+        For a custom network, or an unknown kind.
+    """
+    arguments = dict(description)
+    kind = arguments.pop("kind", None)
+    if kind == "custom":
+        raise ValueError(
+            f"the network is a torch module of its author's own ({description.get('class')!r}) and cannot be rebuilt "
+            "from a file: pass such a module as `network`"
+        )
+    if kind not in NETWORKS:
+        raise ValueError(f"unknown kind of network {kind!r}; known are {sorted(NETWORKS)}")
+    return NETWORKS[kind](**arguments, seed=0)

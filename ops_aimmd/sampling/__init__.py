@@ -1,0 +1,1 @@
+"""The OpenPathSampling side: selectors, movers, schemes, learner and hooks."""

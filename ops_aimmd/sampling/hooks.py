@@ -1,0 +1,149 @@
+"""The hook that learns from every finished step, and a progress bar."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+
+import numpy as np
+from openpathsampling.beta.hooks import PathSimulatorHook
+from openpathsampling.pathmover import EngineMover
+from tqdm.auto import tqdm
+
+from ops_aimmd.checkpoint import Checkpoint
+
+from .learner import CommittorLearner
+from .learner_checkpoint import create_checkpoint, record_step
+from .random_state import seed_step
+from .selectors import CommittorSelector
+from .shooting_results import is_transition, shooting_result, shots
+
+
+class TrainingHook(PathSimulatorHook):
+    """Sends every finished step to the learner: shooting results, the density, training, and the checkpoint.
+
+    Attach it to `paths.PathSampling`. Before each step it seeds all random number generators if the learner has a seed.
+    After each step, accepted or not, it adds the shots to the training set, counts the current paths in the density,
+    trains when the schedule says so, and writes the checkpoint. Moves that are no shots only count their current path.
+
+    Parameters
+    ----------
+    learner : CommittorLearner
+        The one that the selectors of the scheme query.
+    checkpoint : str or path, optional
+        File that keeps what was learned; must not exist yet.
+    """
+
+    implemented_for = ["before_simulation", "before_step", "after_step", "after_simulation"]
+
+    def __init__(self, learner: CommittorLearner, checkpoint=None):
+        super().__init__()
+        self.learner = learner
+        self.checkpoint = checkpoint
+        self._engines: list = []
+        self._file: Checkpoint | None = None
+        self._new_shots: list = []
+
+    def before_simulation(self, sim, **kwargs) -> None:
+        """Check that scheme and hook share the learner."""
+        movers = list(_submovers(sim.root_mover))
+        for mover in movers:
+            selector = mover.selector if isinstance(mover, EngineMover) else None
+            if isinstance(selector, CommittorSelector) and selector.learner is not self.learner:
+                raise ValueError(
+                    f"the selector of {mover.name!r} queries another learner than the one that this hook trains: give "
+                    "the scheme and the hook the same CommittorLearner"
+                )
+        engines = {id(m.engine): m.engine for m in movers if isinstance(m, EngineMover) and m.engine is not None}
+        self._engines = list(engines.values())
+        observe = self._observe
+        if observe not in sim.hooks["after_step"]:
+            sim.hooks["after_step"].insert(0, observe)  # before OPS replaces the frames by what it stored of them
+        if self.checkpoint is not None and self._file is None:
+            self._file = create_checkpoint(self.checkpoint, self.learner)
+
+    def before_step(self, sim, step_number, step_info, state) -> None:
+        """Seed the generators of this step."""
+        if self.learner.seed is not None:
+            self.learner.step_seed = seed_step(self.learner.seed, step_number, self._engines)
+
+    def _observe(self, sim, step_number, step_info, state, results, hook_state) -> None:
+        self._new_shots = []
+        for shot in shots(results.change, self.learner.states):
+            result = shooting_result(shot, self.learner, step_number)
+            if result is not None:
+                self.learner.add(result)
+                self._new_shots.append(result)
+        for sample in results.active:
+            if sample.mover is not None:  # None: the initial path, which was not sampled
+                self.learner.count_path(sample.trajectory)
+
+    def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
+        """Train if it is due, and write the checkpoint."""
+        if self.learner.training_due:
+            self.learner.fit()
+        if self._file is not None and self.learner.has_seen_paths:
+            record_step(self._file, self.learner, step_number, self._new_shots)
+
+    def after_simulation(self, sim, hook_state) -> None:
+        """Nothing is left to be done: every step was finished by itself."""
+
+    def to_dict(self) -> dict:
+        """Set-up only, for OPS storage."""
+        return {"learner": self.learner, "checkpoint": None if self.checkpoint is None else str(self.checkpoint)}
+
+
+class ProgressBar(PathSimulatorHook):
+    """A progress bar with the fractions of generated and accepted transition paths and the held-out loss.
+
+    It takes the place of OPS's own messages while it runs.
+
+    Parameters
+    ----------
+    learner : CommittorLearner
+    window : int
+        Number of last shots over which the fractions are taken.
+    """
+
+    implemented_for = ["before_simulation", "after_step", "after_simulation"]
+
+    def __init__(self, learner: CommittorLearner, window: int = 100):
+        super().__init__()
+        self.learner = learner
+        self.window = window
+        self._bar = None
+        self._recent: deque = deque(maxlen=window)
+        self._output = None
+
+    def before_simulation(self, sim, n_steps=None, **kwargs) -> None:
+        """Open the bar and silence OPS's messages."""
+        if self._output is None:
+            self._output = sim.output_stream
+        sim.output_stream = open(os.devnull, "w")  # noqa: SIM115 - closed in after_simulation
+        self._bar = tqdm(total=n_steps, unit="step", dynamic_ncols=True)
+
+    def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
+        """Advance the bar."""
+        for shot in shots(results.change, self.learner.states):
+            self._recent.append((is_transition(shot), shot.accepted))
+        figures = {}
+        if self._recent:
+            generated, accepted = np.mean(self._recent, axis=0)
+            figures = {"generated": f"{generated:.2f}", "accepted": f"{accepted:.2f}"}
+        report = self.learner.last_report
+        if report is not None:
+            figures["loss"] = f"{report.held_out_loss_per_leg:.3f}"
+        self._bar.set_postfix(figures, refresh=False)
+        self._bar.update()
+
+    def after_simulation(self, sim, hook_state) -> None:
+        """Close the bar and give OPS its output back."""
+        self._bar.close()
+        sim.output_stream.close()
+        sim.output_stream, self._output = self._output, None
+
+
+def _submovers(mover):
+    yield mover
+    for submover in mover.submovers:
+        yield from _submovers(submover)

@@ -1,0 +1,376 @@
+"""The learner: descriptors, states, model, training set, schedule and density in one owner."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from openpathsampling.netcdfplus import StorableNamedObject
+
+from ops_aimmd.committor.density import CommittorDensity, TransitionPathFrames
+from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
+from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
+
+from .collective_variables import describe, evaluate_descriptors, is_storable
+from .states import selectable_frames, state_index
+
+PATHS_REMEMBERED = 64
+"""Paths whose descriptors are kept; enough for the replicas of a run and the trial of a step."""
+
+DENSITY_PRIOR_PATHS = 5.0
+"""Weight, in paths, of the uniform density that is mixed into the density of transition-path frames."""
+
+
+@dataclass(frozen=True)
+class PathFrames:
+    """What the learner knows of the frames of one path.
+
+    Attributes
+    ----------
+    descriptors : array, shape (n_frames, d)
+    selectable : bool array, shape (n_frames,)
+        Interior frames outside of all states.
+    """
+
+    descriptors: np.ndarray
+    selectable: np.ndarray
+
+
+class CommittorLearner(StorableNamedObject):
+    """Learns the committor from shooting results while path sampling goes on.
+
+    Selectors hold the learner and weigh paths with its current `version`, which is immutable: training works on a copy
+    of the model and publishes it, with the density of transition-path frames under it, as the next version.
+
+    Parameters
+    ----------
+    descriptors : CollectiveVariable, sequence of CollectiveVariable, or callable
+        What the committor is a function of; a function takes a trajectory and returns (n_frames, n_descriptors). They
+        must not depend on the sign of the velocities.
+    states : sequence of openpathsampling.Volume
+        At least two, mutually exclusive. Their order is the order of all committors and counts; with two states the
+        committor is the probability of reaching the last.
+    seed : int, optional
+        Fixes the initial weights, the training and, through `TrainingHook`, the whole run.
+    model : CommittorModel, optional
+        A default model for the number of descriptors, if left out. It is copied.
+    schedule : DiminishingSchedule, optional
+        When to train.
+    fit_options : dict, optional
+        Keyword arguments of `ops_aimmd.fit`.
+    device : str, optional
+        Where the model lives, "cpu" by default.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two states or descriptors that cannot be evaluated.
+    """
+
+    def __init__(self, descriptors, states, seed=None, model=None, schedule=None, fit_options=None, device=None):
+        super().__init__()
+        self.descriptors = descriptors
+        self.states = states
+        self.seed = seed
+        self.schedule = schedule
+        self.fit_options = fit_options
+        self.device = device
+        _check_states(states)
+        if descriptors is not None and not callable(descriptors) and not isinstance(descriptors, Sequence):
+            raise ValueError(
+                "descriptors must be a CollectiveVariable, a list of them, or a function of a trajectory that returns "
+                f"an array (n_frames, n_descriptors); got {type(descriptors).__name__}"
+            )
+        self._schedule = DiminishingSchedule() if schedule is None else schedule
+        self._version: ModelVersion | None = None
+        self._training_set: TrainingSet | None = None
+        self._frames: TransitionPathFrames | None = None
+        self._shots_at_last_fit = 0
+        self._reports: list[FitReport] = []
+        self._frozen = False
+        self._paths: OrderedDict = OrderedDict()
+        self.step_seed: int | None = None
+        """Identifier of the random numbers of the current MC step, set by `TrainingHook`."""
+        self.recorded_version = -1
+        """Newest model version that is in the checkpoint of this run."""
+        if model is not None:
+            if model.n_states != len(states):
+                raise ValueError(f"the model knows {model.n_states} states; the learner was given {len(states)}")
+            self._start(model.n_descriptors, model)
+
+    # ---- what was learned -------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> ModelVersion:
+        """The current immutable model version.
+
+        Raises
+        ------
+        RuntimeError
+            Before the first path was seen: the number of descriptors is not known yet.
+        """
+        if self._version is None:
+            raise RuntimeError(
+                "the learner has seen no path yet, so it has no model: run a step, evaluate a trajectory with "
+                "learner.committor(trajectory), or pass model= to CommittorLearner"
+            )
+        return self._version
+
+    @property
+    def has_seen_paths(self) -> bool:
+        """Whether there is a model: the number of descriptors is known from the first path on."""
+        return self._version is not None
+
+    @property
+    def model(self) -> CommittorModel:
+        """The current model, a torch module on descriptor arrays; never trained in place."""
+        return self.version.model
+
+    @property
+    def training_set(self) -> TrainingSet:
+        """Every shot seen so far in which a leg reached a state."""
+        if self._training_set is None:
+            raise RuntimeError("the learner has seen no path yet, so it has no training set: run a step first")
+        return self._training_set
+
+    @property
+    def transition_path_frames(self) -> TransitionPathFrames:
+        """Frames of the sampled transition paths, from which the density is made."""
+        self.version  # noqa: B018 - raises where nothing was seen
+        return self._frames
+
+    @property
+    def training_schedule(self) -> DiminishingSchedule:
+        """When the learner trains."""
+        return self._schedule
+
+    @property
+    def shots_at_last_fit(self) -> int:
+        """Shots in the training set when the model was trained last; 0 before that."""
+        return self._shots_at_last_fit
+
+    @property
+    def reports(self) -> tuple[FitReport, ...]:
+        """Reports of all trainings, oldest first."""
+        return tuple(self._reports)
+
+    @property
+    def last_report(self) -> FitReport | None:
+        """Report of the last training; None before it."""
+        return self._reports[-1] if self._reports else None
+
+    @property
+    def n_states(self) -> int:
+        return len(self.states)
+
+    def committor(self, trajectory) -> np.ndarray:
+        """Probability of reaching the last state, (n_frames,); each state, (n_frames, n_states), for more than two."""
+        return self._on_frames(trajectory, lambda model, x: model.committor(x))
+
+    def reaction_coordinate(self, trajectory) -> np.ndarray:
+        """Log-odds of reaching the last state, (n_frames,); ``ln p_i``, (n_frames, n_states), for more than two."""
+        return self._on_frames(trajectory, lambda model, x: model.reaction_coordinate(x))
+
+    def _on_frames(self, trajectory, function):
+        descriptors = self.evaluate_descriptors(trajectory)
+        self._check_finite(descriptors, np.ones(len(descriptors), bool))
+        return function(self.model, descriptors)
+
+    # ---- descriptors of paths ---------------------------------------------------------------------------------------
+
+    def evaluate_descriptors(self, trajectory) -> np.ndarray:
+        """Descriptors of every frame, float64 array (n_frames, n_descriptors).
+
+        Raises
+        ------
+        ValueError
+            If their number is not that of the model.
+        RuntimeError
+            If the learner was loaded without descriptors.
+        """
+        if self.descriptors is None:
+            raise RuntimeError(
+                "this learner was loaded without descriptors, so it cannot evaluate trajectories: give them again "
+                "(descriptors=...); learner.model works on descriptor arrays without them"
+            )
+        values = evaluate_descriptors(self.descriptors, trajectory)
+        if self._version is None:
+            self._start(values.shape[1], None)
+        elif values.shape[1] != self.model.n_descriptors:
+            raise ValueError(
+                f"{describe(self.descriptors)} gives {values.shape[1]} descriptors per frame; the model was made for "
+                f"{self.model.n_descriptors}: use the descriptors it was trained with, or a new learner"
+            )
+        return values
+
+    def path_frames(self, trajectory) -> PathFrames:
+        """Descriptors and selectable frames of a path, evaluated once per path."""
+        key = (trajectory.__uuid__, len(trajectory))
+        if key not in self._paths:
+            frames = PathFrames(self.evaluate_descriptors(trajectory), selectable_frames(trajectory, self.states))
+            self._check_finite(frames.descriptors, frames.selectable)
+            self._paths[key] = frames
+            while len(self._paths) > PATHS_REMEMBERED:
+                self._paths.popitem(last=False)
+        self._paths.move_to_end(key)
+        return self._paths[key]
+
+    def remembers(self, trajectory) -> bool:
+        """Whether the frames of a path were evaluated already."""
+        return (trajectory.__uuid__, len(trajectory)) in self._paths
+
+    def _check_finite(self, descriptors: np.ndarray, wanted: np.ndarray) -> None:
+        bad = np.flatnonzero(~np.isfinite(descriptors).all(axis=1) & wanted)
+        if len(bad):
+            columns = np.flatnonzero(~np.isfinite(descriptors[bad]).all(axis=0))
+            raise ValueError(
+                f"{describe(self.descriptors)} is NaN or infinite in frames {bad[:10].tolist()} (columns "
+                f"{columns[:10].tolist()}): look for a division by zero or an angle of collinear atoms there"
+            )
+
+    def _start(self, n_descriptors: int, model: CommittorModel | None) -> None:
+        if model is None:
+            model = CommittorModel.for_descriptors(n_descriptors, self.n_states, seed=self.seed, device=self.device)
+        elif self.device is not None:
+            model = model.copy().to(self.device)
+        self._version = ModelVersion(0, model.frozen_copy())
+        self._training_set = TrainingSet.empty(n_descriptors, self.n_states)
+        self._frames = TransitionPathFrames(n_descriptors, seed=self.seed)
+
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    def add(self, result: ShootingResult) -> None:
+        """Add a shooting result to the training set."""
+        self.training_set.append(result)
+
+    def count_path(self, trajectory) -> None:
+        """Count the current path of an MC step in the density, if it is a transition path."""
+        path = str(trajectory.__uuid__)
+        if path in self._frames:
+            self._frames.count(path)
+            return
+        ends = [state_index(trajectory[i], self.states) for i in (0, -1)]
+        if min(ends) >= 0 and ends[0] != ends[1]:
+            frames = self.path_frames(trajectory)
+            self._frames.count(path, frames.descriptors[frames.selectable])
+
+    @property
+    def training_due(self) -> bool:
+        """Whether the schedule asks for training now; never while frozen."""
+        if self._frozen or self._training_set is None:
+            return False
+        return self._schedule.due(len(self._training_set), self._shots_at_last_fit)
+
+    def fit(self) -> FitReport:
+        """Train a copy of the model on everything seen so far and publish it as the next version.
+
+        Raises
+        ------
+        RuntimeError
+            While frozen, or without a single shot.
+        """
+        if self._frozen:
+            raise RuntimeError("the learner is frozen: call learner.unfreeze() before training")
+        if self._training_set is None or len(self._training_set) == 0:
+            raise RuntimeError("there are no shooting results to learn from yet: run some steps first")
+        model = self.model.copy().requires_grad_(True)
+        seed = None
+        if self.seed is not None:
+            seed = int(np.random.SeedSequence([self.seed, len(self.training_set)]).generate_state(1)[0])
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # small networks: more threads only cost time
+        try:
+            options = {"previous": self.last_report, **(self.fit_options or {})}
+            report = fit(model, self.training_set, seed=seed, **options)
+        finally:
+            torch.set_num_threads(threads)
+        self._publish(model)
+        self._shots_at_last_fit = len(self.training_set)
+        self._reports.append(report)
+        return report
+
+    def _publish(self, model: CommittorModel) -> None:
+        model = model.frozen_copy()
+        self._version = ModelVersion(self.version.number + 1, model, self._density_under(model))
+
+    def _density_under(self, model: CommittorModel) -> CommittorDensity | None:
+        frames = self._frames
+        if len(frames) == 0:
+            return None
+        weights = frames.weights
+        frames_per_path = len(frames) / frames.n_paths
+        return CommittorDensity.from_frames(
+            model.log_committor(frames.descriptors), weights, uniform_weight=DENSITY_PRIOR_PATHS * frames_per_path
+        )
+
+    def freeze(self) -> None:
+        """Start a production phase: model and density no longer change. Shots are still recorded."""
+        self._frozen = True
+
+    def unfreeze(self) -> None:
+        """End a production phase."""
+        self._frozen = False
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    def restore(
+        self,
+        version: ModelVersion,
+        shots: Iterable[ShootingResult],
+        frames: TransitionPathFrames,
+        shots_at_last_fit: int,
+        frozen: bool,
+        reports: Iterable[FitReport],
+    ) -> None:
+        """Put back what a checkpoint holds."""
+        self._version = version
+        self._training_set = TrainingSet.empty(version.model.n_descriptors, self.n_states)
+        for shot in shots:
+            self._training_set.append(shot)
+        self._frames = frames
+        self._shots_at_last_fit = shots_at_last_fit
+        self._frozen = frozen
+        self._reports = list(reports)
+        self._paths.clear()
+
+    # ---- OPS storage ------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict:
+        """Set-up only: what was learned goes to the checkpoint, since OPS writes an object once."""
+        storable = self.descriptors is not None and is_storable(self.descriptors)
+        return {
+            "descriptors": self.descriptors if storable else None,
+            "descriptors_name": None if self.descriptors is None else describe(self.descriptors),
+            "states": list(self.states),
+            "seed": self.seed,
+            "schedule": asdict(self._schedule),
+            "fit_options": self.fit_options,
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_dict(cls, dct: dict) -> CommittorLearner:
+        return cls(
+            descriptors=dct["descriptors"],
+            states=dct["states"],
+            seed=dct["seed"],
+            schedule=DiminishingSchedule(**dct["schedule"]),
+            fit_options=dct["fit_options"],
+            device=dct["device"],
+        )
+
+
+def _check_states(states) -> None:
+    if not isinstance(states, Sequence) or len(states) < 2 or not all(callable(state) for state in states):
+        raise ValueError(f"states must be a list of at least two OPS volumes, [state_A, state_B, ...]; got {states!r}")
+    for first in range(len(states)):
+        for second in range(first + 1, len(states)):
+            if states[first] is states[second] or states[first] == states[second]:
+                raise ValueError(f"states {first} and {second} are the same volume; states must exclude each other")

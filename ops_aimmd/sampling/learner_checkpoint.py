@@ -1,0 +1,177 @@
+"""Learners in checkpoint files: what a step adds, and how a learner is made again from the file, without OPS objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.committor.density import CommittorDensity, TransitionPathFrames
+from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.training import DiminishingSchedule, FitReport
+from ops_aimmd.committor.training_set import LegFrames, ShootingResult
+from ops_aimmd.version import __version__
+
+from .collective_variables import describe
+from .learner import CommittorLearner
+
+DENSITY = "density"
+
+
+class UnknownState:
+    """Stands for a state of which a checkpoint holds only the name."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __call__(self, snapshot):
+        raise RuntimeError(
+            f"only the name of the state {self.name!r} is in the checkpoint: pass states=[...] to load_learner"
+        )
+
+
+def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner) -> Checkpoint:
+    """A new checkpoint file for a run of this learner.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file at the path.
+    """
+    metadata = {
+        "ops_aimmd": __version__,
+        "descriptors": None if learner.descriptors is None else describe(learner.descriptors),
+        "states": [state.name for state in learner.states],
+        "seed": learner.seed,
+        "schedule": asdict(learner.training_schedule),
+        "fit_options": learner.fit_options,
+    }
+    return Checkpoint.create(path, metadata)
+
+
+def record_step(checkpoint: Checkpoint, learner: CommittorLearner, step: int, shots: Sequence[ShootingResult]) -> None:
+    """Write one finished step: new shots, a new model version if there is one, changes of the density, the rest."""
+    version = learner.version
+    slots, rows = learner.transition_path_frames.take_changes()
+    checkpoint.record_step(
+        step,
+        shots=shots,
+        density_frames=rows if len(slots) else None,
+        density_slots=slots.tolist() if len(slots) else None,
+        model_version=None if version.number <= learner.recorded_version else _pack(version, learner.last_report),
+        state={
+            "learner": {
+                "shots_at_last_fit": learner.shots_at_last_fit,
+                "frozen": learner.frozen,
+            },
+            DENSITY: learner.transition_path_frames.state(),
+        },
+    )
+    learner.recorded_version = version.number
+
+
+def load_learner(
+    path: str | os.PathLike, descriptors=None, states: Sequence | None = None, network=None, device: str | None = None
+) -> CommittorLearner:
+    """The learner of a checkpoint: model, training set and density as they were after the last finished step.
+
+    Parameters
+    ----------
+    path : path-like
+        A checkpoint, also one that a running simulation is writing.
+    descriptors : optional
+        Needed only to evaluate trajectories; see `CommittorLearner`.
+    states : sequence of openpathsampling.Volume, optional
+        Needed only to go on sampling, in the order that they had.
+    network : torch.nn.Module, optional
+        Needed where the run used a network of a class that is not of this package.
+    device : str, optional
+
+    Raises
+    ------
+    ValueError
+        If the number of states is not that of the run, or a custom network is missing.
+    ops_aimmd.checkpoint.CheckpointError, FileNotFoundError
+        If the file cannot be read.
+    """
+    with Checkpoint.open(path, read_only=True) as checkpoint:
+        metadata = checkpoint.metadata
+        names = metadata["states"]
+        if states is not None and len(states) != len(names):
+            raise ValueError(f"the run in {path} has {len(names)} states {names}; {len(states)} were given")
+        learner = CommittorLearner(
+            descriptors,
+            [UnknownState(name) for name in names] if states is None else list(states),
+            seed=metadata["seed"],
+            schedule=DiminishingSchedule(**metadata["schedule"]),
+            fit_options=metadata["fit_options"],
+            device=device,
+        )
+        if checkpoint.model_versions():
+            _restore(learner, checkpoint, network)
+    return learner
+
+
+def _restore(learner: CommittorLearner, checkpoint: Checkpoint, network) -> None:
+    number, description, arrays = checkpoint.model_version()
+    density_values = arrays.pop(DENSITY, None)
+    density = None
+    if density_values is not None:
+        density = CommittorDensity(tuple((i, j) for i, j in description["density_pairs"]), density_values)
+    model = CommittorModel.from_description(description["model"], arrays, network=network, device=learner.device)
+    columns = checkpoint.shots()
+    shots = [] if len(columns.counts) == 0 else _results(columns)
+    n_descriptors = model.n_descriptors
+    frames = TransitionPathFrames.from_state(checkpoint.density_frames(), checkpoint.state(DENSITY), n_descriptors)
+    state = checkpoint.state("learner")
+    learner.restore(
+        version=ModelVersion(number, model.frozen_copy(), density),
+        shots=shots,
+        frames=frames,
+        shots_at_last_fit=state["shots_at_last_fit"],
+        frozen=state["frozen"],
+        reports=_reports(checkpoint),
+    )
+
+
+def _reports(checkpoint: Checkpoint) -> list[FitReport]:
+    stored = (checkpoint.model_version(number)[1]["report"] for number in checkpoint.model_versions())
+    return [
+        FitReport(**{name: tuple(value) if isinstance(value, list) else value for name, value in report.items()})
+        for report in stored
+        if report is not None
+    ]
+
+
+def _pack(version: ModelVersion, report: FitReport | None) -> tuple[int, dict, dict[str, np.ndarray]]:
+    description = {
+        "model": version.model.description(),
+        "density_pairs": None,
+        "report": None if report is None else asdict(report),
+    }
+    arrays = version.model.arrays()
+    if version.density is not None:
+        description["density_pairs"] = [[int(i), int(j)] for i, j in version.density.pairs]
+        arrays[DENSITY] = np.array(version.density.values)
+    return version.number, description, arrays
+
+
+def _results(columns):
+    auxiliary = columns.auxiliary
+    starts = np.searchsorted(auxiliary.shot, np.arange(len(columns.counts) + 1))
+    for row in range(len(columns.counts)):
+        frames = slice(starts[row], starts[row + 1])
+        yield ShootingResult(
+            descriptors=columns.descriptors[row],
+            counts=columns.counts[row],
+            weight=float(columns.weights[row]),
+            step=int(columns.steps[row]),
+            chain=int(columns.chains[row]),
+            velocity_origin=str(columns.velocity_origin[row]),
+            predicted_committor=columns.predicted_committor[row],
+            leg_frames=LegFrames(auxiliary.descriptors[frames], auxiliary.outcomes[frames], auxiliary.is_end[frames]),
+        )

@@ -1,0 +1,257 @@
+"""The shooting move: one or two legs that always run to a state, whatever the ensemble asks for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import openpathsampling as paths
+from openpathsampling.engines import EngineMaxLengthError, EngineNaNError
+from openpathsampling.pathmover import (
+    EngineMover,
+    SampleMaxLengthError,
+    SampleNaNError,
+    SpecializedRandomChoiceMover,
+)
+
+from .learner import PATHS_REMEMBERED
+from .selectors import CommittorSelector
+from .states import state_index
+
+LEGS = {"both": ("backward", "forward"), "forward": ("forward",), "backward": ("backward",)}
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A newly generated leg.
+
+    Attributes
+    ----------
+    trajectory : Trajectory
+        From the shooting point outwards, in the order of generation.
+    outcome : int
+        Index of the state that it reached, -1 if it was cut by the length limit or broke down.
+    failure : None or {"max_length", "nan"}
+    """
+
+    trajectory: paths.Trajectory
+    outcome: int
+    failure: str | None = None
+
+
+class ShootingMover(EngineMover):
+    r"""Shooting move whose new legs always run until they reach a state.
+
+    One shooting point is picked from the path; with both legs, velocities are drawn anew by the modifier. Each leg runs
+    until it is in one of the `states`, so that every shot gives its outcomes, accepted or not, without bias. A trial
+    that is valid only with its time reversed is reversed: under time-reversible dynamics a path B -> A is as good as its
+    image A -> B. With m the number of orientations in which a path is in the ensemble, the acceptance is
+
+    .. math::  \min\left[1, \frac{P(x|new)}{P(x|old)} \frac{m(new)}{m(old)}\right],
+
+    m = 1 for all paths of an A -> B ensemble. Paths with more than `max_length` frames are rejected; each leg may run
+    up to `max_length` frames, so that its outcome does not depend on the other leg.
+
+    Parameters
+    ----------
+    ensemble : openpathsampling.Ensemble
+    selector : openpathsampling.ShootingPointSelector
+        For both legs its weights must be even under velocity reversal.
+    states : sequence of openpathsampling.Volume
+        Where legs stop; their order is the order of the outcomes.
+    modifier : openpathsampling.SnapshotModifier, optional
+        Draws velocities from a symmetric distribution; only with both legs.
+    engine : openpathsampling.engines.DynamicsEngine
+    legs : {"both", "forward", "backward"}
+        Two-way shooting, or one leg of one-way shooting, which keeps the rest of the path and its velocities.
+    max_length : int, optional
+        Limit on the frames of the whole path; the engine's `n_frames_max` by default.
+
+    Notes
+    -----
+    The details of each step hold `shooting_index, predicted_committor, model_version, frozen, leg_outcomes, leg_lengths`
+    (backward, forward in the old path's time; outcome -1 and length 0 for a leg that a one-way move does not make),
+    `selection_probability_old, selection_probability_new, weight_sum_old, weight_sum_new, seed`; None where a value
+    does not exist.
+
+    References
+    ----------
+    Dellago, Bolhuis, Chandler, J. Chem. Phys. 108, 9236 (1998), doi:10.1063/1.476378; Jung, Okazaki, Hummer, J. Chem.
+    Phys. 147, 152716 (2017), doi:10.1063/1.4997378.
+    """
+
+    def __init__(self, ensemble, selector, states, modifier=None, engine=None, legs="both", max_length=None):
+        super().__init__(
+            ensemble=ensemble, target_ensemble=ensemble, selector=selector, engine=engine, modifier=modifier
+        )
+        self.states = states
+        self.legs = legs
+        self.max_length = max_length
+        self._orientation_counts: OrderedDict = OrderedDict()
+        if legs not in LEGS:
+            raise ValueError(f"legs must be one of {sorted(LEGS)}; got {legs!r}")
+        if legs != "both" and modifier is not None and not isinstance(modifier, paths.NoModification):
+            raise ValueError("a one-way move keeps the velocities of the path; leave out the modifier")
+
+    @property
+    def direction(self) -> str:
+        return self.legs
+
+    @property
+    def length_limit(self) -> int:
+        """Largest number of frames of a path."""
+        engine_limit = self.engine.options["n_frames_max"]
+        if self.max_length is None:
+            return engine_limit
+        if self.max_length > engine_limit:
+            raise ValueError(
+                f"max_length={self.max_length} frames is more than the engine allows for one leg (n_frames_max="
+                f"{engine_limit}): raise n_frames_max in the engine's options to at least max_length"
+            )
+        return self.max_length
+
+    def __call__(self, input_sample):
+        """Make a trial; returns the list of one sample and the details of the step."""
+        if self.engine is None:
+            raise RuntimeError("this shooting mover has no engine: pass engine= to the scheme, strategy or mover")
+        old = input_sample.trajectory
+        index = self.selector.pick(old)
+        point = old[index]
+        details = {
+            "initial_trajectory": old,
+            "shooting_snapshot": point,
+            "shooting_index": int(index),
+            **self._selection_details(old, index),
+        }
+        start = self.modifier(point) if self.legs == "both" else point
+        details["modified_shooting_snapshot"] = start
+        legs = {name: self._run_leg(start, name) for name in LEGS[self.legs]}
+        details["leg_outcomes"] = [legs[name].outcome if name in legs else -1 for name in LEGS["both"]]
+        details["leg_lengths"] = [len(legs[name].trajectory) if name in legs else 0 for name in LEGS["both"]]
+
+        trial = self._join(old, index, legs)
+        failures = {leg.failure for leg in legs.values()} - {None}
+        if "nan" not in failures and len(trial) > self.length_limit:
+            failures.add("max_length")
+        for failure, error in (("nan", SampleNaNError), ("max_length", SampleMaxLengthError)):
+            if failure in failures:
+                details["stopping_reason"] = failure
+                raise error(f"shot ended by {failure}", self._sample(input_sample, trial, 0.0), details)
+
+        trial_index = len(legs["backward"].trajectory) - 1 if "backward" in legs else index
+        trial, trial_index, orientations = self._orient(trial, trial_index)
+        bias = 0.0
+        if orientations:
+            bias = self._acceptance_bias(old, index, trial, trial_index, details) * self.modifier.probability_ratio(
+                point, start
+            )
+            if self.legs == "both":
+                bias *= orientations / self._orientations_of_current(old)
+                self._remember_orientations(trial, orientations)
+        return [self._sample(input_sample, trial, bias)], details
+
+    def _selection_details(self, old, index: int) -> dict:
+        details = {
+            "model_version": None,
+            "frozen": None,
+            "predicted_committor": None,
+            "seed": None,
+            "selection_probability_new": None,
+            "weight_sum_new": None,
+        }
+        if isinstance(self.selector, CommittorSelector):
+            weights = self.selector.path_weights(old)
+            learner = self.selector.learner
+            details["model_version"] = weights.version.number
+            details["frozen"] = learner.frozen
+            details["predicted_committor"] = np.exp(weights.log_committor[index]).tolist()
+            details["seed"] = learner.step_seed
+        details["selection_probability_old"] = float(self.selector.probability(old[index], old))
+        details["weight_sum_old"] = float(self.selector.sum_bias(old))
+        return details
+
+    def _run_leg(self, start, direction: str) -> Leg:
+        limit = self.length_limit
+        outcome = -1
+
+        def still_running(trajectory, trusted=None) -> bool:
+            nonlocal outcome
+            outcome = state_index(trajectory[-1], self.states)
+            return outcome < 0 and len(trajectory) < limit
+
+        try:
+            leg = self.engine.generate(start if direction == "forward" else start.reversed, running=[still_running])
+        except EngineNaNError as error:
+            return Leg(error.last_trajectory, -1, "nan")
+        except EngineMaxLengthError as error:
+            return Leg(error.last_trajectory, -1, "max_length")
+        return Leg(leg, outcome, None if outcome >= 0 else "max_length")
+
+    def _join(self, old, index: int, legs: dict[str, Leg]) -> paths.Trajectory:
+        if "backward" in legs and "forward" in legs:
+            return legs["backward"].trajectory.reversed + legs["forward"].trajectory[1:]
+        if "forward" in legs:
+            return old[:index] + legs["forward"].trajectory
+        return legs["backward"].trajectory.reversed + old[index + 1 :]
+
+    def _orient(self, trial, index: int):
+        """The trial in a valid orientation, the index of the shooting point in it, and in how many it is valid."""
+        valid = self.ensemble(trial, candidate=True)
+        if self.legs != "both":
+            return trial, index, int(valid)
+        reversed_trial = trial.reversed
+        reversed_valid = self.ensemble(reversed_trial, candidate=True)
+        if reversed_valid and not valid:
+            return reversed_trial, len(trial) - 1 - index, 1
+        return trial, index, int(valid) + int(reversed_valid)
+
+    def _remember_orientations(self, path, orientations: int) -> None:
+        self._orientation_counts[path.__uuid__] = orientations
+        while len(self._orientation_counts) > PATHS_REMEMBERED:
+            self._orientation_counts.popitem(last=False)
+
+    def _orientations_of_current(self, path) -> int:
+        if path.__uuid__ in self._orientation_counts:
+            return self._orientation_counts[path.__uuid__]
+        n_valid = sum(bool(self.ensemble(p, candidate=True)) for p in (path, path.reversed))
+        if n_valid == 0:
+            raise ValueError(
+                f"the current path of {len(path)} frames is not in the ensemble {self.ensemble.name!r}; start from a "
+                "path that is, for instance through scheme.initial_conditions_from_trajectories"
+            )
+        self._remember_orientations(path, n_valid)
+        return n_valid
+
+    def _acceptance_bias(self, old, index: int, trial, trial_index: int, details: dict) -> float:
+        new_point = trial[trial_index]
+        ratio = self.selector.probability_ratio(old[index], old, trial, new_snapshot=new_point)
+        details["selection_probability_new"] = float(self.selector.probability(new_point, trial))
+        details["weight_sum_new"] = float(self.selector.sum_bias(trial))
+        return float(ratio)
+
+    def _sample(self, input_sample, trial, bias: float) -> paths.Sample:
+        return paths.Sample(
+            replica=input_sample.replica,
+            trajectory=trial,
+            ensemble=self.ensemble,
+            parent=input_sample,
+            mover=self,
+            bias=bias,
+        )
+
+
+class OneWayShooting(SpecializedRandomChoiceMover):
+    """One-way shooting: with equal probability a new forward or a new backward leg, each run to a state.
+
+    Parameters as for `ShootingMover`.
+    """
+
+    def __init__(self, ensemble, selector, states: Sequence, engine=None, max_length=None):
+        super().__init__(
+            movers=[
+                ShootingMover(ensemble, selector, states, engine=engine, legs=legs, max_length=max_length)
+                for legs in ("forward", "backward")
+            ]
+        )

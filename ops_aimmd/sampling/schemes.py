@@ -1,0 +1,201 @@
+"""Move strategies and the move scheme of committor-guided path sampling."""
+
+from __future__ import annotations
+
+import openpathsampling as paths
+from openpathsampling.high_level.move_scheme import MoveScheme
+from openpathsampling.high_level.move_strategy import (
+    OrganizeByMoveGroupStrategy,
+    SingleEnsembleMoveStrategy,
+    levels,
+)
+from openpathsampling.high_level.network import FixedLengthTPSNetwork
+
+from .learner import CommittorLearner
+from .movers import OneWayShooting, ShootingMover
+from .selectors import CommittorSelector
+from .states import state_index
+from .velocities import BoltzmannVelocities
+
+SHOOTING = ("two-way", "one-way")
+
+
+class CommittorShootingStrategy(SingleEnsembleMoveStrategy):
+    """Strategy for shooting moves whose legs run to a state; the selector may be any OPS selector.
+
+    Parameters
+    ----------
+    selector : openpathsampling.ShootingPointSelector
+    states : sequence of openpathsampling.Volume
+        Where legs stop, in the order of the outcomes.
+    shooting : {"two-way", "one-way"}
+    modifier : openpathsampling.SnapshotModifier, optional
+        Two-way shooting: Boltzmann velocities at the temperature of the engine's integrator by default.
+    engine : openpathsampling.engines.DynamicsEngine
+    max_length : int, optional
+        Limit on the frames of a whole path, the engine's `n_frames_max` by default.
+    ensembles, group, replace
+        As in the strategies of OPS.
+    """
+
+    _level = levels.MOVER
+
+    def __init__(
+        self,
+        selector,
+        states,
+        shooting="two-way",
+        modifier=None,
+        engine=None,
+        max_length=None,
+        ensembles=None,
+        group="shooting",
+        replace=True,
+    ):
+        super().__init__(ensembles=ensembles, group=group, replace=replace)
+        self.selector = selector
+        self.states = states
+        self.shooting = shooting
+        self.modifier = modifier
+        self.engine = engine
+        self.max_length = max_length
+        if shooting not in SHOOTING:
+            raise ValueError(f"shooting must be one of {SHOOTING}; got {shooting!r}")
+        if shooting == "one-way" and modifier is not None:
+            raise ValueError("one-way shooting keeps the velocities of the path; leave out the modifier")
+
+    def make_movers(self, scheme):
+        """One mover per ensemble."""
+        engine = paths.EngineMover.default_engine if self.engine is None else self.engine
+        if engine is None:
+            raise ValueError("committor shooting needs an engine: pass engine=")
+        ensembles = [parameters[0] for parameters in self.get_parameters(scheme)]
+        if self.shooting == "one-way":
+            return [
+                OneWayShooting(ensemble, self.selector, self.states, engine, self.max_length).named(
+                    f"OneWayShooting {ensemble.name}"
+                )
+                for ensemble in ensembles
+            ]
+        modifier = BoltzmannVelocities(engine) if self.modifier is None else self.modifier
+        return [
+            ShootingMover(ensemble, self.selector, self.states, modifier, engine, "both", self.max_length).named(
+                f"TwoWayShooting {ensemble.name}"
+            )
+            for ensemble in ensembles
+        ]
+
+
+class CommittorShootingScheme(MoveScheme):
+    """Path sampling with shooting points picked by a learned committor: the whole move scheme.
+
+    Parameters
+    ----------
+    network : openpathsampling.TransitionNetwork
+        Of flexible path length; one-directional or all-to-all, two or more states, TPS or TIS.
+    learner : CommittorLearner, optional
+        Its states must be those of the network, in the learner's order.
+    engine : openpathsampling.engines.DynamicsEngine
+    shooting : {"two-way", "one-way"}
+    selector : openpathsampling.ShootingPointSelector, optional
+        `CommittorSelector(learner)` by default, limited to the pairs of states that the network joins; without a
+        learner, uniform selection.
+    modifier : openpathsampling.SnapshotModifier, optional
+        Boltzmann velocities at the temperature of the engine's integrator by default.
+    max_length : int, optional
+        Limit on the frames of a whole path, the engine's `n_frames_max` by default.
+
+    Raises
+    ------
+    ValueError
+        For fixed-length networks, whose legs pass through states, and where learner and network know other states.
+    """
+
+    def __init__(
+        self,
+        network,
+        learner: CommittorLearner | None = None,
+        engine=None,
+        shooting="two-way",
+        selector=None,
+        modifier=None,
+        max_length=None,
+    ):
+        super().__init__(network)
+        if isinstance(network, FixedLengthTPSNetwork):
+            raise ValueError(
+                "committor shooting needs a network of flexible path length (paths.TPSNetwork): in a fixed-length "
+                "network the legs pass through states, so a shot has no outcome"
+            )
+        self.learner = learner
+        states = _ordered_states(network) if learner is None else list(learner.states)
+        if set(states) != set(network.all_states):
+            raise ValueError(
+                f"the learner knows the states {[state.name for state in states]}, the network "
+                f"{sorted(state.name for state in network.all_states)}: give both the same volume objects"
+            )
+        if selector is None:
+            selector = (
+                paths.UniformSelector()
+                if learner is None
+                else CommittorSelector(learner, pairs=_joined_pairs(network, states))
+            )
+        self.append(CommittorShootingStrategy(selector, states, shooting, modifier, engine, max_length))
+        self.append(OrganizeByMoveGroupStrategy())
+
+    def initial_conditions_from_trajectories(self, trajectories, *args, **kwargs):
+        """As in OPS, but raises a ValueError where the trajectories hold no path of the ensemble."""
+        conditions = super().initial_conditions_from_trajectories(trajectories, *args, **kwargs)
+        missing, _ = self.check_initial_conditions(conditions)
+        if missing:
+            raise ValueError(
+                f"no path for {len(missing)} ensemble(s) in what was given ({self._describe(trajectories)}): a "
+                "transition path starts in one state, ends in another and is in no state between; give a trajectory "
+                "that contains one"
+            )
+        return conditions
+
+    def _describe(self, trajectories) -> str:
+        if isinstance(trajectories, paths.Trajectory):
+            trajectories = [trajectories]
+        elif isinstance(trajectories, (paths.Sample, paths.SampleSet)):
+            return "samples"
+        states = _ordered_states(self.network)
+        parts = []
+        for trajectory in list(trajectories)[:3]:
+            visited = [state_index(snapshot, states) for snapshot in trajectory]
+            names = [states[i].name for i in dict.fromkeys(visited) if i >= 0]
+            parts.append(f"{len(trajectory)} frames, which visit {names or 'no state'}")
+        return "; ".join(parts)
+
+    def to_dict(self):
+        """Set-up of the scheme with its movers, for OPS storage."""
+        return {**super().to_dict(), "learner": self.learner}
+
+    @classmethod
+    def from_dict(cls, dct):
+        scheme = super().from_dict(dct)
+        scheme.learner = dct["learner"]
+        return scheme
+
+
+def _ordered_states(network) -> list:
+    """States of a network, initial before final ones, in the order in which they were given."""
+    try:
+        ordered = [*network.initial_states, *network.final_states]
+    except AttributeError:  # networks that keep their states elsewhere
+        ordered = sorted(network.all_states, key=lambda state: state.name)
+    return list(dict.fromkeys(ordered))
+
+
+def _joined_pairs(network, states) -> list[list[int]] | None:
+    """Pairs of states that the network joins, None for all."""
+    pairs = {
+        tuple(sorted((states.index(initial), states.index(final))))
+        for initial, final in network.transitions
+        if initial in states and final in states and initial is not final
+    }
+    n_states = len(states)
+    if not pairs or len(pairs) == n_states * (n_states - 1) // 2:
+        return None
+    return [list(pair) for pair in sorted(pairs)]

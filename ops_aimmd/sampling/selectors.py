@@ -1,0 +1,228 @@
+"""The shooting point selector that queries the learner."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from openpathsampling.shooting import ShootingPointSelector
+from scipy.special import logsumexp
+
+from ops_aimmd.committor.selection import (
+    ModelVersion,
+    log_weight_function,
+    selection_log_weights,
+    transition_probability,
+)
+
+from .learner import PATHS_REMEMBERED, CommittorLearner
+
+
+@dataclass(frozen=True)
+class PathWeights:
+    """Selection weights of the frames of one path under one model version.
+
+    Attributes
+    ----------
+    version : ModelVersion
+    log_weights : array, shape (n_frames,)
+        ``-inf`` for frames that are never picked.
+    log_sum : float
+        Logarithm of the sum of the weights.
+    log_committor : array, shape (n_frames, n_states)
+    """
+
+    version: ModelVersion
+    log_weights: np.ndarray
+    log_sum: float
+    log_committor: np.ndarray
+
+    def log_probability(self, index: int) -> float:
+        """Logarithm of the probability that the frame is picked from this path."""
+        return float(self.log_weights[index] - self.log_sum)
+
+
+class CommittorSelector(ShootingPointSelector):
+    r"""Picks shooting points with a probability that depends on the learned committor.
+
+    A frame x of a path is picked with probability :math:`P(x) = w(x) / \sum_k w(x_k)` over the interior frames, where
+    w is a weight of the log-odds divided by the density of transition-path frames along the committor (see
+    `ops_aimmd.committor.selection`). The same immutable model version weighs the old and the new path of a step.
+
+    It is an ordinary OPS selector, for the movers and strategies of this package and of OPS.
+
+    Parameters
+    ----------
+    learner : CommittorLearner
+    weight : {"lorentzian", "gaussian", "p(1-p)", "uniform"} or callable, optional
+        Weight as a function of the log-odds; a callable takes log-odds (n,) and returns positive weights (n,).
+    scale : float, optional
+        Width of the weight in units of log-odds.
+    density_adaptation : bool, optional
+        Divide by the density of transition-path frames, so that shooting points spread evenly along the committor.
+    pairs : sequence of (int, int), optional
+        Pairs of states between which transitions count; all by default.
+
+    References
+    ----------
+    Jung et al., Nat. Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-00428-z.
+    """
+
+    def __init__(
+        self,
+        learner: CommittorLearner,
+        weight: str | Callable = "lorentzian",
+        scale: float = 1.0,
+        density_adaptation: bool = True,
+        pairs: Sequence[Sequence[int]] | None = None,
+    ):
+        super().__init__()
+        self.learner = learner
+        self.weight = weight
+        self.scale = scale
+        self.density_adaptation = density_adaptation
+        self.pairs = pairs
+        self._log_weight = log_weight_function(weight, scale)
+        self._weights: OrderedDict = OrderedDict()
+
+    def path_weights(self, trajectory) -> PathWeights:
+        """Weights of all frames of a path under the current model version, computed once per path and version.
+
+        Raises
+        ------
+        ValueError
+            If no frame may be picked, or a weight is not a number; the message names the frames.
+        """
+        frames = self.learner.path_frames(trajectory)
+        version = self.learner.version
+        key = (trajectory.__uuid__, len(trajectory))
+        known = self._weights.get(key)
+        if known is None or known.version is not version:
+            known = self._weigh(version, frames)
+            self._weights[key] = known
+            while len(self._weights) > PATHS_REMEMBERED:
+                self._weights.popitem(last=False)
+        return known
+
+    def _weigh(self, version: ModelVersion, frames) -> PathWeights:
+        if not frames.selectable.any():
+            raise ValueError(
+                f"a path of {len(frames.selectable)} frames has no frame outside of the states, so there is nothing to "
+                "shoot from: store frames more often (a smaller n_steps_per_frame), or make the states smaller"
+            )
+        log_committor = np.full((len(frames.selectable), self.learner.n_states), np.nan)
+        log_committor[frames.selectable] = version.model.log_committor(frames.descriptors[frames.selectable])
+        log_weights = np.full(len(frames.selectable), -np.inf)
+        log_weights[frames.selectable] = selection_log_weights(
+            log_committor[frames.selectable],
+            self._log_weight,
+            version.density if self.density_adaptation else None,
+            self.pairs if self.pairs is None else [tuple(pair) for pair in self.pairs],
+        )
+        bad = np.flatnonzero(np.isnan(log_weights) | (log_weights == np.inf))
+        if len(bad):
+            raise ValueError(
+                f"model version {version.number} gives no valid selection weight for frames {bad[:10].tolist()}: the "
+                "model has diverged; load an earlier version or start from a new model"
+            )
+        return PathWeights(version, log_weights, float(logsumexp(log_weights)), log_committor)
+
+    # ---- interface of OPS selectors ---------------------------------------------------------------------------------
+
+    def f(self, snapshot, trajectory) -> float:
+        """Weight of a frame of the trajectory, not normalised."""
+        return float(np.exp(self.path_weights(trajectory).log_weights[_index(snapshot, trajectory)]))
+
+    def probability(self, snapshot, trajectory) -> float:
+        """Probability that the frame is picked from the trajectory."""
+        return float(np.exp(self.path_weights(trajectory).log_probability(_index(snapshot, trajectory))))
+
+    def probability_ratio(self, snapshot, old_trajectory, new_trajectory, new_snapshot=None) -> float:
+        """Ratio of the probabilities of picking the shooting point from the new and from the old path.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+            Shooting point, a frame of the old path.
+        old_trajectory, new_trajectory : Trajectory
+        new_snapshot : Snapshot, optional
+            The same configuration as a frame of the new path; by default `snapshot` itself.
+        """
+        new_snapshot = snapshot if new_snapshot is None else new_snapshot
+        try:
+            old = self.path_weights(old_trajectory).log_probability(_index(snapshot, old_trajectory))
+            new = self.path_weights(new_trajectory).log_probability(_index(new_snapshot, new_trajectory))
+        except (
+            TypeError
+        ) as error:  # OPS takes a TypeError for an old signature and repeats the call without new_snapshot
+            raise RuntimeError(f"the selection weights could not be evaluated: {error}") from error
+        if old == -np.inf:
+            raise ValueError(
+                "the shooting point has no chance of being picked from the old path: it is an end frame or lies inside "
+                "a state; this selector must also pick the shooting point, not only weigh it"
+            )
+        return float(np.exp(new - old))
+
+    def _biases(self, trajectory) -> np.ndarray:
+        return np.exp(self.path_weights(trajectory).log_weights)
+
+    def sum_bias(self, trajectory) -> float:
+        """Sum of the weights of all frames."""
+        return float(np.exp(self.path_weights(trajectory).log_sum))
+
+    def pick(self, trajectory) -> int:
+        """Index of a frame, drawn with OPS's random number generator."""
+        weights = self.path_weights(trajectory)
+        cumulative = np.cumsum(np.exp(weights.log_weights - weights.log_sum))
+        selectable = np.flatnonzero(np.isfinite(weights.log_weights))
+        index = np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right")
+        return int(min(index, selectable[-1]))
+
+    def expected_transition_probability(self, log_committor: np.ndarray) -> np.ndarray:
+        """Probability that a two-way shot joins an allowed pair of states; (n,) for ``ln p_i`` (n, n_states)."""
+        return transition_probability(log_committor, self.pairs)
+
+    # ---- OPS storage ------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict:
+        """Set-up; a weight function is stored by its name only."""
+        named = self.weight if isinstance(self.weight, str) else f"function {getattr(self.weight, '__name__', '?')}"
+        return {
+            "learner": self.learner,
+            "weight": named,
+            "scale": self.scale,
+            "density_adaptation": self.density_adaptation,
+            "pairs": None if self.pairs is None else [[int(i), int(j)] for i, j in self.pairs],
+        }
+
+    @classmethod
+    def from_dict(cls, dct: dict) -> CommittorSelector:
+        weight = dct["weight"]
+        if weight.startswith("function "):
+            selector = cls(**{**dct, "weight": "lorentzian"})
+            selector.weight = weight
+            selector._log_weight = _must_be_given_again(weight)
+            return selector
+        return cls(**dct)
+
+
+def _must_be_given_again(weight: str) -> Callable:
+    def raise_error(log_odds):
+        raise RuntimeError(
+            f"this selector was stored with the weight {weight!r}, of which OPS keeps only the name: make the selector "
+            "again with CommittorSelector(learner, weight=...)"
+        )
+
+    return raise_error
+
+
+def _index(snapshot, trajectory) -> int:
+    try:
+        return trajectory.index(snapshot)
+    except ValueError:
+        raise ValueError(
+            "the snapshot is no frame of the trajectory that it should be weighed in; pass new_snapshot, the shooting "
+            "point as it stands in the new path"
+        ) from None

@@ -1,0 +1,207 @@
+"""Sampling on Markov chains and the comparison with their exact path ensembles."""
+
+import random
+
+import numpy as np
+import openpathsampling as paths
+
+from ops_aimmd.systems.markov_chain import (
+    MarkovChainEngine,
+    MarkovChainPathEnsemble,
+    reversible_transition_matrix,
+    site_indices,
+)
+
+N_BATCHES = 40
+"""Batches of 100 MC steps in the tests, ten times the correlation time of the paths of their short chains."""
+
+N_EQUILIBRATION = 100
+"""MC steps after which nothing is left of the initial path, by the same measure."""
+
+AGREES = 4.0
+"""Standard errors. An exact sampler exceeds it in one of 3000 comparisons (Student's t, 39 degrees of freedom)."""
+
+DISAGREES = 8.0
+"""Standard errors beyond which a wrong sampler must lie, so that its failure is no accident."""
+
+
+class ExactChain:
+    """A Markov chain, the OPS objects to sample it with, and its exact path ensembles.
+
+    Parameters
+    ----------
+    conductances : array, shape (n_sites, n_sites)
+    state_sites : list of int
+        The site of each state.
+    """
+
+    def __init__(self, conductances, state_sites):
+        self.matrix = reversible_transition_matrix(conductances)
+        self.n_sites = len(self.matrix)
+        self.state_sites = state_sites
+        self.engine = MarkovChainEngine(self.matrix)
+        self.site = paths.FunctionCV("site", site_of)
+        self.states = [
+            paths.CVDefinedVolume(self.site, site - 0.5, site + 0.5).named(f"site {site}") for site in state_sites
+        ]
+
+    def exact(self, pairs, **limits):
+        return MarkovChainPathEnsemble(self.matrix, [[site] for site in self.state_sites], pairs, **limits)
+
+    def before(self, site):
+        """The volume of the sites before `site`."""
+        return paths.CVDefinedVolume(self.site, -0.5, site - 0.5)
+
+    def sample_set(self, ensemble, sites):
+        return paths.SampleSet([paths.Sample(0, self.engine.trajectory(sites), ensemble)])
+
+
+def birth_death_chain(links, stays):
+    """A chain of sites with the states A and B at its ends; `links` are the conductances between neighbours."""
+    return ExactChain(np.diag(links, 1) + np.diag(links, -1) + np.diag(stays), [0, len(links)])
+
+
+def site_of(snapshot):
+    return snapshot.coordinates[0, 0]
+
+
+class SiteSelector(paths.ShootingPointSelector):
+    """Selects shooting points with a given weight for each site: the plainest selector there is.
+
+    Parameters
+    ----------
+    weights : list of float
+        Zero in the states.
+    """
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = weights
+
+    def f(self, snapshot, trajectory):
+        return self.weights[round(site_of(snapshot))]
+
+
+class WithoutRatio:
+    """Wrong on purpose: leaves the ratio of the selection probabilities out of the acceptance."""
+
+    def probability_ratio(self, snapshot, old_trajectory, new_trajectory, new_snapshot=None):
+        return 1.0
+
+
+def seed_everything(seed):
+    """Seed all generators that OPS and the engine draw from."""
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+    paths.default_rng().bit_generator.state = np.random.default_rng(seed).bit_generator.state
+
+
+def sample_paths(mover, sample_set, n_steps, seed, observe=lambda change: None):
+    """Sample paths with an OPS mover, without the machinery around it.
+
+    Parameters
+    ----------
+    mover : object with a method ``move(sample_set)`` that returns an OPS move change
+    sample_set : openpathsampling.SampleSet
+        Of one replica.
+    n_steps : int
+    seed : int
+    observe : callable
+        Called with the change of each step.
+
+    Returns
+    -------
+    list of int arrays
+        The sites of the path after each step, accepted or not; the first steps, before the start is forgotten,
+        are left out.
+    """
+    seed_everything(seed)
+    sampled = []
+    current = site_indices(sample_set[0].trajectory)
+    for step in range(N_EQUILIBRATION + n_steps):
+        change = mover.move(sample_set)
+        if change.accepted:
+            (sample,) = change.results
+            # a fresh sample, for OPS's samples remember all their ancestors
+            sample_set = paths.SampleSet([paths.Sample(0, sample.trajectory, sample.ensemble)])
+            current = site_indices(sample.trajectory)
+        if step >= N_EQUILIBRATION:
+            sampled.append(current)
+        observe(change)
+    return sampled
+
+
+def z_scores(series, exact):
+    """Deviations of the means of correlated series from their exact values, in standard errors.
+
+    The standard error is that of the means of consecutive batches (Flegal and Jones, Ann. Statist. 38, 1034
+    (2010), doi:10.1214/09-AOS735).
+
+    Parameters
+    ----------
+    series : array, shape (n_steps, n_observables)
+    exact : array, shape (n_observables,)
+
+    Returns
+    -------
+    array, shape (n_observables,)
+    """
+    series = np.asarray(series, dtype=float)
+    n_steps, n_observables = series.shape
+    batches = series[: n_steps // N_BATCHES * N_BATCHES].reshape(N_BATCHES, -1, n_observables).mean(axis=1)
+    return (batches.mean(axis=0) - exact) / (batches.std(axis=0, ddof=1) / np.sqrt(N_BATCHES))
+
+
+def deviations(sampled, exact):
+    """How far sampled paths are from an exact ensemble, in standard errors.
+
+    The observables are fixed beforehand: the length; whether it is at most the median; the visits to the first,
+    the middle and the last site between the states; and, where there are several, the fraction of each pair of
+    end states but the last. A pair and its reverse are one: the movers need not mix the orientations of a path.
+
+    Parameters
+    ----------
+    sampled : list of int arrays
+        The sites of the path after each step.
+    exact : MarkovChainPathEnsemble
+
+    Returns
+    -------
+    dict
+        Standard errors by the name of the observable.
+    """
+    n_sites = len(exact.transition_matrix)
+    lengths = np.array([len(path) for path in sampled])
+    visits = np.array([np.bincount(path, minlength=n_sites) for path in sampled])
+    ends = [{path[0], path[-1]} for path in sampled]
+
+    cumulative = np.cumsum(exact.length_distribution(1000))
+    median = int(np.argmax(cumulative >= 0.5))
+    series = {"length": lengths, "short": lengths <= median}
+    expected = {"length": exact.mean_length(), "short": cumulative[median]}
+
+    interior = np.setdiff1d(np.arange(n_sites), np.concatenate(exact.states))
+    for site in interior[[0, len(interior) // 2, -1]]:
+        series[f"visits to {site}"] = visits[:, site]
+        expected[f"visits to {site}"] = exact.mean_visits()[site]
+
+    probabilities = {}
+    for pair, probability in zip(exact.pairs, exact.pair_probabilities(), strict=True):
+        sites = frozenset(site for state in pair for site in exact.states[state])
+        probabilities[sites] = probabilities.get(sites, 0.0) + probability
+    for sites in list(probabilities)[:-1]:
+        series[f"ends {sorted(sites)}"] = [end == sites for end in ends]
+        expected[f"ends {sorted(sites)}"] = probabilities[sites]
+
+    z = z_scores(np.column_stack(list(series.values())), np.array(list(expected.values())))
+    return {name: round(float(value), 2) for name, value in zip(series, z, strict=True)}
+
+
+def assert_exact(sampled, exact):
+    z = deviations(sampled, exact)
+    assert max(map(abs, z.values())) < AGREES, f"not the exact ensemble; standard errors: {z}"
+
+
+def assert_wrong(sampled, exact):
+    z = deviations(sampled, exact)
+    assert max(map(abs, z.values())) > DISAGREES, f"this mistake was not found out; standard errors: {z}"

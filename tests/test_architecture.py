@@ -1,0 +1,93 @@
+"""A file imports only from above it: the order of the floors, and no cycles."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ops_aimmd
+
+PACKAGE = Path(ops_aimmd.__file__).parent
+
+FLOORS = ["version", "committor", "descriptors", "explain", "checkpoint", "systems", "sampling", "storage", "distributed"]
+FLOORS.append("analysis")
+"""From top to bottom, as in the design: a file may import from its own floor and those before it."""
+
+WITHOUT_OPS = {"version", "committor", "descriptors", "explain", "checkpoint"}
+
+
+def modules():
+    """Name of every module of the package and what it imports at its top level or inside functions."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        package = name if parts[-1] == "__init__" else name.rpartition(".")[0]
+        imported = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+                source = ".".join(filter(None, [base, node.module]))
+                imported |= {f"{source}.{alias.name}" for alias in node.names} | {source}
+        yield name, imported
+
+
+MODULES = dict(modules())
+
+
+def floor(name):
+    return name.split(".")[1]
+
+
+def violations(imports):
+    """Pairs (module, imported module) that go upwards in the house."""
+    found = []
+    for name, imported in imports.items():
+        if name == "ops_aimmd":
+            continue
+        for other in imported:
+            if other.startswith("ops_aimmd."):
+                if FLOORS.index(floor(other)) > FLOORS.index(floor(name)):
+                    found.append((name, other))
+            elif other.split(".")[0] == "openpathsampling" and floor(name) in WITHOUT_OPS:
+                found.append((name, other))
+    return found
+
+
+def cycles(imports):
+    """Modules that reach themselves through imports."""
+    graph = {name: {other for other in imported if other in imports and other != name} for name, imported in imports.items()}
+    graph.pop("ops_aimmd")
+
+    def reachable(start):
+        seen, stack = set(), list(graph[start])
+        while stack:
+            node = stack.pop()
+            if node not in seen and node in graph:
+                seen.add(node)
+                stack.extend(graph[node])
+        return seen
+
+    return [name for name in graph if name in reachable(name)]
+
+
+def test_imports_go_downwards():
+    assert violations(MODULES) == []
+
+
+def test_no_import_cycles():
+    assert cycles(MODULES) == []
+
+
+def test_the_checks_can_fail():
+    wrong = {"ops_aimmd.committor.model": {"ops_aimmd.sampling.learner"}, "ops_aimmd.committor.x": {"openpathsampling"}}
+    assert len(violations(wrong)) == 2
+    circle = {"ops_aimmd": set(), "ops_aimmd.a.x": {"ops_aimmd.a.y"}, "ops_aimmd.a.y": {"ops_aimmd.a.x"}}
+    assert cycles(circle) == ["ops_aimmd.a.x", "ops_aimmd.a.y"]
+
+
+@pytest.mark.parametrize("name", ops_aimmd.__all__)
+def test_public_names_are_documented(name):
+    thing = getattr(ops_aimmd, name)
+    assert name == "__version__" or thing.__doc__
