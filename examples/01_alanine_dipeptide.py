@@ -18,7 +18,7 @@ import openpathsampling as paths
 import ops_aimmd
 from ops_aimmd.analysis import plots
 from ops_aimmd.analysis.series import StepRecorder, step_table
-from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
+from ops_aimmd.systems.alanine_dipeptide import CENTRES, RADIUS, alanine_dipeptide
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--steps", type=int, default=600, help="MC steps of guided sampling")
@@ -74,6 +74,8 @@ committor = np.concatenate([learner.committor(path) for path in accepted])
 hexagons = plots.plot_committor_map(axes[0, 0], *np.concatenate(degrees).T, committor)
 for path in degrees[-4:]:
     plots.plot_periodic_path(axes[0, 0], path, color="black", linewidth=0.6, alpha=0.7)
+for name, centre in CENTRES.items():
+    plots.plot_disk(axes[0, 0], centre, RADIUS, name)
 figure.colorbar(hexagons, ax=axes[0, 0], label="learned committor of C7ax")
 axes[0, 0].set(xlabel="phi (degrees)", ylabel="psi (degrees)", xlim=(-180, 180), ylim=(-180, 180))
 axes[0, 0].set_title("transition paths C7eq -> C7ax")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import Circle
 
 from ops_aimmd.committor.training import FitReport
 
@@ -92,6 +93,20 @@ def plot_committor_map(axes: Axes, x, y, committor, bins: int = 60):
     return axes.hexbin(
         x, y, C=committor, reduce_C_function=np.mean, gridsize=bins, cmap="coolwarm", vmin=0, vmax=1, linewidths=0.1
     )
+
+
+def plot_disk(axes: Axes, centre, radius: float, label: str) -> None:
+    """Outline and name of a state that is a disk.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    centre : (float, float)
+    radius : float
+    label : str
+    """
+    axes.add_patch(Circle(centre, radius, fill=False, linewidth=1.5))
+    axes.annotate(label, centre, ha="center", va="center")
 
 
 def plot_periodic_path(axes: Axes, degrees, **style) -> None:

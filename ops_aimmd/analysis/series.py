@@ -10,24 +10,26 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 
 from ops_aimmd.sampling.shooting_results import Shot, is_transition, shots
 
+COLUMNS = "step accepted generated expected reached frames path_length model_version frozen replica".split()
 
-def step_record(step, states: Sequence) -> dict | None:
-    """One row of `step_table`; None for the initial step and for moves without a shot."""
-    shot = next(shots(step.change, states), None)
-    if shot is None:
-        return None
-    details = step.change.canonical.details
+
+def step_records(step, states: Sequence) -> list[dict]:
+    """The rows of `step_table` for one step: one for each shot, none for the initial step and other moves."""
+    return [_record(step, shot) for shot in shots(step.change, states)]
+
+
+def _record(step, shot: Shot) -> dict:
     predicted = shot.predicted_committor
     return {
         "step": int(step.mccycle),
         "accepted": shot.accepted,
         "generated": is_transition(shot),
         "expected": np.nan if predicted is None else _expected(shot, np.asarray(predicted, dtype=float)),
-        "reached": sum(outcome >= 0 for _, outcome in shot.legs),
-        "frames": sum(len(leg) - 1 for leg, _ in shot.legs),
+        "reached": sum(outcome >= 0 for outcome in shot.leg_outcomes.values()),
+        "frames": shot.new_frames,
         "path_length": len(_current_path(step, shot)),
-        "model_version": _number(details, "model_version"),
-        "frozen": _number(details, "frozen"),
+        "model_version": _number(shot.details, "model_version"),
+        "frozen": _number(shot.details, "frozen"),
         "replica": shot.replica,
     }
 
@@ -49,9 +51,8 @@ def step_table(steps: Iterable, states: Sequence) -> pd.DataFrame:
         (legs that reached a state); frames (of dynamics, new ones only); path_length (frames of the current path after
         the step); model_version; frozen; replica.
     """
-    rows = [record for step in steps if (record := step_record(step, states)) is not None]
-    columns = ("step accepted generated expected reached frames path_length model_version frozen replica").split()
-    return pd.DataFrame(rows, columns=columns)
+    rows = [record for step in steps for record in step_records(step, states)]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 class StepRecorder(PathSimulatorHook):
@@ -70,15 +71,13 @@ class StepRecorder(PathSimulatorHook):
         self._rows: list[dict] = []
 
     def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
-        """Keep the row of this step."""
-        record = step_record(results, self.states)
-        if record is not None:
-            self._rows.append(record)
+        """Keep the rows of this step."""
+        self._rows.extend(step_records(results, self.states))
 
     @property
     def table(self) -> pd.DataFrame:
         """All rows so far."""
-        return pd.DataFrame(self._rows)
+        return pd.DataFrame(self._rows, columns=COLUMNS)
 
 
 def _expected(shot: Shot, predicted: np.ndarray) -> float:

@@ -40,6 +40,8 @@ def translated(path: Path, done: str) -> Iterator[None]:
     """Turn what sqlite and decoding raise for a bad file into a CheckpointError that says so."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise CheckpointCorruptError(damaged(path, str(error))) from error
     except sqlite3.Error as error:
         message = str(error)
         if "locked" in message or "busy" in message:

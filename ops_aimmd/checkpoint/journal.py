@@ -16,24 +16,26 @@ damage gives a :class:`CheckpointCorruptError` that says where, never other numb
 What survives
 -------------
 Death of the process at any moment (``kill -9``, out of memory, a Python exception): every step whose
-``record_step`` has returned, nothing of the step in progress. The next opening rolls back what was half written,
-from ``run.aimmd-journal`` beside the file; that journal is empty except during the milliseconds of a commit, and
-gone after :meth:`Checkpoint.close`.
+``record_step`` has returned, nothing of the step in progress.
 
-Loss of power or a crash of the operating system: the same, as far as the disk keeps its promise to have written
-what was synchronised (``journal_mode=TRUNCATE``, ``synchronous=FULL``: journal, database and the truncated
-journal are each synchronised before ``record_step`` returns).
+Loss of power or a crash of the operating system: the file stays consistent and holds a step not older than
+:data:`SYNC_SECONDS` (plus one step); the steps after it are lost as one.
 
-Why not a write-ahead log: it is 0.7 ms per step faster (``benchmarks/checkpoint_cost.py``), but the newest steps
-would then live in a second file, for ever after a kill that nobody has resumed from. With the rollback journal
-the one file is the whole run between two commits. Copying it while the run goes on is right unless a commit falls
-into the copying; a copy that is always right: ``sqlite3 run.aimmd "VACUUM INTO 'copy.aimmd'"``.
+The price of more would be three or four synchronisations with the disk in every step, 1 ms on a good day and 30 ms
+on a busy disk (``benchmarks/checkpoint_cost.py``). So steps go to sqlite's write-ahead log, ``run.aimmd-wal``, and
+are moved from there into the file every :data:`SYNC_SECONDS`. At rest the run is the one file: :meth:`Checkpoint.close`
+leaves nothing beside it. After a kill, or during the run, the newest seconds lie in ``run.aimmd-wal``, and whoever
+opens the file finds them there; a copy of ``run.aimmd`` alone holds the run up to the last move. A copy that is
+complete at any time: ``sqlite3 run.aimmd "VACUUM INTO 'copy.aimmd'"``. Never put another file under the name of a
+killed run while its ``-wal`` is there.
 
 Who may open it
 ---------------
-One writer, which holds sqlite's RESERVED lock from opening to closing; the operating system drops it when the
-process dies, so no lock is ever stale. Any number of readers beside it (``read_only=True``), each seeing whole
-steps. The locks need a file system with working POSIX locks, which some network file systems do not have.
+One writer, which holds sqlite's write lock from opening to closing; the operating system drops it when the process
+dies, so no lock is ever stale. Any number of readers beside it (``read_only=True``), each seeing whole steps, neither
+waiting for the other, if they run on the same host. Where no write-ahead log is possible (some network file
+systems), steps are committed with a rollback journal and full synchronisation: nothing is lost even with the power,
+but a step costs more, and waits for readers.
 """
 
 from __future__ import annotations
@@ -89,11 +91,15 @@ QUICK_CHECK_BYTES = 32 * 2**20
 """Files up to this size have the structure of all their pages checked when opened (about 0.1 s). Larger ones rely
 on checksums and row counts, which are checked for whatever is read."""
 
-READ_ROWS = 10_000
-"""Shots per read: a reader holds the file for some 50 ms at a time, for which a writer's commit waits."""
+SYNC_SECONDS = 10.0
+"""Steps are moved from the log into the file, and both synchronised with the disk, this often: some 30 ms each time on
+a busy disk, 0.3 % of the time."""
 
-WAIT_FOR_READERS = 600.0
-"""Seconds that a commit waits for a reader in the middle of a read (stopped by Ctrl-Z, say) before it gives up."""
+READ_ROWS = 10_000
+"""Shots that are held in memory in two forms while they are read."""
+
+WAIT_FOR_OTHERS = 600.0
+"""Seconds that a commit waits for somebody else (without a write-ahead log: a reader) before it gives up."""
 
 
 class Checkpoint:
@@ -120,6 +126,7 @@ class Checkpoint:
         self._connection = connection
         self._process = os.getpid()
         self._data_version = _data_version(connection)
+        self._synchronised = time.monotonic()
 
     @classmethod
     def create(cls, path: str | os.PathLike, metadata: dict | None = None, keep_every: int = 1) -> Checkpoint:
@@ -177,7 +184,7 @@ class Checkpoint:
         path : path-like
         read_only : bool
             Read while another process may be writing; every answer then holds whole steps, and later answers more of
-            them. After a kill in mid-commit even a reader needs write permission once, for the rolling back.
+            them. A reader may need write permission for the directory while or after a writer was at work.
 
         Raises
         ------
@@ -199,7 +206,7 @@ class Checkpoint:
             with translated(path, "opened"):
                 _check_kind(connection, path)
                 if not read_only:
-                    _hold_write_lock(connection)
+                    _prepare_writing(connection)
                 if path.stat().st_size <= QUICK_CHECK_BYTES:
                     findings = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
                     if findings != ["ok"]:
@@ -211,15 +218,16 @@ class Checkpoint:
             raise
 
     def close(self) -> None:
-        """Let go of the file, which is then complete without any other. Closing twice is allowed."""
+        """Let go of the file, which is then complete without any other, and on disk. Closing twice is allowed."""
         if self._process != os.getpid():
             return  # a forked child must not touch its parent's connection
         with contextlib.suppress(sqlite3.ProgrammingError):  # closed before
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if not self.read_only:
-                with contextlib.suppress(sqlite3.OperationalError):  # a reader is reading: the journal stays, empty
-                    self._connection.execute("PRAGMA busy_timeout=0")
+                self._connection.execute("PRAGMA busy_timeout=0")
+                with contextlib.suppress(sqlite3.OperationalError):  # readers: the log stays until the last has gone
+                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                     self._connection.execute("PRAGMA journal_mode=DELETE")
             self._connection.close()
 
@@ -295,15 +303,14 @@ class Checkpoint:
 
     def shots(self) -> ShotColumns:
         """All shots and their leg frames, as arrays that the caller owns; shapes (0, 0) before the first shot."""
-        progress = self._progress()
-        shots = empty_columns(progress)
-        first_frame = 0
-        for start in range(0, len(shots), READ_ROWS):
-            rows = slice(start, min(start + READ_ROWS, len(shots)))
-            with self._reading() as connection:
+        with self._reading() as connection:
+            shots = empty_columns(self._progress())
+            first_frame = 0
+            for start in range(0, len(shots), READ_ROWS):
+                rows = slice(start, min(start + READ_ROWS, len(shots)))
                 read_shots(connection, self.path, shots, rows)
                 first_frame = read_leg_frames(connection, self.path, shots.auxiliary, rows, first_frame)
-        check_count(self.path, "leg_frames, frames", first_frame, len(shots.auxiliary))
+            check_count(self.path, "leg_frames, frames", first_frame, len(shots.auxiliary))
         return shots
 
     def density_paths(self) -> dict[str, DensityPath]:
@@ -377,7 +384,7 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit what is done inside, or undo it; the write lock is held before and after."""
+        """Commit what is done inside, or undo it; the write lock is held before and after, but for microseconds."""
         connection = self._connection
         try:
             if not connection.in_transaction:  # the lock could not be taken back last time
@@ -395,6 +402,9 @@ class Checkpoint:
             raise
         finally:
             with contextlib.suppress(sqlite3.Error):  # the step is safe all the same; the next one tries again
+                if time.monotonic() - self._synchronised > SYNC_SECONDS:
+                    self._synchronised = time.monotonic()
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 connection.execute("BEGIN IMMEDIATE")
 
     def _check_writable(self) -> None:
@@ -412,16 +422,14 @@ def _absolute(path: str | os.PathLike) -> Path:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection that has read from the file. Only mode "rw" may change it, and then only to finish the commits of a
+    process that died."""
     connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None)
     try:
-        connection.execute(f"PRAGMA busy_timeout={int(WAIT_FOR_READERS * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout={int(WAIT_FOR_OTHERS * 1000)}")
         connection.execute("PRAGMA trusted_schema=OFF")  # no function runs because a foreign file's schema says so
         connection.execute("PRAGMA cell_size_check=ON")
-        if mode == "ro":
-            connection.execute("PRAGMA schema_version").fetchone()  # the first read, which fails if it must roll back
-        else:
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA journal_mode=TRUNCATE")
+        connection.execute("PRAGMA schema_version").fetchone()
     except BaseException:
         connection.close()
         raise
@@ -433,13 +441,19 @@ def _open_connection(path: Path, read_only: bool) -> sqlite3.Connection:
         return _connect(path, "rw")
     try:
         return _connect(path, "ro")
-    except sqlite3.OperationalError as error:
-        if "readonly" not in str(error):
-            raise
-    # A half-written step must be rolled back before anything can be read, which needs a connection that may write.
-    connection = _connect(path, "rw")
-    connection.execute("PRAGMA query_only=ON")
-    return connection
+    except sqlite3.OperationalError:
+        beside = [Path(f"{path}{suffix}") for suffix in ("-wal", "-journal")]
+        if _writable(path):  # a half-written step must be rolled back before anything can be read
+            connection = _connect(path, "rw")
+            connection.execute("PRAGMA query_only=ON")
+            return connection
+        if not any(file.exists() and file.stat().st_size for file in beside):  # a copy of a killed run, write-protected
+            return _connect(path, "ro&immutable=1")
+        raise
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _check_permissions(path: Path, read_only: bool) -> None:
@@ -450,7 +464,7 @@ def _check_permissions(path: Path, read_only: bool) -> None:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     if not os.access(path, os.R_OK):
         raise PermissionError(f"no permission to read the checkpoint {path}")
-    if not read_only and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+    if not read_only and not _writable(path):
         raise PermissionError(
             f"no permission to write the checkpoint {path} and, for its journal, the directory around it; open it with "
             "read_only=True to look at it"
@@ -477,17 +491,23 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
         raise NotACheckpointError(f"{path} has triggers or views ({foreign}), which no ops_aimmd checkpoint has")
 
 
-def _hold_write_lock(connection: sqlite3.Connection) -> None:
-    """Take the write lock, which :class:`Checkpoint` gives up only for the microseconds between two transactions.
+def _prepare_writing(connection: sqlite3.Connection) -> None:
+    """Set the way to commit, and take the write lock.
 
-    Someone who asks just then would get it, so it is asked for twice: the owner has it back by the second time.
+    :class:`Checkpoint` gives the lock up only between two transactions. Someone who asks just then would get it, so it is
+    asked for twice: the owner has it back by the second time.
     """
     connection.execute("PRAGMA busy_timeout=0")
+    if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal":
+        connection.execute("PRAGMA synchronous=NORMAL")
+    else:
+        connection.execute("PRAGMA journal_mode=TRUNCATE")
+        connection.execute("PRAGMA synchronous=FULL")
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
     time.sleep(0.05)
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute(f"PRAGMA busy_timeout={int(WAIT_FOR_READERS * 1000)}")
+    connection.execute(f"PRAGMA busy_timeout={int(WAIT_FOR_OTHERS * 1000)}")
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

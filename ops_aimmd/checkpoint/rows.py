@@ -300,19 +300,25 @@ def read_shots(connection, path: Path, shots: ShotColumns, rows: slice) -> None:
 
 def read_leg_frames(connection, path: Path, frames: LegFrameColumns, rows: slice, first: int) -> int:
     """Fill the columns, from the frame ``first`` on, with the leg frames of some shots; returns where it stopped."""
-    for shot, descriptors, outcomes, is_end, checksum in connection.execute(
+    found = connection.execute(
         "SELECT shot, descriptors, outcomes, is_end, checksum FROM leg_frames WHERE shot >= ? AND shot < ? ORDER BY shot",
         (rows.start, rows.stop),
-    ):
-        if checksum != checksum_of(shot, descriptors, outcomes, is_end) or first + len(is_end) > len(frames):
-            raise CheckpointCorruptError(damaged(path, f"leg_frames, shot {shot}"))
-        here = slice(first, first + len(is_end))
-        frames.descriptors[here] = np.frombuffer(descriptors, "<f8").reshape(len(is_end), -1)
-        frames.outcomes[here] = np.frombuffer(outcomes, "<i4")
-        frames.is_end[here] = np.frombuffer(is_end, "u1")
-        frames.shot[here] = shot
-        first = here.stop
-    return first
+    ).fetchall()
+    for row in found:
+        if row[4] != checksum_of(*row[:4]):
+            raise CheckpointCorruptError(damaged(path, f"leg_frames, shot {row[0]}"))
+    if not found:
+        return first
+    shot, descriptors, outcomes, is_end, _ = zip(*found, strict=True)
+    sizes = [len(flags) for flags in is_end]
+    here = slice(first, first + sum(sizes))
+    if here.stop > len(frames):
+        raise CheckpointCorruptError(damaged(path, f"leg_frames: more than the {len(frames)} frames expected"))
+    frames.descriptors[here] = np.frombuffer(b"".join(descriptors), "<f8").reshape(sum(sizes), -1)
+    frames.outcomes[here] = np.frombuffer(b"".join(outcomes), "<i4")
+    frames.is_end[here] = np.frombuffer(b"".join(is_end), "u1")
+    frames.shot[here] = np.repeat(shot, sizes)
+    return here.stop
 
 
 def write_density(connection, progress: dict, paths: Mapping[str, tuple]) -> None:

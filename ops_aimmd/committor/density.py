@@ -13,8 +13,7 @@ Reference: Jung et al., Nat. Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,15 +98,29 @@ def _bin(log_odds: np.ndarray, n_bins: int) -> np.ndarray:
     return np.minimum((expit(log_odds) * n_bins).astype(int), n_bins - 1)
 
 
-PATHS_REMEMBERED = 64
-"""Current paths (one per replica) that can be counted again without giving their frames."""
+@dataclass
+class CountedPath:
+    """One sampled transition path.
+
+    Attributes
+    ----------
+    count : int
+        MC steps in which it was the current path.
+    thinning : int
+        How many frames each of the remaining ones stands for.
+    frames : array, shape (m, n_descriptors)
+    """
+
+    count: int
+    thinning: int
+    frames: np.ndarray
 
 
 class TransitionPathFrames:
     """Descriptors of the frames of sampled transition paths, each weighted by the MC steps that its path was current.
 
-    At most `capacity` frames are kept in numbered slots: beyond that a random half is dropped and the other half counts
-    twice, which leaves the density unbiased.
+    At most `capacity` frames are kept: beyond that a random half is dropped, and later paths are thinned alike, so that
+    every frame stands for equally many and the density stays unbiased.
 
     Parameters
     ----------
@@ -121,15 +134,11 @@ class TransitionPathFrames:
         self.n_descriptors = n_descriptors
         self.capacity = capacity
         self.seed = seed
-        self.n_paths = 0
-        """Distinct paths seen."""
-        self._descriptors = np.empty((0, n_descriptors))
-        self._weights = np.empty(0)
-        self._size = 0
-        self._slots: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._increments: dict[str, float] = {}
-        self._n_thinned = 0
-        self._changed: set[int] = set()
+        self.n_thinned = 0
+        """How often a half was dropped."""
+        self._paths: dict[str, CountedPath] = {}
+        self._n_frames = 0
+        self._changed: dict[str, bool] = {}
 
     def count(self, path: str, frames: np.ndarray | None = None) -> None:
         """Count a path once more.
@@ -141,95 +150,89 @@ class TransitionPathFrames:
         frames : array, shape (m, n_descriptors)
             Its interior frames; needed when the path is new (``path not in self``).
         """
-        if path not in self._slots:
+        if path not in self._paths:
             if frames is None or np.ndim(frames) != 2 or frames.shape[1] != self.n_descriptors:
                 raise ValueError(
                     f"a new path needs its frames as an array (m, {self.n_descriptors}); got "
                     f"{None if frames is None else np.shape(frames)}"
                 )
-            self._append(path, np.asarray(frames, dtype=np.float64))
-        self._slots.move_to_end(path)
-        slots = self._slots[path]
-        self._weights[slots] += self._increments[path]
-        self._changed.update(slots.tolist())
+            thinning = 2**self.n_thinned
+            kept = self._generator(len(self._paths)).random(len(frames)) < 1 / thinning
+            self._put(path, CountedPath(0, thinning, np.array(frames, dtype=np.float64)[kept]))
+            while self._n_frames > self.capacity:
+                self._drop_half()
+        self._paths[path].count += 1
+        self._changed.setdefault(path, False)
 
-    def _append(self, path: str, frames: np.ndarray) -> None:
-        first, self._size = self._size, self._size + len(frames)
-        if self._size > len(self._weights):
-            spare = max(self._size, 1024) - len(self._weights) + self._size
-            self._descriptors = np.concatenate([self._descriptors, np.zeros((spare, self.n_descriptors))])
-            self._weights = np.concatenate([self._weights, np.zeros(spare)])
-        self._descriptors[first : self._size] = frames
-        self._weights[first : self._size] = 0.0
-        self._slots[path] = np.arange(first, self._size)
-        self._increments[path] = 1.0
-        self.n_paths += 1
-        while len(self._slots) > PATHS_REMEMBERED:
-            forgotten, _ = self._slots.popitem(last=False)
-            del self._increments[forgotten]
-        while self._size > self.capacity:
-            self._drop_half()
+    def _put(self, path: str, counted: CountedPath) -> None:
+        self._paths[path] = counted
+        self._n_frames += len(counted.frames)
+        self._changed[path] = True
 
     def _drop_half(self) -> None:
-        self._n_thinned += 1
-        rng = np.random.default_rng(None if self.seed is None else [self.seed, self._n_thinned])
-        kept = rng.random(self._size) < 0.5
-        new_slot = np.cumsum(kept) - 1
-        n_kept = int(kept.sum())
-        self._descriptors[:n_kept] = self._descriptors[: self._size][kept]
-        self._weights[:n_kept] = 2 * self._weights[: self._size][kept]
-        self._weights[n_kept:] = 0.0
-        for path, slots in self._slots.items():
-            self._slots[path] = new_slot[slots[kept[slots]]]
-            self._increments[path] *= 2.0
-        self._changed.update(range(self._size))
-        self._size = n_kept
+        self.n_thinned += 1
+        rng = self._generator(len(self._paths))
+        self._n_frames = 0
+        for path, counted in list(self._paths.items()):
+            kept = counted.frames[rng.random(len(counted.frames)) < 0.5]
+            self._put(path, CountedPath(counted.count, 2 * counted.thinning, kept))
+
+    def _generator(self, n_paths: int) -> np.random.Generator:
+        """Of the thinning; a function of the seed and of what was seen, so that a resumed run thins alike."""
+        return np.random.default_rng(None if self.seed is None else [self.seed, self.n_thinned, n_paths])
 
     def __contains__(self, path: object) -> bool:
-        return path in self._slots
+        return path in self._paths
 
     def __len__(self) -> int:
-        return self._size
+        return self._n_frames
+
+    @property
+    def n_paths(self) -> int:
+        """Distinct paths seen."""
+        return len(self._paths)
+
+    @property
+    def n_counted(self) -> int:
+        """MC steps counted."""
+        return sum(counted.count for counted in self._paths.values())
 
     @property
     def descriptors(self) -> np.ndarray:
         """Array, shape (m, n_descriptors)."""
-        return self._descriptors[: self._size].copy()
+        return np.concatenate([np.empty((0, self.n_descriptors)), *(c.frames for c in self._paths.values())])
 
     @property
     def weights(self) -> np.ndarray:
         """Array, shape (m,): MC steps for which the path of each frame was the current one."""
-        return self._weights[: self._size].copy()
+        weights = [float(counted.count * counted.thinning) for counted in self._paths.values()]
+        return np.repeat(weights, [len(counted.frames) for counted in self._paths.values()]).astype(np.float64)
 
     # ---- for the checkpoint -----------------------------------------------------------------------------------------
 
-    def take_changes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Slots changed since the last call, ascending, and their rows (descriptors, weight), (m, n_descriptors + 1)."""
-        slots = np.array(sorted(self._changed), dtype=int)
-        self._changed.clear()
-        return slots, np.column_stack([self._descriptors[slots], self._weights[slots]])
-
-    def state(self) -> dict:
-        """What the rows do not say, in JSON types."""
+    def changes(self) -> dict[str, tuple[int, int, np.ndarray | None]]:
+        """Count, thinning and frames of the paths changed since `forget_changes`; frames None where they did not."""
         return {
-            "n_paths": self.n_paths,
-            "size": self._size,
-            "n_thinned": self._n_thinned,
-            "seed": self.seed,
-            "capacity": self.capacity,
-            "paths": [[path, slots.tolist(), self._increments[path]] for path, slots in self._slots.items()],
+            path: (self._paths[path].count, self._paths[path].thinning, self._paths[path].frames if frames_too else None)
+            for path, frames_too in self._changed.items()
         }
 
+    def mark_all_changed(self) -> None:
+        """Call when the paths go to another file than before."""
+        self._changed = dict.fromkeys(self._paths, True)
+
+    def forget_changes(self) -> None:
+        """Call when the changes are on disk."""
+        self._changed.clear()
+
     @classmethod
-    def from_state(cls, rows: np.ndarray, state: dict, n_descriptors: int) -> TransitionPathFrames:
-        """Rebuild from the rows of all slots and `state`."""
-        frames = cls(n_descriptors, state["capacity"], state["seed"])
-        frames.n_paths = state["n_paths"]
-        frames._n_thinned = state["n_thinned"]
-        frames._size = state["size"]
-        rows = np.reshape(rows, (-1, n_descriptors + 1))
-        frames._descriptors, frames._weights = rows[:, :-1].copy(), rows[:, -1].copy()
-        for path, slots, increment in state["paths"]:
-            frames._slots[path] = np.array(slots, dtype=int)
-            frames._increments[path] = increment
+    def from_paths(
+        cls, paths: Mapping[str, tuple], n_descriptors: int, n_thinned: int, seed: int | None = None
+    ) -> TransitionPathFrames:
+        """Rebuild from count, thinning and frames of every path."""
+        frames = cls(n_descriptors, seed=seed)
+        frames.n_thinned = n_thinned
+        for path, (count, thinning, block) in paths.items():
+            frames._put(path, CountedPath(count, thinning, np.reshape(block, (-1, n_descriptors)).copy()))
+        frames._changed.clear()
         return frames

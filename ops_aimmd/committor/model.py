@@ -182,9 +182,7 @@ class CommittorModel(nn.Module):
 
     def _check(self, ndim: int, shape, is_finite: Callable[[], np.ndarray]) -> None:
         if ndim != 2 or shape[1] != self.n_descriptors:
-            raise ValueError(
-                f"this model takes descriptors of shape (n, {self.n_descriptors}); got shape {tuple(shape)}"
-            )
+            raise ValueError(f"this model takes descriptors of shape (n, {self.n_descriptors}); got shape {tuple(shape)}")
         finite = is_finite()
         if not finite.all():
             rows = np.flatnonzero(~finite.all(axis=1))

@@ -25,6 +25,12 @@ ACTIVATIONS = {
     "selu": torch.selu,
 }
 
+INITIAL_OUTPUT = 0.1
+"""Gain of the output layer at first: an untrained model predicts committors close to 1/2."""
+
+OUTPUT_PRIOR = 3.0
+"""Gain of the output layer under the prior: log-odds of a few units (+-3: committors of 0.05 and 0.95) are normal."""
+
 
 def make_generator(seed) -> torch.Generator:
     """A generator of our own on the CPU: ``seed`` None draws one from the operating system, a generator is passed on."""
@@ -44,17 +50,26 @@ class StackedLinear(nn.Module):
     Parameters
     ----------
     n_members, n_inputs, n_outputs : int
-    gain : float
-        Weights are drawn from a normal distribution of standard deviation ``gain / sqrt(n_inputs)``; biases are zero.
-    generator : torch.Generator
-        Source of the weights.
+    initial_gain : float
+        Initial weights are normal with standard deviation ``initial_gain / sqrt(n_inputs)``, biases zero.
+    prior_gain : float
+        The prior of the weights in training is normal with standard deviation ``prior_gain / sqrt(n_inputs)``: a sum
+        over inputs of variance 1 then has the standard deviation ``prior_gain``, however many inputs there are.
     """
 
-    def __init__(self, n_members: int, n_inputs: int, n_outputs: int, gain: float, generator: torch.Generator):
+    def __init__(self, n_members: int, n_inputs: int, n_outputs: int, initial_gain=1.0, prior_gain=1.0):
         super().__init__()
-        weight = torch.randn(n_members, n_inputs, n_outputs, generator=generator, dtype=torch.float64)
-        self.weight = nn.Parameter((weight * gain / math.sqrt(max(n_inputs, 1))).to(torch.get_default_dtype()))
-        self.bias = nn.Parameter(torch.zeros(n_members, 1, n_outputs))
+        self.initial_gain = initial_gain
+        self.prior_gain = prior_gain
+        self.weight = nn.Parameter(torch.empty(n_members, n_inputs, n_outputs))
+        self.bias = nn.Parameter(torch.empty(n_members, 1, n_outputs))
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw new weights."""
+        weight = torch.randn(self.weight.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            self.weight.copy_(weight * self.initial_gain / math.sqrt(self.weight.shape[1]))
+            self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """(n_members, n, n_inputs) -> (n_members, n, n_outputs)."""
@@ -75,6 +90,13 @@ class StackedNetwork(nn.Module):
         self.n_inputs = int(n_inputs)
         self.n_outputs = int(n_outputs)
         self.n_members = int(n_members)
+
+    def restart(self, seed=None) -> None:
+        """Draw all weights anew. ``seed``: int, torch.Generator, or None for one from the operating system."""
+        generator = make_generator(seed)
+        for module in self.modules():
+            if isinstance(module, StackedLinear):
+                module.draw(generator)
 
     def member_logits(self, x: Tensor) -> Tensor:
         """Logits of each member: (n, n_inputs) -> (n_members, n, n_outputs)."""
@@ -132,13 +154,13 @@ class FeedForward(StackedNetwork):
         self.hidden = tuple(int(width) for width in hidden)
         self.activation = activation
         self.linear_skip = bool(linear_skip)
-        generator = make_generator(seed)
         widths = (self.n_inputs, *self.hidden)
-        self.layers = nn.ModuleList(
-            StackedLinear(n_members, a, b, 1.0, generator) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
-        self.output = StackedLinear(n_members, widths[-1], n_outputs, 0.1, generator)
-        self.skip = StackedLinear(n_members, n_inputs, n_outputs, 0.1, generator) if linear_skip else None
+        self.layers = nn.ModuleList(StackedLinear(n_members, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.output = StackedLinear(n_members, widths[-1], n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
+        self.skip = None
+        if self.linear_skip:
+            self.skip = StackedLinear(n_members, self.n_inputs, n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
+        self.restart(seed)
 
     def logits(self, x: Tensor) -> Tensor:
         activation = ACTIVATIONS[self.activation]
@@ -162,12 +184,10 @@ class SelfNormalizing(StackedNetwork):
     def __init__(self, n_inputs, n_outputs=1, hidden: Sequence[int] = (32, 32, 32), n_members: int = 1, seed=None):
         super().__init__(n_inputs, n_outputs, n_members)
         self.hidden = tuple(int(width) for width in hidden)
-        generator = make_generator(seed)
         widths = (self.n_inputs, *self.hidden)
-        self.layers = nn.ModuleList(
-            StackedLinear(n_members, a, b, 1.0, generator) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
-        self.output = StackedLinear(n_members, widths[-1], n_outputs, 0.1, generator)
+        self.layers = nn.ModuleList(StackedLinear(n_members, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.output = StackedLinear(n_members, widths[-1], n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
+        self.restart(seed)
 
     def logits(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -191,7 +211,14 @@ class Residual(StackedNetwork):
     """
 
     def __init__(
-        self, n_inputs, n_outputs=1, width: int = 32, n_blocks: int = 2, activation="silu", n_members: int = 1, seed=None
+        self,
+        n_inputs,
+        n_outputs=1,
+        width: int = 32,
+        n_blocks: int = 2,
+        activation="silu",
+        n_members: int = 1,
+        seed=None,
     ):
         super().__init__(n_inputs, n_outputs, n_members)
         if activation not in ACTIVATIONS:
@@ -199,15 +226,13 @@ class Residual(StackedNetwork):
         self.width = int(width)
         self.n_blocks = int(n_blocks)
         self.activation = activation
-        generator = make_generator(seed)
-        self.input = StackedLinear(n_members, n_inputs, self.width, 1.0, generator)
-        self.first = nn.ModuleList(
-            StackedLinear(n_members, self.width, self.width, 1.0, generator) for _ in range(self.n_blocks)
-        )
+        self.input = StackedLinear(n_members, self.n_inputs, self.width)
+        self.first = nn.ModuleList(StackedLinear(n_members, self.width, self.width) for _ in range(self.n_blocks))
         self.second = nn.ModuleList(
-            StackedLinear(n_members, self.width, self.width, 0.1, generator) for _ in range(self.n_blocks)
+            StackedLinear(n_members, self.width, self.width, initial_gain=0.1) for _ in range(self.n_blocks)
         )
-        self.output = StackedLinear(n_members, self.width, n_outputs, 0.1, generator)
+        self.output = StackedLinear(n_members, self.width, n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
+        self.restart(seed)
 
     def logits(self, x: Tensor) -> Tensor:
         activation = ACTIVATIONS[self.activation]
@@ -255,7 +280,12 @@ NETWORKS = {cls.__name__: cls for cls in (FeedForward, SelfNormalizing, Residual
 def default_network(n_inputs: int, n_states: int = 2, seed=None) -> FeedForward:
     """The network that is used where none is asked for; its size does not depend on the number of shots."""
     return FeedForward(
-        n_inputs, n_outputs=1 if n_states == 2 else n_states, hidden=(24, 24), activation="tanh", n_members=5, seed=seed
+        n_inputs,
+        n_outputs=1 if n_states == 2 else n_states,
+        hidden=(24, 24),
+        activation="tanh",
+        n_members=5,
+        seed=seed,
     )
 
 
@@ -264,6 +294,25 @@ def member_logits(network: nn.Module, x: Tensor) -> Tensor:
     if isinstance(network, (StackedNetwork, Ensemble)):
         return network.member_logits(x)
     return network(x)[None]
+
+
+def log_prior(network: nn.Module) -> Tensor:
+    r"""Logarithm of a Gaussian prior of the weights (up to a constant), summed over the members; biases are free.
+
+    Standard deviation of a weight: ``prior_gain / sqrt(fan_in)`` in the networks of this package, ``1 / sqrt(fan_in)``
+    for the matrices of other modules. Under it networks of any width are functions of similar smoothness (R. M. Neal,
+    Bayesian Learning for Neural Networks, Springer 1996, doi:10.1007/978-1-4612-0745-0), so one setting fits all.
+    """
+    total = torch.zeros(())
+    for module in network.modules():
+        if isinstance(module, StackedLinear):
+            precision = module.weight.shape[1] / module.prior_gain**2
+            total = total - 0.5 * precision * module.weight.square().sum()
+        else:
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim >= 2 and parameter.requires_grad:
+                    total = total - 0.5 * parameter[0].numel() * parameter.square().sum()
+    return total
 
 
 def network_description(network: nn.Module) -> dict:

@@ -249,7 +249,7 @@ class TrainingSet:
     def __getitem__(self, row: int) -> ShootingResult:
         row = range(len(self))[row]
         auxiliary = self.auxiliary
-        mine = auxiliary.shot == row
+        mine = slice(*np.searchsorted(auxiliary.shot, [row, row + 1]))
         frames = LegFrames(auxiliary.descriptors[mine], auxiliary.outcomes[mine], auxiliary.is_end[mine])
         return ShootingResult(
             descriptors=self.descriptors[row],
@@ -259,7 +259,7 @@ class TrainingSet:
             chain=int(self.chains[row]),
             velocity_origin=str(self.velocity_origin[row]),
             predicted_committor=self.predicted_committor[row],
-            leg_frames=frames if mine.any() else None,
+            leg_frames=frames if len(frames.outcomes) else None,
         )
 
     def __repr__(self) -> str:

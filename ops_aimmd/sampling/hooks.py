@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 
 import numpy as np
-from openpathsampling.beta.hooks import PathSimulatorHook
+from openpathsampling.beta.hooks import PathSamplingOutputHook, PathSimulatorHook
 from openpathsampling.pathmover import EngineMover
 from tqdm.auto import tqdm
 
@@ -14,6 +13,7 @@ from ops_aimmd.checkpoint import Checkpoint
 
 from .learner import CommittorLearner
 from .learner_checkpoint import create_checkpoint, record_step
+from .movers import ShootingMover
 from .random_state import seed_step
 from .selectors import CommittorSelector
 from .shooting_results import is_transition, shooting_result, shots
@@ -42,10 +42,26 @@ class TrainingHook(PathSimulatorHook):
         self.checkpoint = checkpoint
         self._engines: list = []
         self._file: Checkpoint | None = None
-        self._new_shots: list = []
+        self._simulation = None
+        self._initial_paths: set = set()
 
     def before_simulation(self, sim, **kwargs) -> None:
-        """Check that scheme and hook share the learner."""
+        """Check that scheme and hook belong together, and open the checkpoint.
+
+        Raises
+        ------
+        ValueError
+            If a selector queries another learner, a mover stops at other states, or the checkpoint is that of another
+            simulation.
+        FileExistsError
+            If there is something at the path of the checkpoint.
+        """
+        if self._file is not None and sim is not self._simulation:
+            raise ValueError(
+                f"this hook writes the checkpoint {str(self.checkpoint)!r} of another simulation: make a TrainingHook "
+                "with a checkpoint of its own for each simulation"
+            )
+        self._simulation = sim
         movers = list(_submovers(sim.root_mover))
         for mover in movers:
             selector = mover.selector if isinstance(mover, EngineMover) else None
@@ -54,13 +70,22 @@ class TrainingHook(PathSimulatorHook):
                     f"the selector of {mover.name!r} queries another learner than the one that this hook trains: give "
                     "the scheme and the hook the same CommittorLearner"
                 )
+            if isinstance(mover, ShootingMover) and {s.__uuid__ for s in mover.states} != {
+                s.__uuid__ for s in self.learner.states
+            }:
+                raise ValueError(
+                    f"the legs of {mover.name!r} stop at the states {[s.name for s in mover.states]}, the learner knows "
+                    f"{[s.name for s in self.learner.states]}: give both the same volume objects"
+                )
         engines = {id(m.engine): m.engine for m in movers if isinstance(m, EngineMover) and m.engine is not None}
         self._engines = list(engines.values())
         observe = self._observe
         if observe not in sim.hooks["after_step"]:
             sim.hooks["after_step"].insert(0, observe)  # before OPS replaces the frames by what it stored of them
+        for sample in sim.root:
+            self._initial_paths.update(_identities(sample.trajectory))
         if self.checkpoint is not None and self._file is None:
-            self._file = create_checkpoint(self.checkpoint, self.learner)
+            self._file = create_checkpoint(self.checkpoint, self.learner, sim.step)
 
     def before_step(self, sim, step_number, step_info, state) -> None:
         """Seed the generators of this step."""
@@ -68,14 +93,12 @@ class TrainingHook(PathSimulatorHook):
             self.learner.step_seed = seed_step(self.learner.seed, step_number, self._engines)
 
     def _observe(self, sim, step_number, step_info, state, results, hook_state) -> None:
-        self._new_shots = []
         for shot in shots(results.change, self.learner.states):
             result = shooting_result(shot, self.learner, step_number)
             if result is not None:
                 self.learner.add(result)
-                self._new_shots.append(result)
         for sample in results.active:
-            if sample.mover is not None:  # None: the initial path, which was not sampled
+            if _identities(sample.trajectory)[0] not in self._initial_paths:  # these were not sampled
                 self.learner.count_path(sample.trajectory)
 
     def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
@@ -83,7 +106,7 @@ class TrainingHook(PathSimulatorHook):
         if self.learner.training_due:
             self.learner.fit()
         if self._file is not None and self.learner.has_seen_paths:
-            record_step(self._file, self.learner, step_number, self._new_shots)
+            record_step(self._file, self.learner, step_number)
 
     def after_simulation(self, sim, hook_state) -> None:
         """Nothing is left to be done: every step was finished by itself."""
@@ -96,7 +119,7 @@ class TrainingHook(PathSimulatorHook):
 class ProgressBar(PathSimulatorHook):
     """A progress bar with the fractions of generated and accepted transition paths and the held-out loss.
 
-    It takes the place of OPS's own messages while it runs.
+    It takes the place of OPS's own messages.
 
     Parameters
     ----------
@@ -113,13 +136,12 @@ class ProgressBar(PathSimulatorHook):
         self.window = window
         self._bar = None
         self._recent: deque = deque(maxlen=window)
-        self._output = None
 
     def before_simulation(self, sim, n_steps=None, **kwargs) -> None:
-        """Open the bar and silence OPS's messages."""
-        if self._output is None:
-            self._output = sim.output_stream
-        sim.output_stream = open(os.devnull, "w")  # noqa: SIM115 - closed in after_simulation
+        """Open the bar, in the place of OPS's messages."""
+        for name in PathSamplingOutputHook.implemented_for:
+            sim.hooks[name] = [hook for hook in sim.hooks[name] if not _belongs_to(hook, PathSamplingOutputHook)]
+        self._close()  # it is still open if the run before was interrupted
         self._bar = tqdm(total=n_steps, unit="step", dynamic_ncols=True)
 
     def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
@@ -137,10 +159,26 @@ class ProgressBar(PathSimulatorHook):
         self._bar.update()
 
     def after_simulation(self, sim, hook_state) -> None:
-        """Close the bar and give OPS its output back."""
-        self._bar.close()
-        sim.output_stream.close()
-        sim.output_stream, self._output = self._output, None
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+
+def _belongs_to(hook, kind: type) -> bool:
+    return isinstance(getattr(hook, "__self__", None), kind)
+
+
+def _identities(trajectory) -> list[tuple[int, int, int]]:
+    """Length and end frames of a path, and of its reverse: moves that exchange or reverse paths make no new ones."""
+    first, last = trajectory[0], trajectory[-1]
+    return [
+        (len(trajectory), first.__uuid__, last.__uuid__),
+        (len(trajectory), last.reversed.__uuid__, first.reversed.__uuid__),
+    ]
 
 
 def _submovers(mover):

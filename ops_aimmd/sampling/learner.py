@@ -81,11 +81,8 @@ class CommittorLearner(StorableNamedObject):
         self.fit_options = fit_options
         self.device = device
         _check_states(states)
-        if descriptors is not None and not callable(descriptors) and not isinstance(descriptors, Sequence):
-            raise ValueError(
-                "descriptors must be a CollectiveVariable, a list of them, or a function of a trajectory that returns "
-                f"an array (n_frames, n_descriptors); got {type(descriptors).__name__}"
-            )
+        if descriptors is not None:
+            _check_descriptors(descriptors)
         self._schedule = DiminishingSchedule() if schedule is None else schedule
         self._version: ModelVersion | None = None
         self._training_set: TrainingSet | None = None
@@ -349,7 +346,7 @@ class CommittorLearner(StorableNamedObject):
             "descriptors": self.descriptors if storable else None,
             "descriptors_name": None if self.descriptors is None else describe(self.descriptors),
             "states": list(self.states),
-            "seed": self.seed,
+            "seed": None if self.seed is None else int(self.seed),
             "schedule": asdict(self._schedule),
             "fit_options": self.fit_options,
             "device": self.device,
@@ -367,10 +364,19 @@ class CommittorLearner(StorableNamedObject):
         )
 
 
+def _check_descriptors(descriptors) -> None:
+    parts = descriptors if isinstance(descriptors, Sequence) else [descriptors]
+    if len(parts) == 0 or not all(callable(part) for part in parts):
+        raise ValueError(
+            "descriptors must be a CollectiveVariable, a list of them, or a function of a trajectory that returns an "
+            f"array (n_frames, n_descriptors); got {descriptors!r}"
+        )
+
+
 def _check_states(states) -> None:
     if not isinstance(states, Sequence) or len(states) < 2 or not all(callable(state) for state in states):
         raise ValueError(f"states must be a list of at least two OPS volumes, [state_A, state_B, ...]; got {states!r}")
     for first in range(len(states)):
         for second in range(first + 1, len(states)):
-            if states[first] is states[second] or states[first] == states[second]:
+            if states[first] is states[second]:  # not ==: OPS compares volumes by what they print
                 raise ValueError(f"states {first} and {second} are the same volume; states must exclude each other")

@@ -34,8 +34,15 @@ class UnknownState:
         )
 
 
-def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner) -> Checkpoint:
-    """A new checkpoint file for a run of this learner.
+def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, step: int = 0) -> Checkpoint:
+    """A new checkpoint file for a run of this learner, which begins with what it has learned until now.
+
+    Parameters
+    ----------
+    path : path-like
+    learner : CommittorLearner
+    step : int
+        Last MC step of the run that is finished already.
 
     Raises
     ------
@@ -50,27 +57,32 @@ def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner) -> Che
         "schedule": asdict(learner.training_schedule),
         "fit_options": learner.fit_options,
     }
-    return Checkpoint.create(path, metadata)
+    checkpoint = Checkpoint.create(path, metadata)
+    if learner.has_seen_paths:
+        learner.recorded_version = -1
+        learner.transition_path_frames.mark_all_changed()
+        record_step(checkpoint, learner, step)
+    return checkpoint
 
 
-def record_step(checkpoint: Checkpoint, learner: CommittorLearner, step: int, shots: Sequence[ShootingResult]) -> None:
+def record_step(checkpoint: Checkpoint, learner: CommittorLearner, step: int) -> None:
     """Write one finished step: new shots, a new model version if there is one, changes of the density, the rest."""
     version = learner.version
-    slots, rows = learner.transition_path_frames.take_changes()
+    n_shots = len(learner.training_set)
     checkpoint.record_step(
         step,
-        shots=shots,
-        density_frames=rows if len(slots) else None,
-        density_slots=slots.tolist() if len(slots) else None,
+        shots=[learner.training_set[row] for row in range(checkpoint.n_shots, n_shots)],
+        density_paths=learner.transition_path_frames.changes(),
         model_version=None if version.number <= learner.recorded_version else _pack(version, learner.last_report),
         state={
             "learner": {
                 "shots_at_last_fit": learner.shots_at_last_fit,
                 "frozen": learner.frozen,
+                "n_thinned": learner.transition_path_frames.n_thinned,
             },
-            DENSITY: learner.transition_path_frames.state(),
         },
     )
+    learner.transition_path_frames.forget_changes()
     learner.recorded_version = version.number
 
 
@@ -126,8 +138,10 @@ def _restore(learner: CommittorLearner, checkpoint: Checkpoint, network) -> None
     columns = checkpoint.shots()
     shots = [] if len(columns.counts) == 0 else _results(columns)
     n_descriptors = model.n_descriptors
-    frames = TransitionPathFrames.from_state(checkpoint.density_frames(), checkpoint.state(DENSITY), n_descriptors)
     state = checkpoint.state("learner")
+    frames = TransitionPathFrames.from_paths(
+        checkpoint.density_paths(), n_descriptors, state["n_thinned"], seed=learner.seed
+    )
     learner.restore(
         version=ModelVersion(number, model.frozen_copy(), density),
         shots=shots,

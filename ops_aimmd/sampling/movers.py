@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,9 +84,7 @@ class ShootingMover(EngineMover):
     """
 
     def __init__(self, ensemble, selector, states, modifier=None, engine=None, legs="both", max_length=None):
-        super().__init__(
-            ensemble=ensemble, target_ensemble=ensemble, selector=selector, engine=engine, modifier=modifier
-        )
+        super().__init__(ensemble=ensemble, target_ensemble=ensemble, selector=selector, engine=engine, modifier=modifier)
         self.states = states
         self.legs = legs
         self.max_length = max_length
@@ -100,22 +99,37 @@ class ShootingMover(EngineMover):
         return self.legs
 
     @property
-    def length_limit(self) -> int:
-        """Largest number of frames of a path."""
-        engine_limit = self.engine.options["n_frames_max"]
-        if self.max_length is None:
-            return engine_limit
-        if self.max_length > engine_limit:
+    def length_limit(self) -> float:
+        """Largest number of frames of a path; infinite where neither the mover nor the engine has a limit."""
+        engine_limit = self.engine.options["n_frames_max"] or math.inf
+        return engine_limit if self.max_length is None else min(self.max_length, engine_limit)
+
+    def check_engine(self) -> None:
+        """Check that the engine makes legs as they must be.
+
+        Raises
+        ------
+        ValueError
+            If there is no engine, it cannot make legs of `max_length` frames, or it repeats dynamics that failed.
+        """
+        if self.engine is None:
+            raise ValueError("committor shooting needs an engine: pass engine= to the scheme, strategy or mover")
+        engine_limit = self.engine.options["n_frames_max"] or math.inf
+        if self.max_length is not None and self.max_length > engine_limit:
             raise ValueError(
                 f"max_length={self.max_length} frames is more than the engine allows for one leg (n_frames_max="
                 f"{engine_limit}): raise n_frames_max in the engine's options to at least max_length"
             )
-        return self.max_length
+        if self.engine.options.get("on_nan", "fail") != "fail":
+            raise ValueError(
+                f"the engine's option on_nan is {self.engine.options['on_nan']!r}: a leg that breaks down would be "
+                "repeated until it does not, which changes the distribution of the outcomes; use on_nan='fail', and the "
+                "move is rejected and recorded"
+            )
 
     def __call__(self, input_sample):
         """Make a trial; returns the list of one sample and the details of the step."""
-        if self.engine is None:
-            raise RuntimeError("this shooting mover has no engine: pass engine= to the scheme, strategy or mover")
+        self.check_engine()
         old = input_sample.trajectory
         index = self.selector.pick(old)
         point = old[index]
@@ -148,7 +162,7 @@ class ShootingMover(EngineMover):
                 point, start
             )
             if self.legs == "both":
-                bias *= orientations / self._orientations_of_current(old)
+                bias *= orientations / self._orientations(old)
                 self._remember_orientations(trial, orientations)
         return [self._sample(input_sample, trial, bias)], details
 
@@ -184,9 +198,13 @@ class ShootingMover(EngineMover):
         try:
             leg = self.engine.generate(start if direction == "forward" else start.reversed, running=[still_running])
         except EngineNaNError as error:
+            _forget_current_frame(self.engine)
             return Leg(error.last_trajectory, -1, "nan")
         except EngineMaxLengthError as error:
             return Leg(error.last_trajectory, -1, "max_length")
+        except BaseException:
+            _forget_current_frame(self.engine)
+            raise
         return Leg(leg, outcome, None if outcome >= 0 else "max_length")
 
     def _join(self, old, index: int, legs: dict[str, Leg]) -> paths.Trajectory:
@@ -212,7 +230,7 @@ class ShootingMover(EngineMover):
         while len(self._orientation_counts) > PATHS_REMEMBERED:
             self._orientation_counts.popitem(last=False)
 
-    def _orientations_of_current(self, path) -> int:
+    def _orientations(self, path) -> int:
         if path.__uuid__ in self._orientation_counts:
             return self._orientation_counts[path.__uuid__]
         n_valid = sum(bool(self.ensemble(p, candidate=True)) for p in (path, path.reversed))
@@ -231,6 +249,10 @@ class ShootingMover(EngineMover):
         details["weight_sum_new"] = float(self.selector.sum_bias(trial))
         return float(ratio)
 
+    def to_dict(self):
+        """Set-up, for OPS storage."""
+        return {**super().to_dict(), "max_length": None if self.max_length is None else int(self.max_length)}
+
     def _sample(self, input_sample, trial, bias: float) -> paths.Sample:
         return paths.Sample(
             replica=input_sample.replica,
@@ -240,6 +262,13 @@ class ShootingMover(EngineMover):
             mover=self,
             bias=bias,
         )
+
+
+def _forget_current_frame(engine) -> None:
+    """An OpenMM engine that failed in the middle of a frame still takes the frame before for what its context holds,
+    and would go on from the wrecked context if that frame is shot from again."""
+    if isinstance(engine, paths.engines.openmm.Engine):
+        engine._changed()
 
 
 class OneWayShooting(SpecializedRandomChoiceMover):

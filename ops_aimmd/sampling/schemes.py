@@ -67,23 +67,18 @@ class CommittorShootingStrategy(SingleEnsembleMoveStrategy):
     def make_movers(self, scheme):
         """One mover per ensemble."""
         engine = paths.EngineMover.default_engine if self.engine is None else self.engine
-        if engine is None:
-            raise ValueError("committor shooting needs an engine: pass engine=")
-        ensembles = [parameters[0] for parameters in self.get_parameters(scheme)]
-        if self.shooting == "one-way":
-            return [
-                OneWayShooting(ensemble, self.selector, self.states, engine, self.max_length).named(
-                    f"OneWayShooting {ensemble.name}"
-                )
-                for ensemble in ensembles
-            ]
         modifier = BoltzmannVelocities(engine) if self.modifier is None else self.modifier
-        return [
-            ShootingMover(ensemble, self.selector, self.states, modifier, engine, "both", self.max_length).named(
-                f"TwoWayShooting {ensemble.name}"
-            )
-            for ensemble in ensembles
-        ]
+        movers = []
+        for (ensemble,) in self.get_parameters(scheme):
+            if self.shooting == "one-way":
+                mover = OneWayShooting(ensemble, self.selector, self.states, engine, self.max_length)
+                mover.movers[0].check_engine()
+                movers.append(mover.named(f"OneWayShooting {ensemble.name}"))
+            else:
+                mover = ShootingMover(ensemble, self.selector, self.states, modifier, engine, "both", self.max_length)
+                mover.check_engine()
+                movers.append(mover.named(f"TwoWayShooting {ensemble.name}"))
+        return movers
 
 
 class CommittorShootingScheme(MoveScheme):
@@ -190,10 +185,11 @@ def _ordered_states(network) -> list:
 
 def _joined_pairs(network, states) -> list[list[int]] | None:
     """Pairs of states that the network joins, None for all."""
+    index = {state: i for i, state in enumerate(states)}  # by identity: OPS compares volumes by what they print
     pairs = {
-        tuple(sorted((states.index(initial), states.index(final))))
+        tuple(sorted((index[initial], index[final])))
         for initial, final in network.transitions
-        if initial in states and final in states and initial is not final
+        if initial in index and final in index and initial is not final
     }
     n_states = len(states)
     if not pairs or len(pairs) == n_states * (n_states - 1) // 2:

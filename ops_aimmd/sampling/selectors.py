@@ -30,7 +30,7 @@ class PathWeights:
     log_weights : array, shape (n_frames,)
         ``-inf`` for frames that are never picked.
     log_sum : float
-        Logarithm of the sum of the weights.
+        Logarithm of the sum of the weights; ``-inf`` where no frame may be picked.
     log_committor : array, shape (n_frames, n_states)
     """
 
@@ -41,6 +41,8 @@ class PathWeights:
 
     def log_probability(self, index: int) -> float:
         """Logarithm of the probability that the frame is picked from this path."""
+        if self.log_weights[index] == -np.inf:
+            return -np.inf
         return float(self.log_weights[index] - self.log_sum)
 
 
@@ -93,7 +95,7 @@ class CommittorSelector(ShootingPointSelector):
         Raises
         ------
         ValueError
-            If no frame may be picked, or a weight is not a number; the message names the frames.
+            If a descriptor or a weight is not a number; the message names the frames.
         """
         frames = self.learner.path_frames(trajectory)
         version = self.learner.version
@@ -104,17 +106,15 @@ class CommittorSelector(ShootingPointSelector):
             self._weights[key] = known
             while len(self._weights) > PATHS_REMEMBERED:
                 self._weights.popitem(last=False)
+        self._weights.move_to_end(key)
         return known
 
     def _weigh(self, version: ModelVersion, frames) -> PathWeights:
-        if not frames.selectable.any():
-            raise ValueError(
-                f"a path of {len(frames.selectable)} frames has no frame outside of the states, so there is nothing to "
-                "shoot from: store frames more often (a smaller n_steps_per_frame), or make the states smaller"
-            )
         log_committor = np.full((len(frames.selectable), self.learner.n_states), np.nan)
-        log_committor[frames.selectable] = version.model.log_committor(frames.descriptors[frames.selectable])
         log_weights = np.full(len(frames.selectable), -np.inf)
+        if not frames.selectable.any():
+            return PathWeights(version, log_weights, -np.inf, log_committor)
+        log_committor[frames.selectable] = version.model.log_committor(frames.descriptors[frames.selectable])
         log_weights[frames.selectable] = selection_log_weights(
             log_committor[frames.selectable],
             self._log_weight,
@@ -149,14 +149,17 @@ class CommittorSelector(ShootingPointSelector):
         old_trajectory, new_trajectory : Trajectory
         new_snapshot : Snapshot, optional
             The same configuration as a frame of the new path; by default `snapshot` itself.
+
+        Returns
+        -------
+        float
+            0 where the new path offers it as an end frame only, as the cut trials of OPS's two-way moves do.
         """
         new_snapshot = snapshot if new_snapshot is None else new_snapshot
         try:
             old = self.path_weights(old_trajectory).log_probability(_index(snapshot, old_trajectory))
             new = self.path_weights(new_trajectory).log_probability(_index(new_snapshot, new_trajectory))
-        except (
-            TypeError
-        ) as error:  # OPS takes a TypeError for an old signature and repeats the call without new_snapshot
+        except TypeError as error:  # OPS takes a TypeError for an old signature and repeats the call without new_snapshot
             raise RuntimeError(f"the selection weights could not be evaluated: {error}") from error
         if old == -np.inf:
             raise ValueError(
@@ -173,8 +176,19 @@ class CommittorSelector(ShootingPointSelector):
         return float(np.exp(self.path_weights(trajectory).log_sum))
 
     def pick(self, trajectory) -> int:
-        """Index of a frame, drawn with OPS's random number generator."""
+        """Index of a frame, drawn with OPS's random number generator.
+
+        Raises
+        ------
+        ValueError
+            If all frames are end frames or lie inside states.
+        """
         weights = self.path_weights(trajectory)
+        if weights.log_sum == -np.inf:
+            raise ValueError(
+                f"a path of {len(trajectory)} frames has no frame outside of the states, so there is nothing to shoot "
+                "from: store frames more often (a smaller n_steps_per_frame), or make the states smaller"
+            )
         cumulative = np.cumsum(np.exp(weights.log_weights - weights.log_sum))
         selectable = np.flatnonzero(np.isfinite(weights.log_weights))
         index = np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right")
@@ -192,8 +206,8 @@ class CommittorSelector(ShootingPointSelector):
         return {
             "learner": self.learner,
             "weight": named,
-            "scale": self.scale,
-            "density_adaptation": self.density_adaptation,
+            "scale": float(self.scale),
+            "density_adaptation": bool(self.density_adaptation),
             "pairs": None if self.pairs is None else [[int(i), int(j)] for i, j in self.pairs],
         }
 
@@ -219,10 +233,12 @@ def _must_be_given_again(weight: str) -> Callable:
 
 
 def _index(snapshot, trajectory) -> int:
-    try:
-        return trajectory.index(snapshot)
-    except ValueError:
-        raise ValueError(
-            "the snapshot is no frame of the trajectory that it should be weighed in; pass new_snapshot, the shooting "
-            "point as it stands in the new path"
-        ) from None
+    for frame in (snapshot, snapshot.reversed):  # a path that was reversed holds it with reversed velocities
+        try:
+            return trajectory.index(frame)
+        except ValueError:
+            pass
+    raise ValueError(
+        "the snapshot is no frame of the trajectory that it should be weighed in; pass new_snapshot, the shooting point "
+        "as it stands in the new path"
+    )

@@ -34,26 +34,52 @@ class Shot:
         The path that was shot from.
     index : int
         Index of the shooting point in it.
-    legs : list of (Trajectory, int)
-        Each new leg, shooting point first, with the index of the state that it reached, -1 for none.
+    trial : Trajectory
+        The new path, as far as it is known.
+    trial_index : int
+        Index of the shooting point in it.
+    trial_reversed : bool
+        Whether the trial runs against the time of `path`.
+    leg_lengths, leg_outcomes : dict of str to int
+        Frames of each new leg with the shooting point, and index of the state that it reached, -1 for none, by name:
+        "backward", "forward" in the time of `path`.
+    unbiased_legs : tuple of str
+        Those whose outcome is a fair trial.
+    new_frames : int
+        Frames of dynamics that the move cost.
     velocity_origin : str
     accepted : bool
-    trial : Trajectory
     predicted_committor : list of float or None
     replica : int
     kept_end : int or None
         One-way shots: index of the state in which the kept part of the path ends, -1 for none.
+    details : openpathsampling.Details
+        Of the move.
     """
 
     path: paths.Trajectory
     index: int
-    legs: list
+    trial: paths.Trajectory
+    trial_index: int
+    trial_reversed: bool
+    leg_lengths: dict
+    leg_outcomes: dict
+    unbiased_legs: tuple
+    new_frames: int
     velocity_origin: str
     accepted: bool
-    trial: paths.Trajectory
     predicted_committor: list | None
     replica: int
-    kept_end: int | None = None
+    kept_end: int | None
+    details: paths.Details
+
+    def leg(self, name: str) -> paths.Trajectory:
+        """Frames of a leg in the order of generation, shooting point first."""
+        if (name == "forward") != self.trial_reversed:
+            leg = self.trial[self.trial_index :]
+        else:
+            leg = self.trial[: self.trial_index + 1].reversed
+        return leg[: self.leg_lengths[name]]
 
 
 def shots(change, states) -> Iterator[Shot]:
@@ -75,72 +101,122 @@ def shots(change, states) -> Iterator[Shot]:
             part.mover,
             (pathmover.ForwardShootMover, pathmover.BackwardShootMover, pathmover.AbstractTwoWayShootingMover),
         ):
-            shot = _ops_shot(part, states, mixed_directions)
-            if shot is not None:
-                yield shot
+            yield _ops_shot(part, states, mixed_directions)
 
 
 def is_transition(shot: Shot) -> bool:
     """Whether the trial as a whole joins two different states."""
-    outcomes = [outcome for _, outcome in shot.legs]
-    ends = outcomes if shot.kept_end is None else [*outcomes, shot.kept_end]
+    ends = list(shot.leg_outcomes.values())
+    if shot.kept_end is not None:
+        ends.append(shot.kept_end)
     return len(ends) == 2 and min(ends) >= 0 and ends[0] != ends[1]
 
 
 def _own_shot(part, states) -> Shot:
     details = part.details
     mover = part.mover
-    trial = part.samples[0].trajectory
-    start = details.modified_shooting_snapshot
-    index = trial.index_symmetric(start)
-    if _holds(trial, start):
-        pieces = {"backward": trial[: index + 1].reversed, "forward": trial[index:]}
-    else:  # the trial was accepted in reverse
-        pieces = {"backward": trial[index:], "forward": trial[: index + 1].reversed}
-    outcomes = dict(zip(LEGS["both"], details.leg_outcomes, strict=True))
-    redrawn = mover.legs == "both"
-    return Shot(
+    trial = _trial(part).trajectory
+    index = int(details.shooting_index)
+    made = LEGS[mover.legs]
+    lengths = dict(zip(LEGS["both"], (int(n) for n in details.leg_lengths), strict=True))
+    outcomes = dict(zip(LEGS["both"], (int(i) for i in details.leg_outcomes), strict=True))
+    trial_index = index if mover.legs == "forward" else lengths["backward"] - 1
+    trial_reversed = mover.legs == "both" and trial[trial_index].__uuid__ != details.modified_shooting_snapshot.__uuid__
+    if trial_reversed:
+        trial_index = len(trial) - 1 - trial_index
+    names = [name for name in made if lengths[name] > 1]  # a leg without dynamics is no trial
+    shot = Shot(
         path=details.initial_trajectory,
-        index=int(details.shooting_index),
-        legs=[(pieces[name], int(outcomes[name])) for name in LEGS[mover.legs]],
-        velocity_origin=_velocity_origin(mover.modifier) if redrawn else PATH,
-        accepted=bool(part.accepted),
+        index=index,
         trial=trial,
+        trial_index=trial_index,
+        trial_reversed=trial_reversed,
+        leg_lengths={name: lengths[name] for name in names},
+        leg_outcomes={},
+        unbiased_legs=tuple(names),
+        new_frames=sum(lengths[name] - 1 for name in made),
+        velocity_origin=_velocity_origin(mover.modifier) if mover.legs == "both" else PATH,
+        accepted=bool(part.accepted),
         predicted_committor=details.predicted_committor,
-        replica=int(part.samples[0].replica),
+        replica=int(_trial(part).replica),
         kept_end=_kept_end(details.initial_trajectory, mover.legs, states),
+        details=details,
     )
+    shot.leg_outcomes.update({name: _renumbered(outcomes[name], shot, name, mover.states, states) for name in names})
+    return shot
 
 
-def _ops_shot(part, states, mixed_directions: bool) -> Shot | None:
+def _renumbered(outcome: int, shot: Shot, name: str, mover_states, states) -> int:
+    """A state's index in the order of the mover, in the order that is asked for."""
+    if outcome < 0:
+        return -1
+    for index, state in enumerate(states):
+        if state.__uuid__ == mover_states[outcome].__uuid__:
+            return index
+    return state_index(shot.leg(name)[-1], states)
+
+
+def _ops_shot(part, states, mixed_directions: bool) -> Shot:
     """A shot of an OPS mover, whose trial holds its shooting point and ends where a leg was stopped."""
     details = part.details
     mover = part.mover
-    if part.__class__ in (paths.RejectedMaxLengthSampleMoveChange, paths.RejectedNaNSampleMoveChange):
-        return None  # OPS keeps only the unfinished leg
-    trial = part.samples[0].trajectory
+    trial = _trial(part).trajectory
+    path = details.initial_trajectory
     two_way = isinstance(mover, pathmover.AbstractTwoWayShootingMover)
-    start = details.modified_shooting_snapshot if two_way else details.shooting_snapshot
-    index = trial.index_symmetric(start)
-    ends = {"backward": trial[: index + 1].reversed, "forward": trial[index:]}
     if two_way:
-        names = list(LEGS["both"])
-        if not mixed_directions:  # the second leg is missing where the first decides: only the first is unbiased
-            first_forward = isinstance(mover, pathmover.ForwardFirstTwoWayShootingMover)
-            names = ["forward"] if first_forward else ["backward"]
+        names = LEGS["both"]
     else:
-        names = ["forward"] if isinstance(mover, pathmover.ForwardShootMover) else ["backward"]
+        names = ("forward",) if isinstance(mover, pathmover.ForwardShootMover) else ("backward",)
+    lengths, outcomes, trial_index = {}, {}, 0
+    # of a trial that broke off OPS keeps only the unfinished leg: nothing is known of its outcomes
+    finished = part.__class__ not in (paths.RejectedMaxLengthSampleMoveChange, paths.RejectedNaNSampleMoveChange)
+    new_frames = len(trial) - 1
+    if finished:
+        trial_index = trial.index_symmetric(details.modified_shooting_snapshot if two_way else details.shooting_snapshot)
+        legs = {"backward": trial[: trial_index + 1].reversed, "forward": trial[trial_index:]}
+        new_frames = sum(len(legs[name]) - 1 for name in names)
+        for name in names:
+            length, outcome = _until_state(legs[name], states)
+            if length > 1:
+                lengths[name], outcomes[name] = length, outcome
+    unbiased = tuple(lengths)
+    if two_way and not mixed_directions:  # the first leg decides whether there is a second: only the first is unbiased
+        first = "forward" if isinstance(mover, pathmover.ForwardFirstTwoWayShootingMover) else "backward"
+        unbiased = tuple(name for name in unbiased if name == first)
     return Shot(
-        path=details.initial_trajectory,
-        index=int(details.initial_trajectory.index(details.shooting_snapshot)),
-        legs=[(ends[name], state_index(ends[name][-1], states)) for name in names if len(ends[name]) > 1],
+        path=path,
+        index=int(path.index(details.shooting_snapshot)),
+        trial=trial,
+        trial_index=trial_index,
+        trial_reversed=False,
+        leg_lengths=lengths,
+        leg_outcomes=outcomes,
+        unbiased_legs=unbiased,
+        new_frames=new_frames,
         velocity_origin=_velocity_origin(mover.modifier) if two_way else PATH,
         accepted=bool(part.accepted),
-        trial=trial,
         predicted_committor=None,
-        replica=int(part.samples[0].replica),
-        kept_end=None if two_way else _kept_end(details.initial_trajectory, names[0], states),
+        replica=int(_trial(part).replica),
+        kept_end=None if two_way else _kept_end(path, names[0], states),
+        details=details,
     )
+
+
+def _trial(part) -> paths.Sample:
+    """OPS gives a list of samples, but a bare sample where a trial broke off."""
+    return part.samples if isinstance(part.samples, paths.Sample) else part.samples[0]
+
+
+def _until_state(leg, states) -> tuple[int, int]:
+    """Frames of a leg up to the first one in a state, and the index of that state; -1 if it reached none.
+
+    Where the ensemble of an OPS mover lets paths pass through states, the legs go on beyond their outcome.
+    """
+    for index, snapshot in enumerate(leg):
+        outcome = state_index(snapshot, states)
+        if outcome >= 0:
+            return index + 1, outcome
+    return len(leg), -1
 
 
 def _kept_end(path, legs: str, states) -> int | None:
@@ -155,7 +231,7 @@ def shooting_result(shot: Shot, learner: CommittorLearner, step: int) -> Shootin
 
     A prediction that the move did not record is made now, before the learner has seen the shot.
     """
-    reached = [outcome for _, outcome in shot.legs if outcome >= 0]
+    reached = [shot.leg_outcomes[name] for name in shot.unbiased_legs if shot.leg_outcomes[name] >= 0]
     if not reached:
         return None
     descriptors = learner.path_frames(shot.path).descriptors[shot.index]
@@ -175,9 +251,11 @@ def shooting_result(shot: Shot, learner: CommittorLearner, step: int) -> Shootin
 
 def _leg_frames(shot: Shot, learner: CommittorLearner) -> LegFrames:
     frames, outcomes, is_end = [], [], []
-    for leg, outcome in shot.legs:
+    for name in shot.unbiased_legs:
+        outcome = shot.leg_outcomes[name]
         if outcome < 0:
             continue
+        leg = shot.leg(name)
         last = len(leg) - 1
         chosen = np.unique(np.linspace(1, last, FRAMES_PER_LEG + 1).astype(int))
         frames.extend(leg[int(i)] for i in chosen)
@@ -189,12 +267,6 @@ def _leg_frames(shot: Shot, learner: CommittorLearner) -> LegFrames:
 
 
 def _velocity_origin(modifier) -> str:
-    return BOLTZMANN if isinstance(modifier, (BoltzmannVelocities, paths.RandomVelocities)) else UNKNOWN
-
-
-def _holds(trial, snapshot) -> bool:
-    try:
-        trial.index(snapshot)
-    except ValueError:
-        return False
-    return True
+    if isinstance(modifier, (BoltzmannVelocities, paths.RandomVelocities)):
+        return BOLTZMANN
+    return PATH if isinstance(modifier, paths.NoModification) else UNKNOWN

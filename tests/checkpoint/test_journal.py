@@ -279,9 +279,19 @@ for step in range(checkpoint.step + 1, 10**9):
 """
 
 
-def run_until_killed(path, seconds):
+WITHOUT_LOG = """
+import sqlite3, ops_aimmd.checkpoint.journal as journal
+class Connection(sqlite3.Connection):
+    def execute(self, statement, *arguments):
+        return super().execute(statement.replace("journal_mode=WAL", "journal_mode=DELETE"), *arguments)
+connect = sqlite3.connect
+journal.sqlite3.connect = lambda *a, **k: connect(*a, factory=Connection, **k)
+"""
+
+
+def run_until_killed(path, seconds, code=CHILD):
     """Run the child, kill it, and return the last step that it has acknowledged (-1: none)."""
-    child = child_process(CHILD, path)
+    child = child_process(code, path)
     first = child.stdout.readline()  # imports take their time: the clock starts with the first step
     time.sleep(seconds)
     child.kill()
@@ -291,32 +301,99 @@ def run_until_killed(path, seconds):
     return int(lines[-1])
 
 
+def check_child_file(checkpoint):
+    """What the child has written is whole, up to the step at which the file stands; returns that step."""
+    last = checkpoint.step
+    shots = checkpoint.shots()
+    assert shots.steps.tolist() == list(range(last + 1))
+    assert len(shots.auxiliary) == 20 * (last + 1)
+    for step in range(max(0, last - 30), last + 1):
+        values = np.random.default_rng(step).normal(size=(21, 20))
+        assert same_bits(shots.descriptors[step], values[0])
+        assert same_bits(shots.auxiliary.descriptors[shots.auxiliary.shot == step], values[1:])
+    assert checkpoint.model_versions() == list(range(0, last + 1, 7))
+    if last >= 0:
+        assert checkpoint.state("step") == last and (checkpoint.state("path") == last).all()
+        density = checkpoint.density_paths()
+        assert list(density) == [str(i) for i in range(last // 3 + 1)] and density[str(last // 3)].count == last
+    return last
+
+
 def test_kill_at_any_moment_loses_no_acknowledged_step(tmp_path):
     path = tmp_path / "run.aimmd"
+    copy = tmp_path / "copy.aimmd"
     Checkpoint.create(path).close()
     clock = random.Random(1)
-    half_written = 0
+    behind = 0
     for kill in range(24):
         acknowledged = run_until_killed(path, clock.uniform(0.0, 0.03))
-        journal = tmp_path / "run.aimmd-journal"
+        if kill % 3 == 0:
+            shutil.copy(path, copy)  # without the log: an earlier step, whole
+        with Checkpoint.open(path, read_only=kill % 2 == 1) as checkpoint:
+            last = check_child_file(checkpoint)
+        # At most the one step is there that was committed and not yet acknowledged.
+        assert last in (acknowledged, acknowledged + 1)
+        if kill % 3 == 0:
+            with Checkpoint.open(copy) as checkpoint:
+                behind += check_child_file(checkpoint) < last
+            copy.unlink()
+    assert behind > 0  # control: the log was needed
+
+
+def test_a_copy_of_the_one_file_holds_the_run_up_to_the_last_synchronisation(tmp_path, monkeypatch):
+    path, copy = tmp_path / "run.aimmd", tmp_path / "copy.aimmd"
+    with Checkpoint.create(path) as checkpoint:
+        monkeypatch.setattr("ops_aimmd.checkpoint.journal.SYNC_SECONDS", 0.0)
+        fill(checkpoint)
+        expected = everything(path)
+        monkeypatch.setattr("ops_aimmd.checkpoint.journal.SYNC_SECONDS", 1e9)
+        checkpoint.record_step(13)
+        shutil.copy(path, copy)
+    assert everything(copy) == expected
+
+
+def test_a_torn_log_gives_back_whole_steps(tmp_path):
+    # What a crash of the operating system may leave of the log that has not yet been synchronised: any part of it.
+    path = tmp_path / "run.aimmd"
+    torn = tmp_path / "torn.aimmd"
+    log = Path(f"{torn}-wal")
+    with Checkpoint.create(path) as checkpoint:
+        at_step = {-1: everything(path)}
+        rng = np.random.default_rng(1)
+        for step in range(12):
+            shots = [make_shot(rng, step), make_shot(rng, step)]
+            model = (step, {}, {"weight": rng.normal(size=200)})
+            checkpoint.record_step(step, shots, {str(step // 2): (1, 1, rng.normal(size=(30, 3)))}, model, {"a": step})
+            at_step[step] = everything(path)
+        file, whole = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+    found = []
+    for cut in rng.integers(32, len(whole), size=40).tolist():
+        damaged = bytearray(whole[:cut] if cut % 2 else whole)
+        damaged[rng.integers(len(damaged))] ^= 8
+        torn.write_bytes(file)
+        log.write_bytes(damaged)
+        Path(f"{torn}-shm").unlink(missing_ok=True)
+        with Checkpoint.open(torn) as checkpoint:
+            found.append(checkpoint.step)
+        assert everything(torn)[:4] == at_step[found[-1]][:4]
+    assert len(set(found)) > 5
+
+
+def test_without_a_write_ahead_log(tmp_path):
+    # As on a file system where none is possible: a rollback journal, which a reader or the next writer rolls back.
+    path = tmp_path / "run.aimmd"
+    Checkpoint.create(path).close()
+    child = CHILD.replace("checkpoint = Checkpoint.open(path)", WITHOUT_LOG + "checkpoint = Checkpoint.open(path)")
+    assert child != CHILD
+    clock = random.Random(2)
+    half_written = 0
+    for kill in range(10):
+        acknowledged = run_until_killed(path, clock.uniform(0.0, 0.05), child)
+        journal = Path(f"{path}-journal")
         half_written += journal.exists() and journal.stat().st_size > 0
-        with Checkpoint.open(path, read_only=kill % 2 == 1) as checkpoint:  # readers roll back too
-            # At most the one step is there that was committed and not yet acknowledged.
-            assert checkpoint.step in (acknowledged, acknowledged + 1)
-            last = checkpoint.step
-            shots = checkpoint.shots()
-            assert shots.steps.tolist() == list(range(last + 1))
-            assert len(shots.auxiliary) == 20 * (last + 1)
-            for step in range(max(0, last - 30), last + 1):
-                values = np.random.default_rng(step).normal(size=(21, 20))
-                assert same_bits(shots.descriptors[step], values[0])
-                assert same_bits(shots.auxiliary.descriptors[shots.auxiliary.shot == step], values[1:])
-            assert checkpoint.state("step") == last and (checkpoint.state("path") == last).all()
-            assert checkpoint.model_versions() == list(range(0, last + 1, 7))
-            density = checkpoint.density_paths()
-            assert list(density) == [str(i) for i in range(last // 3 + 1)] and density[str(last // 3)].count == last
-    # The moments were random enough to hit commits in the middle, so the rolling back was tested.
-    assert half_written > 0
+        with Checkpoint.open(path, read_only=kill % 2 == 1) as checkpoint:
+            assert check_child_file(checkpoint) in (acknowledged, acknowledged + 1)
+    assert half_written > 0  # control: some kills hit a commit, and there was something to roll back
 
 
 def test_kill_during_creation_leaves_nothing_in_the_way(tmp_path):
@@ -337,6 +414,11 @@ def test_kill_during_creation_leaves_nothing_in_the_way(tmp_path):
     with pytest.raises(NotACheckpointError, match="empty"):
         Checkpoint.open(path)
     Checkpoint.create(path).close()
+    run_until_killed(path, 0.02)
+    path.unlink()  # the log of the old run must not get into a new one
+    with Checkpoint.create(path) as checkpoint:
+        assert checkpoint.step == -1
+        fill(checkpoint)
 
 
 # One writer, many readers
@@ -419,10 +501,10 @@ def test_an_existing_file_is_never_overwritten(tmp_path, intact):
     before = intact.read_bytes()
     with pytest.raises(FileExistsError, match="step 20 with 12 shots.*ops_aimmd.resume"):
         Checkpoint.create(intact)
+    assert intact.read_bytes() == before
     with Checkpoint.open(intact):
         with pytest.raises(FileExistsError, match="step 20 .*ops_aimmd.resume"):
             Checkpoint.create(intact)
-    assert intact.read_bytes() == before
     notes = tmp_path / "notes.txt"
     notes.write_text("not yours")
     with pytest.raises(FileExistsError, match="no checkpoint"):
@@ -556,6 +638,14 @@ def test_no_permission(intact):
         assert answer.startswith("PermissionError") and "read_only=True" in answer
         answer = without_privileges(lambda: Checkpoint.create(directory / "new.aimmd"))
         assert answer.startswith("CheckpointError") and "unable to open" in answer
+        assert without_privileges(lambda: Checkpoint.open(path, read_only=True).step) == "20"
+        directory.chmod(0o755)  # a copy of the file of a killed run, whose log was left behind
+        path.chmod(0o644)
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+        directory.chmod(0o555)
+        path.chmod(0o444)
         assert without_privileges(lambda: Checkpoint.open(path, read_only=True).step) == "20"
         path.chmod(0)
         answer = without_privileges(lambda: Checkpoint.open(path, read_only=True))

@@ -89,5 +89,6 @@ def test_without_ops():
     model = ops_aimmd.CommittorModel.for_descriptors(d, n_states=2, seed=1)
     report = ops_aimmd.fit(model, training_set, seed=1)
     assert model.committor(x).shape == (7,)
-    assert np.allclose(model.reaction_coordinate(x), np.log(model.committor(x) / (1 - model.committor(x))))
+    log_odds = np.log(model.committor(x) / (1 - model.committor(x)))
+    assert np.allclose(model.reaction_coordinate(x), log_odds, atol=1e-5)  # the network computes in single precision
     assert report.n_shots == 300

@@ -1,0 +1,91 @@
+"""Does the committor that guided sampling of alanine dipeptide has learned predict fresh shots?
+
+Learns in a guided run. Configurations come from a separate plain one-way run that started from another path and never
+informed the model, spread evenly along the predicted committor; each is shot with Boltzmann velocities through the OPS
+engine. Prints the calibration: slope and intercept of observed against predicted log-odds (1 and 0 are right) and the
+error of the committor with the shot noise subtracted.
+
+    python benchmarks/alanine_committor.py                 # about 10 minutes on two cores
+    python benchmarks/alanine_committor.py --checkpoint alanine_dipeptide.aimmd    # a learner of the example
+"""
+
+import argparse
+import contextlib
+import io
+import os
+
+import numpy as np
+import openpathsampling as paths
+
+import ops_aimmd
+from ops_aimmd.committor.calibration import calibration
+from ops_aimmd.sampling.states import state_index
+from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
+
+
+def sample(system, scheme, seed, n_steps, learner=None):
+    """Run a scheme; returns the frames of its current path after every fifth step."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(seed))
+    sampler = paths.PathSampling(None, scheme, conditions)
+    sampler.output_stream = open(os.devnull, "w")
+    if learner is not None:
+        sampler.attach_hook(ops_aimmd.TrainingHook(learner))
+    frames = []
+    for _ in range(n_steps // 5):
+        sampler.run(5)
+        frames.extend(sampler.sample_set[0].trajectory[1:-1])
+    return frames
+
+
+def spread_along_committor(frames, committor, n_configurations, rng):
+    """Frames whose predicted committors are spread evenly over 0.02 to 0.98."""
+    wanted = np.linspace(0.02, 0.98, n_configurations)
+    chosen = []
+    for value in wanted:
+        near = np.flatnonzero(np.abs(committor - value) < 0.02)
+        if len(near):
+            chosen.append(int(rng.choice(near)))
+    return sorted(set(chosen))
+
+
+def shoot(system, snapshot, modifier):
+    """Index of the state that one fresh shot reaches."""
+    leg = system.engine.generate(
+        modifier(snapshot), running=[lambda trajectory, trusted=None: state_index(trajectory[-1], system.states) < 0]
+    )
+    return state_index(leg[-1], system.states)
+
+
+def main():
+    """Learn, shoot, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", help="use the learner of this run instead of a new one")
+    parser.add_argument("--steps", type=int, default=600, help="MC steps of the guided run")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--configurations", type=int, default=50)
+    parser.add_argument("--shots", type=int, default=50)
+    arguments = parser.parse_args()
+    system = alanine_dipeptide()
+    if arguments.checkpoint:
+        learner = ops_aimmd.load_learner(arguments.checkpoint, system.descriptors, system.states)
+    else:
+        learner = ops_aimmd.CommittorLearner(system.descriptors, states=system.states, seed=arguments.seed)
+        scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=system.engine)
+        sample(system, scheme, arguments.seed, arguments.steps, learner)
+    print(learner.last_report)
+
+    scheme = paths.OneWayShootingMoveScheme(system.network(), engine=system.engine)
+    frames = paths.Trajectory(sample(system, scheme, arguments.seed + 100, 500))
+    committor = learner.committor(frames)
+    chosen = spread_along_committor(frames, committor, arguments.configurations, np.random.default_rng(arguments.seed))
+    modifier = ops_aimmd.BoltzmannVelocities(system.engine)
+    counts = np.array(
+        [np.bincount([shoot(system, frames[i], modifier) for _ in range(arguments.shots)], minlength=2) for i in chosen]
+    )
+    print(f"{len(chosen)} configurations x {arguments.shots} shots")
+    print(calibration(committor[chosen], counts))
+
+
+if __name__ == "__main__":
+    main()

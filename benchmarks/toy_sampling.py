@@ -1,0 +1,120 @@
+"""Does a committor learned on the fly sample as well as the exact one? Two potentials, overdamped, two-way shooting.
+
+Prints, for each selection of the shooting points, the fraction of shots that generated a transition path, the fraction
+that was accepted (`expected`: what the model predicted for the first) and the integrated autocorrelation time tau of
+ln(path length), beside the values that the *exact* committor gives. The first steps, in which the model is learned and
+the initial path forgotten, are left out.
+
+    python benchmarks/toy_sampling.py [--quick] [--seeds 1 2 3] [--steps 1000] [--discard 300]
+
+A second channel (Wolfe-Quapp) is found by luck only: tau is that of the channel where the run was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import openpathsampling as paths
+
+import ops_aimmd
+from ops_aimmd.analysis.autocorrelation import integrated_autocorrelation
+from ops_aimmd.analysis.series import StepRecorder
+from ops_aimmd.systems import toy
+
+SYSTEMS = {"Wolfe-Quapp": toy.wolfe_quapp, "Mueller-Brown": toy.mueller_brown}
+
+SELECTIONS = {
+    "uniform": lambda learner: paths.UniformSelector(),
+    "Lorentzian": lambda learner: ops_aimmd.CommittorSelector(learner, density_adaptation=False),
+    "Lorentzian, density": ops_aimmd.CommittorSelector,
+}
+
+WITH_EXACT_COMMITTOR = {
+    ("Wolfe-Quapp", "uniform"): "0.068    0.046    >= 53",
+    ("Wolfe-Quapp", "Lorentzian"): "0.259    0.190    24",
+    ("Wolfe-Quapp", "Lorentzian, density"): "0.417    0.278    12",
+    ("Mueller-Brown", "uniform"): "0.122    0.083    >= 30",
+    ("Mueller-Brown", "Lorentzian, density"): "0.404    0.251    8",
+}
+"""generated, accepted, tau of 100 chains of 60 steps, 25 % burn-in."""
+
+
+def sample(system, selection, n_steps, seed):
+    """The steps of one run, as a table."""
+    learner = ops_aimmd.CommittorLearner(system.descriptors, states=system.states, seed=seed)
+    selector = SELECTIONS[selection](learner)
+    scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=system.engine, selector=selector)
+    with contextlib.redirect_stdout(io.StringIO()):  # what OPS says about the initial conditions
+        start = scheme.initial_conditions_from_trajectories(system.initial_trajectory(seed))
+    sampler = paths.PathSampling(storage=None, move_scheme=scheme, sample_set=start)
+    if selection == "uniform":  # for the random numbers: nobody asks the model
+        learner.freeze()
+    recorder = StepRecorder(system.states)
+    sampler.attach_hook(ops_aimmd.TrainingHook(learner))
+    sampler.attach_hook(recorder)
+    with open(os.devnull, "w") as sampler.output_stream:
+        sampler.run(n_steps)
+    return recorder.table
+
+
+def measure(table, discard):
+    """generated, accepted, expected, tau, error of tau and mean path length after the first steps."""
+    steps = table[table.step > discard]
+    try:
+        correlation = integrated_autocorrelation(np.log(steps.path_length))
+        tau, tau_error = correlation.tau, correlation.tau_error
+    except ValueError:  # nothing was accepted
+        tau = tau_error = np.nan
+    return np.array(
+        [
+            steps.generated.mean(),
+            steps.accepted.mean(),
+            steps.expected.mean(),
+            tau,
+            tau_error,
+            steps.path_length.mean(),
+        ]
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--selections", nargs="+", choices=SELECTIONS, default=list(SELECTIONS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--discard", type=int, default=300, help="first steps that are left out")
+    parser.add_argument("--quick", action="store_true", help="one seed, 300 steps of which 100 are left out")
+    options = parser.parse_args()
+    if options.quick:
+        options.seeds, options.steps, options.discard = options.seeds[:1], 300, 100
+    n = len(options.seeds)
+    print(f"steps {options.discard + 1} to {options.steps} of {n} run(s); errors are those of the mean")
+    print(f"{'':13} {'':19}  generated      accepted       expected  tau            frames  | with the exact committor")
+    for name in options.systems:
+        for selection in options.selections:
+            start = time.perf_counter()
+            runs = []
+            for seed in options.seeds:
+                runs.append(measure(sample(SYSTEMS[name](), selection, options.steps, seed), options.discard))
+            generated, accepted, expected, tau, tau_errors, length = np.transpose(runs)
+            n_shots = n * (options.steps - options.discard)
+            parts = [f"{name:13} {selection:19} "]
+            for fraction in (generated.mean(), accepted.mean()):
+                parts.append(f"{fraction:.3f} +- {np.sqrt(fraction * (1 - fraction) / n_shots):.3f}")
+            parts.append(f" {expected.mean():5.3f}   ")
+            parts.append(f" {tau.mean():5.1f} +- {np.sqrt((tau_errors**2).sum()) / n:4.1f}")
+            parts.append(f" {length.mean():6.0f}  | {WITH_EXACT_COMMITTOR.get((name, selection), ''):25}")
+            parts.append(f"{(time.perf_counter() - start) / n / options.steps:.3f} s/step")
+            print(" ".join(parts), flush=True)
+
+
+if __name__ == "__main__":
+    main()
