@@ -17,6 +17,7 @@ import contextlib
 import io
 import os
 import time
+from dataclasses import dataclass
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -64,24 +65,36 @@ def sample(system, selection, n_steps, seed):
     return recorder.table
 
 
-def measure(table, discard):
-    """generated, accepted, expected, tau, error of tau and mean path length after the first steps."""
-    steps = table[table.step > discard]
-    try:
+@dataclass(frozen=True)
+class Measured:
+    """Means over the steps of one run, and their standard errors from the autocorrelation of the series."""
+
+    generated: float
+    generated_error: float
+    accepted: float
+    accepted_error: float
+    expected: float
+    tau: float
+    tau_error: float
+    path_length: float
+
+    @classmethod
+    def of(cls, table, discard):
+        steps = table[table.step > discard]
         correlation = integrated_autocorrelation(np.log(steps.path_length))
-        tau, tau_error = correlation.tau, correlation.tau_error
-    except ValueError:  # nothing was accepted
-        tau = tau_error = np.nan
-    return np.array(
-        [
-            steps.generated.mean(),
-            steps.accepted.mean(),
-            steps.expected.mean(),
-            tau,
-            tau_error,
-            steps.path_length.mean(),
-        ]
-    )
+        return cls(
+            *mean_and_error(steps.generated),
+            *mean_and_error(steps.accepted),
+            expected=steps.expected.mean(),
+            tau=correlation.tau,
+            tau_error=correlation.tau_error,
+            path_length=steps.path_length.mean(),
+        )
+
+
+def mean_and_error(series):
+    series = np.asarray(series, dtype=float)
+    return series.mean(), series.std() / np.sqrt(integrated_autocorrelation(series).n_effective)
 
 
 def main():
@@ -96,24 +109,35 @@ def main():
     if options.quick:
         options.seeds, options.steps, options.discard = options.seeds[:1], 300, 100
     n = len(options.seeds)
-    print(f"steps {options.discard + 1} to {options.steps} of {n} run(s); errors are those of the mean")
-    print(f"{'':13} {'':19}  generated      accepted       expected  tau            frames  | with the exact committor")
+    print(f"steps {options.discard + 1} to {options.steps} of {n} run(s)")
+    print(
+        f"{'':13} {'':19}  generated       accepted         expected  tau               frames  | with the exact committor"
+    )
     for name in options.systems:
         for selection in options.selections:
             start = time.perf_counter()
             runs = []
             for seed in options.seeds:
-                runs.append(measure(sample(SYSTEMS[name](), selection, options.steps, seed), options.discard))
-            generated, accepted, expected, tau, tau_errors, length = np.transpose(runs)
-            n_shots = n * (options.steps - options.discard)
-            parts = [f"{name:13} {selection:19} "]
-            for fraction in (generated.mean(), accepted.mean()):
-                parts.append(f"{fraction:.3f} +- {np.sqrt(fraction * (1 - fraction) / n_shots):.3f}")
-            parts.append(f" {expected.mean():5.3f}   ")
-            parts.append(f" {tau.mean():5.1f} +- {np.sqrt((tau_errors**2).sum()) / n:4.1f}")
-            parts.append(f" {length.mean():6.0f}  | {WITH_EXACT_COMMITTOR.get((name, selection), ''):25}")
-            parts.append(f"{(time.perf_counter() - start) / n / options.steps:.3f} s/step")
-            print(" ".join(parts), flush=True)
+                table = sample(SYSTEMS[name](), selection, options.steps, seed)
+                runs.append(Measured.of(table, options.discard))
+            seconds = (time.perf_counter() - start) / n / options.steps
+            print(
+                f"{name:13} {selection:19} ",
+                over_runs(runs, "generated", ".3f"),
+                over_runs(runs, "accepted", ".3f"),
+                f"  {np.mean([run.expected for run in runs]):5.3f}  ",
+                over_runs(runs, "tau", "5.1f"),
+                f"  {np.mean([run.path_length for run in runs]):6.0f}",
+                f" | {WITH_EXACT_COMMITTOR.get((name, selection), ''):25} {seconds:.3f} s/step",
+                flush=True,
+            )
+
+
+def over_runs(runs, name, form):
+    """Mean over runs and its error."""
+    mean = np.mean([getattr(run, name) for run in runs])
+    error = np.sqrt(sum(getattr(run, name + "_error") ** 2 for run in runs)) / len(runs)
+    return f"{mean:{form}} +- {error:{form}}"
 
 
 if __name__ == "__main__":

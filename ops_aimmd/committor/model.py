@@ -33,14 +33,20 @@ class CommittorModel(nn.Module):
     Attributes
     ----------
     shift, scale : tensor, shape (d,)
-        The network sees ``(x - shift) * scale``. ``fit`` sets them so that each descriptor has mean 0 and variance 1
-        over the shots; the scale of a descriptor that does not vary is 0, so that it is ignored.
+        The network sees ``(x - shift) * scale``. ``fit`` sets them to the mean and the inverse standard deviation of
+        each descriptor times its relevance; the scale of a descriptor that does not vary is 0, so that it is ignored.
     """
 
     def __init__(self, network: nn.Module, n_descriptors: int, n_states: int = 2):
         super().__init__()
         if n_states < 2:
             raise ValueError(f"a committor needs at least two states; got n_states={n_states}")
+        for name, expected in (("n_inputs", n_descriptors), ("n_outputs", 1 if n_states == 2 else n_states)):
+            if getattr(network, name, expected) != expected:
+                raise ValueError(
+                    f"{n_descriptors} descriptors and {n_states} states need a network with {name}={expected}; "
+                    f"got {getattr(network, name)}"
+                )
         self.network = network
         self.n_descriptors = int(n_descriptors)
         self.n_states = int(n_states)

@@ -59,6 +59,8 @@ class StackedLinear(nn.Module):
 
     def __init__(self, n_members: int, n_inputs: int, n_outputs: int, initial_gain=1.0, prior_gain=1.0):
         super().__init__()
+        if n_inputs < 1 or n_outputs < 1:
+            raise ValueError(f"layers need a width of at least 1; got one of {n_inputs} inputs and {n_outputs} outputs")
         self.initial_gain = initial_gain
         self.prior_gain = prior_gain
         self.weight = nn.Parameter(torch.empty(n_members, n_inputs, n_outputs))

@@ -39,6 +39,9 @@ N_FOLDS = 5
 
 SHOTS_PER_BLOCK = 2
 
+DECIDE_AGAIN = 2.0
+"""Growth of the number of shots after which relevance and auxiliary data are decided again."""
+
 MIN_SHOTS_TO_DECIDE = 20
 """Below, held-out losses decide nothing and the defaults hold."""
 
@@ -151,6 +154,7 @@ def fit(
     auxiliary_weights="auto",
     relevance: str | None = "auto",
     previous: FitReport | None = None,
+    start_anew: bool = True,
     max_epochs: int = 60,
     learning_rate: float = 0.03,
     weight_decay: float = 0.5,
@@ -161,8 +165,7 @@ def fit(
     Parameters
     ----------
     model : CommittorModel
-        Unchanged if an error is raised. Without ``previous`` a network of this package is started anew from ``seed``;
-        a network of one's own is always trained further from the weights it has.
+        Unchanged if an error is raised.
     training_set : TrainingSet
         At least one shot.
     seed : int, optional
@@ -175,6 +178,10 @@ def fit(
     previous : FitReport, optional
         Report of the last training of this model on the same growing set. What it decided is kept, and the model is
         trained further for a third of ``max_epochs``, until the number of shots has doubled since.
+    start_anew : bool
+        True: without ``previous`` a network of this package is started anew from ``seed``; a network of one's own is always
+        trained further from the weights it has. False: the weights and the input scaling that the model has are always
+        kept and trained further, as for a model that was trained on other data.
     max_epochs : int
         Epochs of Adam (Kingma and Ba 2015, arXiv:1412.6980) on all data at once; each takes ten milliseconds or less.
     learning_rate : float
@@ -191,7 +198,7 @@ def fit(
     Raises
     ------
     ValueError
-        If the set is empty or does not fit the model.
+        If the set is empty or does not fit the model, or the model is frozen.
     FloatingPointError
         If training diverged.
     """
@@ -206,9 +213,11 @@ def fit(
         max_auxiliary_frames,
     )
     n_shots = len(training_set)
-    goes_on = previous is not None and n_shots < 2 * previous.decided_at
     given = None if auxiliary_weights == "auto" else tuple(float(w) for w in auxiliary_weights)
-    if goes_on:
+    if not start_anew:
+        decided_at = 0
+        chosen = trainer.train_further(model, given or ENDS, np.ones(model.n_descriptors))
+    elif previous is not None and n_shots < DECIDE_AGAIN * previous.decided_at:
         decided_at = previous.decided_at
         chosen = trainer.train_further(model, given or previous.auxiliary_weights, previous.relevance)
     else:
@@ -256,6 +265,8 @@ def _check(model: CommittorModel, training_set: TrainingSet) -> None:
             f"the model takes {expected[0]} descriptors and {expected[1]} states; the training set has {got[0]} "
             f"descriptors and {got[1]} states"
         )
+    if not any(parameter.requires_grad for parameter in model.network.parameters()):
+        raise ValueError("the model is frozen: no parameter requires a gradient. Use model.copy().requires_grad_(True)")
     if not training_set.weights.sum() > 0:
         raise ValueError("fit needs at least one shot of positive weight")
 

@@ -231,8 +231,7 @@ class TrainingSet:
     def _check_leg_frames(self, frames: LegFrames) -> None:
         if frames.descriptors.shape[1] != self.n_descriptors:
             raise ValueError(
-                f"leg frames must have {self.n_descriptors} descriptors like the shots; got "
-                f"{frames.descriptors.shape[1]}"
+                f"leg frames must have {self.n_descriptors} descriptors like the shots; got {frames.descriptors.shape[1]}"
             )
         bad = np.flatnonzero(~np.isfinite(frames.descriptors).all(axis=1))
         if len(bad):

@@ -58,7 +58,8 @@ class CommittorLearner(StorableNamedObject):
     seed : int, optional
         Fixes the initial weights, the training and, through `TrainingHook`, the whole run.
     model : CommittorModel, optional
-        A default model for the number of descriptors, if left out. It is copied.
+        A trained model to go on from, for instance of a similar system; it is copied and never started anew. A default
+        model for the number of descriptors, if left out.
     schedule : DiminishingSchedule, optional
         When to train.
     fit_options : dict, optional
@@ -90,6 +91,7 @@ class CommittorLearner(StorableNamedObject):
         self._shots_at_last_fit = 0
         self._reports: list[FitReport] = []
         self._frozen = False
+        self._starts_anew = model is None
         self._paths: OrderedDict = OrderedDict()
         self.step_seed: int | None = None
         """Identifier of the random numbers of the current MC step, set by `TrainingHook`."""
@@ -145,6 +147,11 @@ class CommittorLearner(StorableNamedObject):
     def training_schedule(self) -> DiminishingSchedule:
         """When the learner trains."""
         return self._schedule
+
+    @property
+    def training_options(self) -> dict:
+        """Keyword arguments of `ops_aimmd.fit`."""
+        return {"start_anew": self._starts_anew, **(self.fit_options or {})}
 
     @property
     def shots_at_last_fit(self) -> int:
@@ -282,8 +289,7 @@ class CommittorLearner(StorableNamedObject):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # small networks: more threads only cost time
         try:
-            options = {"previous": self.last_report, **(self.fit_options or {})}
-            report = fit(model, self.training_set, seed=seed, **options)
+            report = fit(model, self.training_set, seed=seed, previous=self.last_report, **self.training_options)
         finally:
             torch.set_num_threads(threads)
         self._publish(model)
@@ -348,7 +354,7 @@ class CommittorLearner(StorableNamedObject):
             "states": list(self.states),
             "seed": None if self.seed is None else int(self.seed),
             "schedule": asdict(self._schedule),
-            "fit_options": self.fit_options,
+            "fit_options": self.training_options,
             "device": self.device,
         }
 
@@ -378,5 +384,8 @@ def _check_states(states) -> None:
         raise ValueError(f"states must be a list of at least two OPS volumes, [state_A, state_B, ...]; got {states!r}")
     for first in range(len(states)):
         for second in range(first + 1, len(states)):
-            if states[first] is states[second]:  # not ==: OPS compares volumes by what they print
-                raise ValueError(f"states {first} and {second} are the same volume; states must exclude each other")
+            if states[first] is states[second] or states[first] == states[second]:
+                raise ValueError(
+                    f"states {first} and {second} are the same volume ({states[first]}); states must exclude each other, "
+                    "and print as different strings, by which OPS tells volumes apart"
+                )

@@ -55,7 +55,7 @@ def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, step: 
         "states": [state.name for state in learner.states],
         "seed": learner.seed,
         "schedule": asdict(learner.training_schedule),
-        "fit_options": learner.fit_options,
+        "fit_options": learner.training_options,
     }
     checkpoint = Checkpoint.create(path, metadata)
     if learner.has_seen_paths:

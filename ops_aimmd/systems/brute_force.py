@@ -14,9 +14,7 @@ from ops_aimmd.systems.potentials import WithBath
 
 __all__ = ["Swarm", "boltzmann_velocities", "brute_force_committor"]
 
-_POOL_SIZE = (
-    8192  # copies integrated side by side: large against numpy's overhead, small enough for the cache
-)
+_POOL_SIZE = 8192  # copies integrated side by side: large against numpy's overhead, small enough for the cache
 
 
 class Swarm:

@@ -131,9 +131,7 @@ class ExactCommittor:
         return self._solution
 
     def _solve(self):
-        xs, ys = (
-            np.linspace(low, high, math.ceil((high - low) / self.spacing) + 1) for low, high in self.box
-        )
+        xs, ys = (np.linspace(low, high, math.ceil((high - low) / self.spacing) + 1) for low, high in self.box)
         shape = (len(xs), len(ys))
         centers = np.stack(np.meshgrid(xs, ys, indexing="ij"), axis=-1).reshape(-1, 2)
         in_a, in_b = (disk.contains(centers) for disk in self.disks)
@@ -236,7 +234,5 @@ class QuadratureCommittor:
             raise ValueError(f"Got borders a = {self.a}, b = {self.b}, expected a < b.")
         points = np.linspace(self.a, self.b, self.n_points)
         exponent = self.potential(points) / self.temperature
-        cumulative = scipy.integrate.cumulative_trapezoid(
-            np.exp(exponent - exponent.max()), x=points, initial=0.0
-        )
+        cumulative = scipy.integrate.cumulative_trapezoid(np.exp(exponent - exponent.max()), x=points, initial=0.0)
         return np.interp(x, points, cumulative / cumulative[-1], left=0.0, right=1.0)

@@ -350,9 +350,7 @@ class MarkovChainEngine(DynamicsEngine):
         super().__init__(options=options, descriptor=descriptor)
         self.transition_matrix = transition_matrix
         self.topology = Topology(n_spatial=1, masses=np.ones(1), pes=None)
-        self.interrupter = (
-            EmptyContext  # delaying an interrupt costs more than a step, which has nothing to save
-        )
+        self.interrupter = EmptyContext  # delaying an interrupt costs more than a step, which has nothing to save
         self._site = 0
         # rows end before their last possible site, so that rounding cannot lead to an impossible one
         self._cumulative = [np.cumsum(row)[: np.flatnonzero(row)[-1]].tolist() for row in transition_matrix]

@@ -110,8 +110,7 @@ def _points(x, n_dim):
     x = np.asarray(x)
     if x.ndim != 2 or x.shape[1] != n_dim:
         raise ValueError(
-            f"Got points of shape {x.shape}, expected (n, {n_dim}): one row per point. "
-            "Write x[None, :] for a single point."
+            f"Got points of shape {x.shape}, expected (n, {n_dim}): one row per point. Write x[None, :] for a single point."
         )
     return x
 
@@ -169,14 +168,8 @@ class MuellerBrown(Potential):
                 return self.gradient(x[None, :])[0]
         return np.array(
             (
-                -2.0 * dx1 * e1
-                - 2.0 * x0 * e2
-                + (11.0 * dy3 - 13.0 * dx3) * e3
-                + (1.4 * dx4 + 0.6 * dy4) * e4,
-                -20.0 * y0 * e1
-                - 20.0 * dy2 * e2
-                + (11.0 * dx3 - 13.0 * dy3) * e3
-                + (0.6 * dx4 + 1.4 * dy4) * e4,
+                -2.0 * dx1 * e1 - 2.0 * x0 * e2 + (11.0 * dy3 - 13.0 * dx3) * e3 + (1.4 * dx4 + 0.6 * dy4) * e4,
+                -20.0 * y0 * e1 - 20.0 * dy2 * e2 + (11.0 * dx3 - 13.0 * dy3) * e3 + (0.6 * dx4 + 1.4 * dy4) * e4,
             )
         )
 
@@ -301,9 +294,7 @@ class TwoGaussianWells(Potential):
         prefactor = 2.0 * alpha * self.depth
         both, difference = prefactor * (right + left), prefactor * (left - right)
         x2, y2 = x0 * x0, y0 * y0
-        return np.array(
-            (x0 * (1.2 * x2 * x2 + both) + 0.75 * difference, y0 * (6.0 * y2 * y2 + both) + 0.5 * difference)
-        )
+        return np.array((x0 * (1.2 * x2 * x2 + both) + 0.75 * difference, y0 * (6.0 * y2 * y2 + both) + 0.5 * difference))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -276,9 +276,7 @@ class ToySystem:
                 continue
             both = np.stack([outcome[:n_shots], outcome[n_shots:]], axis=1)
             lengths = last[:n_shots] + last[n_shots:] + 1
-            connected = np.flatnonzero(
-                (both.min(axis=1) == 0) & (both.max(axis=1) == 1) & (lengths <= n_frames_max)
-            )
+            connected = np.flatnonzero((both.min(axis=1) == 0) & (both.max(axis=1) == 1) & (lengths <= n_frames_max))
             if len(connected):
                 i, j = connected[0], connected[0] + n_shots
                 forward, backward = (i, j) if outcome[i] == 1 else (j, i)
@@ -359,9 +357,7 @@ def _toy_system(
     )
 
 
-def mueller_brown(
-    temperature=10.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None
-):
+def mueller_brown(temperature=10.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None):
     """The Müller-Brown potential: two barriers in a row, the upper one decides.
 
     Parameters
@@ -442,9 +438,7 @@ def wolfe_quapp(temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5
     )
 
 
-def hummer_szabo(
-    b=5.0, temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None
-):
+def hummer_szabo(b=5.0, temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None):
     """A quartic double well with a coupled harmonic coordinate: easy, to show correctness.
 
     Uniform selection already generates 0.37 transition paths per two-way shot here, so it tells nothing about
@@ -488,9 +482,7 @@ def hummer_szabo(
     )
 
 
-def two_gaussian_wells(
-    temperature=0.1, dynamics="langevin", n_bath=0, n_frames_max=5000, n_steps_per_frame=None
-):
+def two_gaussian_wells(temperature=0.1, dynamics="langevin", n_bath=0, n_frames_max=5000, n_steps_per_frame=None):
     """Two Gaussian wells on a plateau between walls: a wide, flat transition region.
 
     Parameters

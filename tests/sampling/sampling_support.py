@@ -18,9 +18,7 @@ class Chain:
     def __init__(self, with_middle_state=False, n_frames_max=5000):
         links = [1.0, 2.0, 3.0, 3.0, 2.0, 1.0]
         conductances = np.diag(links, 1) + np.diag(links, -1) + np.diag([0, 0.5, 0.2, 0.8, 0.2, 0.5, 0])
-        self.engine = MarkovChainEngine(
-            reversible_transition_matrix(conductances), options={"n_frames_max": n_frames_max}
-        )
+        self.engine = MarkovChainEngine(reversible_transition_matrix(conductances), options={"n_frames_max": n_frames_max})
         self.site = paths.FunctionCV("site", site_of)
         self.states = [self.volume(0).named("A"), self.volume(6).named("B")]
         if with_middle_state:
@@ -138,7 +136,6 @@ class BreakingEngine(MarkovChainEngine):
     error = Exception("Particle coordinate is NaN")
     probability = 0.0
     n_failures = 0
-    _coins = np.random.default_rng(0)
 
     def generate_next_frame(self):
         if self._coins.random() < self.probability:
@@ -151,6 +148,7 @@ def breaking_chain(probability, error=None, **options):
     """A chain whose engine breaks down now and then."""
     chain = Chain()
     chain.engine = BreakingEngine(chain.engine.transition_matrix, options={"n_frames_max": 5000, **options})
+    chain.engine._coins = np.random.default_rng(2)
     chain.engine.probability = probability
     if error is not None:
         chain.engine.error = error

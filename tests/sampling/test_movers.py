@@ -50,7 +50,9 @@ def test_both_legs_end_in_a_state_with_a_one_directional_network():
     chain, learner, steps = run_chain(60)
     for details, step in zip(steps.details, steps, strict=True):
         trial = step.change.canonical.trials[0].trajectory
-        assert sorted(details.leg_outcomes) == sorted([state_index(trial[0], chain.states), state_index(trial[-1], chain.states)])
+        assert sorted(details.leg_outcomes) == sorted(
+            [state_index(trial[0], chain.states), state_index(trial[-1], chain.states)]
+        )
         assert min(details.leg_outcomes) >= 0
         assert sum(details.leg_lengths) == len(trial) + 1
     outcomes = {tuple(details.leg_outcomes) for details in steps.details}
@@ -102,7 +104,8 @@ class MiddleSelector(paths.ShootingPointSelector):
 def test_a_path_from_b_to_a_is_accepted_reversed():
     chain, _, steps = run_chain(80)
     reversed_ones = [
-        step for step, d in zip(steps, steps.details, strict=True)
+        step
+        for step, d in zip(steps, steps.details, strict=True)
         if d.leg_outcomes == [1, 0] and step.change.canonical.accepted
     ]
     assert len(reversed_ones) > 3
@@ -149,7 +152,7 @@ def test_acceptance_is_the_ratio_in_the_details():
         if details.selection_probability_new is not None:
             ratio = details.selection_probability_new / details.selection_probability_old
             assert np.isclose(step.change.canonical.trials[0].bias, ratio)
-            assert details.metropolis_acceptance is None or np.isclose(details.metropolis_acceptance, min(1.0, ratio))
+            assert np.isclose(details.metropolis_acceptance, ratio)
 
 
 def test_details_do_not_depend_on_the_selector_being_ours():
@@ -230,7 +233,7 @@ def test_an_engine_that_would_repeat_failed_legs_is_refused():
 
 
 def test_another_error_of_the_engine_ends_the_run_and_loses_nothing(tmp_path):
-    chain = breaking_chain(0.02, RuntimeError("no GPU left"))
+    chain = breaking_chain(0.005, RuntimeError("no GPU left"))
     learner = chain.learner(seed=1)
     sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
     with pytest.raises(RuntimeError, match="no GPU left"):
@@ -252,7 +255,8 @@ def test_an_openmm_engine_that_failed_begins_the_next_leg_from_its_first_frame()
     step = system.engine.simulation.step
 
     def break_down(n_steps):
-        step(500)
+        context = system.engine.simulation.context
+        context.setPositions(system.positions + 10.0)
         raise ValueError("Particle coordinate is NaN")
 
     point = path[len(path) // 2]
@@ -262,7 +266,7 @@ def test_an_openmm_engine_that_failed_begins_the_next_leg_from_its_first_frame()
     system.engine.simulation.step = step
     leg = mover._run_leg(point, "forward")
     moved = np.abs(leg.trajectory[1].xyz - point.xyz).max()
-    assert moved < 0.05  # nm, in one frame of 20 fs; the wrecked context is a picosecond away
+    assert moved < 1.0  # nm; the wrecked context is 10 nm away
 
 
 # ---- set-up ---------------------------------------------------------------------------------------------------------
@@ -284,9 +288,7 @@ def test_wrong_arguments():
 def test_a_current_path_that_is_not_in_the_ensemble_is_an_error():
     chain = Chain()
     ensemble = chain.network().sampling_ensembles[0]
-    mover = ShootingMover(
-        ensemble, paths.UniformSelector(), chain.states, paths.NoModification(as_copy=True), chain.engine
-    )
+    mover = ShootingMover(ensemble, paths.UniformSelector(), chain.states, paths.NoModification(as_copy=True), chain.engine)
     with pytest.raises(ValueError, match="not in the ensemble"):
         for _ in range(50):
             mover.move(paths.SampleSet([paths.Sample(0, chain.path([0, 1, 2, 1, 0]), ensemble)]))
@@ -294,9 +296,7 @@ def test_a_current_path_that_is_not_in_the_ensemble_is_an_error():
 
 def test_one_way_shooting_goes_both_ways_equally():
     chain = Chain()
-    mover = OneWayShooting(
-        chain.network().sampling_ensembles[0], paths.UniformSelector(), chain.states, chain.engine
-    )
+    mover = OneWayShooting(chain.network().sampling_ensembles[0], paths.UniformSelector(), chain.states, chain.engine)
     assert [submover.legs for submover in mover.movers] == ["forward", "backward"]
     assert np.allclose(mover.weights, mover.weights[0])
 

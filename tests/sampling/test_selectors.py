@@ -218,9 +218,7 @@ def ratio_case(chain):
     selector = CommittorSelector(chain.learner(LOGITS))
     old = chain.path([0, 1, 2, 3, 4, 5, 6])
     new = chain.path([0, 1, 2, 1, 2]) + old[3:]
-    expected = np.exp(
-        selector.path_weights(new).log_probability(5) - selector.path_weights(old).log_probability(3)
-    )
+    expected = np.exp(selector.path_weights(new).log_probability(5) - selector.path_weights(old).log_probability(3))
     return selector, old, new, expected
 
 

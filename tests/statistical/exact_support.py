@@ -21,7 +21,7 @@ N_EQUILIBRATION = 100
 AGREES = 4.0
 """Standard errors. An exact sampler exceeds it in one of 3000 comparisons (Student's t, 39 degrees of freedom)."""
 
-DISAGREES = 8.0
+DISAGREES = 6.0
 """Standard errors beyond which a wrong sampler must lie, so that its failure is no accident."""
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from exact_support import (
     AGREES,
-    N_BATCHES,
+    N_EQUILIBRATION,
     ExactChain,
     SiteSelector,
     WithoutRatio,
@@ -39,7 +39,7 @@ from ops_aimmd import (
 )
 from ops_aimmd.committor.selection import ModelVersion
 
-N_STEPS = 4000
+N_STEPS = 3000
 
 SITE_WEIGHTS = [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]
 """Of the sites of the chain as shooting points: uneven, so that no two mistakes cancel."""
@@ -48,10 +48,21 @@ INTERFACE = 3
 """First site beyond the interface."""
 
 
+@pytest.fixture(params=[N_STEPS, pytest.param(5 * N_STEPS, marks=pytest.mark.slow)])
+def n_steps(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def chain():
     """Six sites, A and B at the ends; asymmetric, and with stays so that lengths are odd and even."""
     return birth_death_chain([1.0, 2.0, 3.0, 2.0, 1.5], stays=[0.0, 0.5, 0.2, 0.8, 0.3, 0.0])
+
+
+@pytest.fixture(scope="module")
+def sticky_chain():
+    """Four sites; paths stay long at the first between the states, so that few visit both sites equally often."""
+    return birth_death_chain([1.7, 0.2, 0.2], stays=[0.0, 12.0, 0.1, 0.0])
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +73,24 @@ def star():
     for (i, j), link in links.items():
         conductances[i, j] = conductances[j, i] = link
     return ExactChain(conductances, [0, 1, 2])
+
+
+# ---- the comparison itself ------------------------------------------------------------------------------------------
+
+
+def test_standard_errors_are_those_of_correlated_series():
+    """For a Gaussian series with a correlation time of ten steps the deviations have the standard deviation one."""
+    rng = np.random.default_rng(0)
+    n_series, decay = 400, np.exp(-1 / 5)  # integrated correlation time (1 + decay) / (1 - decay) = 10 steps
+    series = np.empty((N_STEPS, n_series))
+    series[0] = rng.normal(size=n_series)
+    for step in range(1, N_STEPS):
+        series[step] = decay * series[step - 1] + np.sqrt(1 - decay**2) * rng.normal(size=n_series)
+    spread = z_scores(series, np.zeros(n_series)).std()
+    assert abs(spread - 1) < 4 / np.sqrt(2 * n_series)
+
+    naive = series.mean(axis=0) / (series.std(axis=0) / np.sqrt(N_STEPS))
+    assert naive.std() > 2  # control: as if the steps were independent
 
 
 # ---- ensembles ------------------------------------------------------------------------------------------------------
@@ -91,17 +120,13 @@ def two_way(chain, ensemble, selector, mover_class=ShootingMover, max_length=Non
     return mover_class(ensemble, selector, chain.states, modifier, chain.engine, "both", max_length)
 
 
-def one_way(chain, ensemble, selector, mover_class=ShootingMover, max_length=None):
+def one_way(chain, ensemble, selector, mover_class=None, max_length=None):
+    if mover_class is None:
+        return OneWayShooting(ensemble, selector, chain.states, chain.engine, max_length)
+    legs = ("forward", "backward")
     return paths.RandomChoiceMover(
-        [
-            mover_class(ensemble, selector, chain.states, None, chain.engine, legs, max_length)
-            for legs in ("forward", "backward")
-        ]
+        [mover_class(ensemble, selector, chain.states, None, chain.engine, leg, max_length) for leg in legs]
     )
-
-
-def packaged_one_way(chain, ensemble, selector):
-    return OneWayShooting(ensemble, selector, chain.states, chain.engine)
 
 
 def ops_two_way(chain, ensemble, selector):
@@ -112,21 +137,31 @@ def ops_one_way(chain, ensemble, selector):
     return paths.OneWayShootingMover(ensemble, selector, chain.engine)
 
 
-MOVERS = {"two-way": two_way, "one-way": one_way}
+class WrongMover(ShootingMover):
+    """A shooting mover that is wrong on purpose: `mistake` gives a factor by which its acceptance is off."""
+
+    def __call__(self, input_sample):
+        (trial,), details = super().__call__(input_sample)
+        trial.bias *= self.mistake(input_sample.trajectory, trial, details)
+        return [trial], details
+
+    def orientations(self, path):
+        """In how many of its two orientations a path is in the ensemble."""
+        return sum(bool(self.ensemble(oriented)) for oriented in (path, path.reversed))
 
 
 class SiteSelectorWithoutRatio(WithoutRatio, SiteSelector):
-    """Wrong on purpose."""
+    pass
 
 
 # ---- transition paths -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("move", [two_way, one_way, packaged_one_way])
-def test_transition_paths(chain, move):
+@pytest.mark.parametrize("move", [two_way, one_way])
+def test_transition_paths(chain, move, n_steps):
     ensemble, start = one_directional(chain), range(6)
     mover = move(chain, ensemble, SiteSelector(SITE_WEIGHTS))
-    sampled = sample_paths(mover, chain.sample_set(ensemble, start), N_STEPS, seed=1)
+    sampled = sample_paths(mover, chain.sample_set(ensemble, start), n_steps, seed=1)
     assert_exact(sampled, chain.exact([(0, 1)]))
 
 
@@ -141,13 +176,16 @@ def test_control_without_the_ratio_of_selection_probabilities(chain, move):
 # ---- reversal -------------------------------------------------------------------------------------------------------
 
 
-def test_a_path_from_b_to_a_is_accepted_reversed(chain):
+def test_a_path_from_b_to_a_is_accepted_reversed(chain, n_steps):
     """Every second accepted trial of an A->B ensemble ran from B to A: the weight of a path is that of its reverse."""
     ensemble = one_directional(chain)
     mover = two_way(chain, ensemble, SiteSelector(SITE_WEIGHTS))
     outcomes = []
     sample_paths(
-        mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=2,
+        mover,
+        chain.sample_set(ensemble, range(6)),
+        n_steps,
+        seed=2,
         observe=lambda change: change.accepted and outcomes.append(tuple(change.canonical.details.leg_outcomes)),
     )
     assert set(outcomes) == {(0, 1), (1, 0)}
@@ -155,17 +193,16 @@ def test_a_path_from_b_to_a_is_accepted_reversed(chain):
     assert abs(n_reversed - len(outcomes) / 2) < AGREES * np.sqrt(len(outcomes)) / 2
 
 
-class ShootingFrameNotMirrored(ShootingMover):
-    """Wrong on purpose: looks for the shooting frame of a reversed path where it was before."""
+class RatioLeftOutOfReversedPaths(WrongMover):
+    """Accepts a path that ran from B to A without asking how it could be shot from."""
 
-    def _orient(self, trial, index):
-        oriented, _, orientations = super()._orient(trial, index)
-        return oriented, index, orientations
+    def mistake(self, old, trial, details):
+        return 1.0 / trial.bias if details["leg_outcomes"] == [1, 0] and trial.bias > 0 else 1.0
 
 
-def test_control_shooting_frame_of_a_reversed_path_not_mirrored(chain):
+def test_control_ratio_left_out_of_reversed_paths(chain):
     ensemble = one_directional(chain)
-    mover = two_way(chain, ensemble, SiteSelector([0.0, 1.0, 0.1, 0.1, 4.0, 0.0]), ShootingFrameNotMirrored)
+    mover = two_way(chain, ensemble, SiteSelector(SITE_WEIGHTS), RatioLeftOutOfReversedPaths)
     sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=2)
     assert_wrong(sampled, chain.exact([(0, 1)]))
 
@@ -173,37 +210,34 @@ def test_control_shooting_frame_of_a_reversed_path_not_mirrored(chain):
 # ---- interface ensembles: A->A and A->B mixed -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("with_path_reversal", [False, True])
-@pytest.mark.parametrize("move", [two_way, one_way])
-def test_interface_ensemble(chain, move, with_path_reversal):
+@pytest.mark.parametrize(
+    "move, with_path_reversal",
+    [(two_way, False), (two_way, True), (one_way, False), pytest.param(one_way, True, marks=pytest.mark.slow)],
+)
+def test_interface_ensemble(chain, move, with_path_reversal, n_steps):
     ensemble = interface(chain)
     mover = move(chain, ensemble, SiteSelector(SITE_WEIGHTS))
     if with_path_reversal:
-        mover = paths.RandomChoiceMover([mover, paths.PathReversalMover(ensemble)], weights=[3, 1])
-    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=3)
+        mover = paths.RandomChoiceMover([mover, paths.PathReversalMover(ensemble)], weights=[0.75, 0.25])
+    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), n_steps, seed=3)
     assert_exact(sampled, exact_interface(chain))
 
 
-class OrientationsLeftOut(ShootingMover):
-    """Wrong on purpose: m = 1 for every path, also for A->A, which is valid in both orientations."""
+class OrientationsLeftOut(WrongMover):
+    """Takes m = 1 for every path, also for A->A, which is valid in both orientations."""
 
-    def _orient(self, trial, index):
-        oriented, oriented_index, orientations = super()._orient(trial, index)
-        return oriented, oriented_index, min(orientations, 1)
-
-    def _orientations(self, path):
-        return 1
+    def mistake(self, old, trial, details):
+        return self.orientations(old) / self.orientations(trial.trajectory) if trial.bias > 0 else 1.0
 
 
-class OrientationsOfUnreversedPaths(ShootingMover):
-    """Wrong on purpose: a one-way move reverses no path, so the number of orientations does not belong there."""
+class OrientationsOfOneWayPaths(WrongMover):
+    """A one-way move reverses no path, so the number of orientations does not belong in its acceptance."""
 
-    def _acceptance_bias(self, old, *args):
-        trial = args[1]
-        return super()._acceptance_bias(old, *args) * self._orientations(trial) / self._orientations(old)
+    def mistake(self, old, trial, details):
+        return self.orientations(trial.trajectory) / self.orientations(old)
 
 
-@pytest.mark.parametrize("move, wrong", [(two_way, OrientationsLeftOut), (one_way, OrientationsOfUnreversedPaths)])
+@pytest.mark.parametrize("move, wrong", [(two_way, OrientationsLeftOut), (one_way, OrientationsOfOneWayPaths)])
 def test_control_wrong_number_of_orientations(chain, move, wrong):
     ensemble = interface(chain)
     mover = move(chain, ensemble, SiteSelector(SITE_WEIGHTS), wrong)
@@ -214,32 +248,30 @@ def test_control_wrong_number_of_orientations(chain, move, wrong):
 # ---- length limit ---------------------------------------------------------------------------------------------------
 
 MAX_LENGTH = 15
-"""About the mean length without a limit."""
+STICKY_WEIGHTS = [0.0, 1.0, 10.0, 0.0]
 
 
 @pytest.mark.parametrize("move", [two_way, one_way])
-def test_length_limit(chain, move):
-    ensemble = one_directional(chain)
-    mover = move(chain, ensemble, SiteSelector(SITE_WEIGHTS), max_length=MAX_LENGTH)
-    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=4)
+def test_length_limit(sticky_chain, move, n_steps):
+    ensemble = one_directional(sticky_chain)
+    mover = move(sticky_chain, ensemble, SiteSelector(STICKY_WEIGHTS), max_length=MAX_LENGTH)
+    sampled = sample_paths(mover, sticky_chain.sample_set(ensemble, range(4)), n_steps, seed=4)
     assert max(map(len, sampled)) == MAX_LENGTH
-    assert_exact(sampled, chain.exact([(0, 1)], max_length=MAX_LENGTH))
+    assert_exact(sampled, sticky_chain.exact([(0, 1)], max_length=MAX_LENGTH))
 
 
-class LimitPerLeg(ShootingMover):
-    """Wrong on purpose: each leg may be half a path long, so that long paths come from few shooting points."""
+class LimitPerLeg(WrongMover):
+    """Each leg may be half a path long, so that the long paths come from few shooting points."""
 
-    def _run_leg(self, start, direction):
-        leg = super()._run_leg(start, direction)
-        too_long = len(leg.trajectory) > (MAX_LENGTH + 1) // 2
-        return replace(leg, failure="max_length") if too_long else leg
+    def mistake(self, old, trial, details):
+        return float(max(details["leg_lengths"]) <= (MAX_LENGTH + 1) // 2)
 
 
-def test_control_limit_per_leg(chain):
-    ensemble = one_directional(chain)
-    mover = two_way(chain, ensemble, SiteSelector(SITE_WEIGHTS), LimitPerLeg, max_length=MAX_LENGTH)
-    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=4)
-    assert_wrong(sampled, chain.exact([(0, 1)], max_length=MAX_LENGTH))
+def test_control_limit_per_leg(sticky_chain):
+    ensemble = one_directional(sticky_chain)
+    mover = two_way(sticky_chain, ensemble, SiteSelector(STICKY_WEIGHTS), LimitPerLeg, max_length=MAX_LENGTH)
+    sampled = sample_paths(mover, sticky_chain.sample_set(ensemble, range(4)), N_STEPS, seed=4)
+    assert_wrong(sampled, sticky_chain.exact([(0, 1)], max_length=MAX_LENGTH))
 
 
 # ---- three states ---------------------------------------------------------------------------------------------------
@@ -249,17 +281,16 @@ STAR_WEIGHTS = [0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 3.0]
 
 
 @pytest.mark.parametrize("move", [two_way, one_way])
-def test_three_states_with_all_pairs(star, move):
+def test_three_states_with_all_pairs(star, move, n_steps):
     ensemble = all_to_all(star)
     mover = move(star, ensemble, SiteSelector(STAR_WEIGHTS))
-    sampled = sample_paths(mover, star.sample_set(ensemble, [0, 3, 6, 4, 1]), N_STEPS, seed=5)
+    sampled = sample_paths(mover, star.sample_set(ensemble, [0, 3, 6, 4, 1]), n_steps, seed=5)
     assert_exact(sampled, star.exact(ALL_PAIRS))
 
 
-@pytest.mark.parametrize("move", [two_way, one_way])
-def test_control_three_states_without_the_ratio(star, move):
+def test_control_three_states_without_the_ratio(star):
     ensemble = all_to_all(star)
-    mover = move(star, ensemble, SiteSelectorWithoutRatio(STAR_WEIGHTS))
+    mover = two_way(star, ensemble, SiteSelectorWithoutRatio(STAR_WEIGHTS))
     sampled = sample_paths(mover, star.sample_set(ensemble, [0, 3, 6, 4, 1]), N_STEPS, seed=5)
     assert_wrong(sampled, star.exact(ALL_PAIRS))
 
@@ -296,41 +327,41 @@ def learner_with(chain, version):
     return learner
 
 
-LEFT = [0.0, 0.0, 3.0, 4.0, 5.0, 0.0]
-RIGHT = [0.0, -5.0, -4.0, -3.0, 0.0, 0.0]
-"""Log-odds of wrong models, which take the first and the last site between the states for the transition state."""
+WRONG_MODEL = [0.0, -5.0, -4.0, -3.0, 0.0, 0.0]
+"""Log-odds of a model that takes the last site before B for the transition state."""
 
 
-@pytest.mark.parametrize("move", [two_way, one_way, ops_two_way, ops_one_way])
-def test_committor_selector_with_a_wrong_model(chain, move):
+@pytest.mark.parametrize("move", [two_way, ops_two_way, ops_one_way])
+def test_committor_selector_with_a_wrong_model(chain, move, n_steps):
     ensemble = one_directional(chain)
-    selector = CommittorSelector(learner_with(chain, model_version(7, RIGHT, [1, 1, 2, 3, 4, 4, 4, 4])))
+    selector = CommittorSelector(learner_with(chain, model_version(7, WRONG_MODEL, [1, 1, 2, 3, 4, 4, 4, 4])))
     mover = move(chain, ensemble, selector)
-    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=6)
+    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), n_steps, seed=6)
     assert_exact(sampled, chain.exact([(0, 1)]))
 
 
-def test_control_committor_selector_without_the_ratio(chain):
-    class Wrong(WithoutRatio, CommittorSelector):
-        pass
+class CommittorSelectorWithoutRatio(WithoutRatio, CommittorSelector):
+    pass
 
+
+def test_control_committor_selector_without_the_ratio(chain):
     ensemble = one_directional(chain)
-    selector = Wrong(learner_with(chain, model_version(7, RIGHT, [1, 1, 2, 3, 4, 4, 4, 4])))
-    mover = two_way(chain, ensemble, selector)
+    version = model_version(7, WRONG_MODEL, [1, 1, 2, 3, 4, 4, 4, 4])
+    mover = two_way(chain, ensemble, CommittorSelectorWithoutRatio(learner_with(chain, version)))
     sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=6)
     assert_wrong(sampled, chain.exact([(0, 1)]))
 
 
-@pytest.mark.parametrize("move", [two_way, ops_one_way])
-def test_committor_selector_in_an_interface_ensemble(chain, move):
+@pytest.mark.parametrize("move", [pytest.param(two_way, marks=pytest.mark.slow), ops_one_way])
+def test_committor_selector_in_an_interface_ensemble(chain, move, n_steps):
     ensemble = interface(chain)
-    selector = CommittorSelector(learner_with(chain, model_version(0, LEFT)))
+    selector = CommittorSelector(learner_with(chain, model_version(0, WRONG_MODEL)))
     mover = move(chain, ensemble, selector)
-    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=7)
+    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), n_steps, seed=7)
     assert_exact(sampled, exact_interface(chain))
 
 
-def test_committor_selector_of_three_states(star):
+def test_committor_selector_of_three_states(star, n_steps):
     logits = np.random.default_rng(8).normal(0.0, 2.0, (7, 3))
     version = model_version(0, logits, [3, 3, 4, 5, 6, 6, 6])
     network = paths.TPSNetwork.from_states_all_to_all(star.states)
@@ -338,13 +369,16 @@ def test_committor_selector_of_three_states(star):
         network, learner_with(star, version), star.engine, modifier=paths.NoModification(as_copy=True)
     )
     start = star.sample_set(network.sampling_ensembles[0], [0, 3, 6, 4, 1])
-    sampled = sample_paths(scheme.move_decision_tree(), start, N_STEPS, seed=8)
+    sampled = sample_paths(scheme.move_decision_tree(), start, n_steps, seed=8)
     assert_exact(sampled, star.exact(ALL_PAIRS))
 
 
 # ---- model versions that change -------------------------------------------------------------------------------------
 
-VERSIONS = (model_version(1, LEFT, [1, 2, 3, 4]), model_version(2, RIGHT, [1, 1, 1, 2, 3, 4]))
+VERSIONS = tuple(
+    model_version(number, np.log([1.0, *weights, 1.0])) for number, weights in ((1, (0.1, 9.0)), (2, (1.3, 4.6)))
+)
+"""Two models of the sticky chain; with the weight `np.exp` the sites between the states get the weights given here."""
 
 
 class Alternating:
@@ -360,50 +394,55 @@ class Alternating:
         return self.mover.move(sample_set)
 
 
-def test_each_step_is_exact_whatever_version_it_uses(chain):
+def test_each_step_is_exact_whatever_version_it_uses(sticky_chain, n_steps):
     """Versions that change for ever, by the count of the steps: every step keeps the ensemble, so all do."""
-    ensemble, learner = one_directional(chain), learner_with(chain, VERSIONS[0])
-    mover = Alternating(two_way(chain, ensemble, CommittorSelector(learner)), learner)
-    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=9)
-    assert_exact(sampled, chain.exact([(0, 1)]))
+    ensemble, learner = one_directional(sticky_chain), learner_with(sticky_chain, VERSIONS[0])
+    mover = Alternating(two_way(sticky_chain, ensemble, CommittorSelector(learner, weight=np.exp)), learner)
+    sampled = sample_paths(mover, sticky_chain.sample_set(ensemble, range(4)), n_steps, seed=9)
+    assert_exact(sampled, sticky_chain.exact([(0, 1)]))
 
 
 class VersionChangesAfterThePick(CommittorSelector):
-    """Wrong on purpose: picks with one model version and accepts with another."""
+    """Picks with one model version and accepts with another."""
 
     def pick(self, trajectory):
+        self.learner._version = VERSIONS[0]
         index = super().pick(trajectory)
-        self.learner._version = VERSIONS[self.learner.version.number % 2]
+        self.learner._version = VERSIONS[1]
         return index
 
 
-class NewVersionForTheNewPath(CommittorSelector):
-    """Wrong on purpose: weighs the new path with a newer model version than the old path."""
+class NewerVersionForTheNewPath(CommittorSelector):
+    """Weighs the new path with a newer model version than the old path."""
+
+    def pick(self, trajectory):
+        self.learner._version = VERSIONS[0]
+        return super().pick(trajectory)
 
     def probability_ratio(self, snapshot, old_trajectory, new_trajectory, new_snapshot=None):
         old = self.probability(snapshot, old_trajectory)
-        self.learner._version = VERSIONS[self.learner.version.number % 2]
+        self.learner._version = VERSIONS[1]
         return self.probability(new_snapshot, new_trajectory) / old
 
 
 class DensityOfTheOldPath(CommittorSelector):
-    """Wrong on purpose: takes the density from the current path alone and uses it for the new path too."""
+    """Takes the density from the current path alone and uses it for the new path too."""
 
     def pick(self, trajectory):
-        version = self.learner.version
         frames = self.learner.path_frames(trajectory)
-        log_committor = version.model.log_committor(frames.descriptors[frames.selectable])
+        log_committor = self.learner.model.log_committor(frames.descriptors[frames.selectable])
         density = CommittorDensity.from_frames(log_committor, np.ones(len(log_committor)), uniform_weight=0.1)
-        self.learner._version = replace(version, density=density)
+        self.learner._version = replace(VERSIONS[1], density=density)
         return super().pick(trajectory)
 
 
-@pytest.mark.parametrize("wrong", [VersionChangesAfterThePick, NewVersionForTheNewPath, DensityOfTheOldPath])
-def test_control_another_version_within_a_step(chain, wrong):
-    ensemble = one_directional(chain)
-    mover = two_way(chain, ensemble, wrong(learner_with(chain, VERSIONS[0])))
-    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=9)
-    assert_wrong(sampled, chain.exact([(0, 1)]))
+@pytest.mark.parametrize("wrong", [VersionChangesAfterThePick, NewerVersionForTheNewPath, DensityOfTheOldPath])
+def test_control_another_version_within_a_step(sticky_chain, wrong):
+    ensemble = one_directional(sticky_chain)
+    selector = wrong(learner_with(sticky_chain, VERSIONS[1]), weight=np.exp)
+    mover = two_way(sticky_chain, ensemble, selector)
+    sampled = sample_paths(mover, sticky_chain.sample_set(ensemble, range(4)), N_STEPS, seed=9)
+    assert_wrong(sampled, sticky_chain.exact([(0, 1)]))
 
 
 class Recorder(PathSimulatorHook):
@@ -421,25 +460,31 @@ class Recorder(PathSimulatorHook):
         sample.parent = None  # OPS's samples remember all their ancestors
 
 
-def sample_adaptively(chain, shooting, selector_class, tmp_path):
-    """Path sampling as users run it: a model that learns and trains less and less often."""
-    learner = CommittorLearner(lambda path: site_indices(path)[:, None].astype(float), chain.states, seed=10)
+def sample_adaptively(chain, shooting, selector_class, n_steps, tmp_path):
+    """Path sampling as users run it: a model that learns, and trains less and less often."""
+    learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, seed=10)
+    network = paths.TPSNetwork(*chain.states)
     modifier = paths.NoModification(as_copy=True) if shooting == "two-way" else None
     scheme = CommittorShootingScheme(
-        paths.TPSNetwork(*chain.states), learner, chain.engine, shooting, selector_class(learner), modifier
+        network, learner, chain.engine, shooting=shooting, selector=selector_class(learner), modifier=modifier
     )
-    start = scheme.initial_conditions_from_trajectories([chain.engine.trajectory(range(6))])
+    start = scheme.initial_conditions_from_trajectories([chain.engine.trajectory(range(chain.n_sites))])
     sampler = paths.PathSampling(storage=None, move_scheme=scheme, sample_set=start)
     recorder = Recorder()
     sampler.attach_hook(TrainingHook(learner))
     sampler.attach_hook(recorder)
     with open(tmp_path / "progress", "w") as sampler.output_stream:
-        sampler.run(N_STEPS)
-    return recorder.sampled[len(recorder.sampled) % N_BATCHES:], learner
+        sampler.run(N_EQUILIBRATION + n_steps)
+    return recorder.sampled[N_EQUILIBRATION:], learner
 
 
 @pytest.mark.parametrize("shooting", ["two-way", "one-way"])
-def test_a_model_that_learns_while_it_samples(chain, shooting, tmp_path):
-    sampled, learner = sample_adaptively(chain, shooting, CommittorSelector, tmp_path)
+def test_a_model_that_learns_while_it_samples(chain, shooting, tmp_path, n_steps):
+    sampled, learner = sample_adaptively(chain, shooting, CommittorSelector, n_steps, tmp_path)
     assert learner.version.number > 10
     assert_exact(sampled, chain.exact([(0, 1)]))
+
+
+def test_control_a_model_that_learns_without_the_ratio(chain, tmp_path):
+    sampled, _ = sample_adaptively(chain, "two-way", CommittorSelectorWithoutRatio, N_STEPS // 2, tmp_path)
+    assert_wrong(sampled, chain.exact([(0, 1)]))

@@ -1,0 +1,620 @@
+"""The hook: what enters the training set and the density, the checkpoint, interrupted runs, the progress bar."""
+
+import io
+import os
+
+import numpy as np
+import openpathsampling as paths
+import pytest
+from openpathsampling.beta.hooks import PathSimulatorHook
+from sampling_support import Chain, breaking_chain, seed_everything, simulation, site_descriptors, site_of
+
+from ops_aimmd import (
+    BoltzmannVelocities,
+    CommittorLearner,
+    CommittorSelector,
+    ProgressBar,
+    ShootingMover,
+    TrainingHook,
+    load_learner,
+)
+from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.sampling.shooting_results import _velocity_origin, is_transition, shooting_result, shots
+from ops_aimmd.sampling.states import state_index
+from ops_aimmd.systems import toy
+
+
+@pytest.fixture
+def chain():
+    return Chain()
+
+
+def stock_two_way(chain, selector, mover_class=None):
+    """OPS's own two-way moves; with a class, only one of the two directions comes first."""
+    modifier = paths.NoModification(as_copy=True)
+    scheme = paths.MoveScheme(chain.network())
+    scheme.append(paths.strategies.TwoWayShootingStrategy(modifier=modifier, selector=selector, engine=chain.engine))
+    scheme.append(paths.strategies.OrganizeByMoveGroupStrategy())
+    scheme.move_decision_tree()
+    if mover_class is not None:
+        (mover,) = scheme.movers["shooting"]
+        mover.movers[:] = [m for m in mover.movers if isinstance(m, mover_class)] * 2
+    return scheme
+
+
+def stock_one_way(chain, selector):
+    return paths.OneWayShootingMoveScheme(chain.network(), selector, engine=chain.engine)
+
+
+# ---- the training set -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shooting", ["two-way", "one-way"])
+def test_shots_are_recorded_whatever_is_accepted(chain, shooting):
+    learner = chain.learner(seed=1)
+    sampler, steps = simulation(chain.scheme(learner, shooting=shooting), chain.initial(), TrainingHook(learner))
+    sampler.run(40)
+    accepted = [step.change.canonical.accepted for step in steps]
+    assert 0 < sum(accepted) < 40
+    training_set = learner.training_set
+    assert training_set.steps.tolist() == list(range(1, 41))
+    for row, (details, step) in enumerate(zip(steps.details, steps, strict=True)):
+        reached = [outcome for outcome in details.leg_outcomes if outcome >= 0]
+        assert training_set.counts[row].tolist() == np.bincount(reached, minlength=2).tolist()
+        point = details.initial_trajectory[details.shooting_index]
+        assert training_set.descriptors[row].tolist() == [site_of(point)]
+        assert np.allclose(training_set.predicted_committor[row], details.predicted_committor)
+        assert details.model_version <= step.mccycle
+
+
+def test_the_prediction_is_the_one_before_the_shot(chain):
+    learner = chain.learner(seed=1)
+    sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
+    versions = {}
+    for _ in range(12):
+        versions[learner.version.number if learner.has_seen_paths else 0] = (
+            learner.model if learner.has_seen_paths else None
+        )
+        sampler.run(1)
+        details = steps.details[-1]
+        model = versions[details.model_version]
+        if model is not None:
+            point = learner.training_set.descriptors[-1:]
+            assert np.isclose(details.predicted_committor[1], model.committor(point)[0])
+            changed = learner.model is not model
+            assert not changed or learner.model.committor(point)[0] != details.predicted_committor[1]
+    assert len(versions) > 3
+
+
+def test_the_prediction_for_a_stock_move_is_made_before_it_is_learned_from(chain):
+    learner = chain.learner(seed=1)
+    sampler, _ = simulation(stock_one_way(chain, CommittorSelector(learner)), chain.initial(), TrainingHook(learner))
+    sampler.run(2)
+    for _ in range(10):
+        model = learner.model
+        sampler.run(1)
+        point = learner.training_set.descriptors[-1:]
+        assert np.isclose(learner.training_set.predicted_committor[-1, 1], model.committor(point)[0])
+
+
+def test_one_way_stock_moves_are_learned_from(chain):
+    learner = chain.learner(seed=1)
+    sampler, steps = simulation(stock_one_way(chain, CommittorSelector(learner)), chain.initial(), TrainingHook(learner))
+    sampler.run(60)
+    training_set = learner.training_set
+    assert len(training_set) == 60 and np.all(training_set.counts.sum(axis=1) == 1)
+    assert set(training_set.velocity_origin) == {"path"}
+    for row, step in enumerate(steps):
+        trial = step.change.canonical.trials[0].trajectory
+        new_end = trial[-1] if isinstance(step.change.canonical.mover, paths.ForwardShootMover) else trial[0]
+        assert np.argmax(training_set.counts[row]) == state_index(new_end, chain.states)
+
+
+def test_stock_two_way_moves_count_the_legs_that_exist(chain):
+    """A leg that OPS did not run is not in the trial, whose shooting point is then an end."""
+    learner = chain.learner(np.zeros(7))
+    learner.freeze()
+    sampler, steps = simulation(stock_two_way(chain, CommittorSelector(learner)), chain.initial(), TrainingHook(learner))
+    sampler.run(150)
+    counts = learner.training_set.counts.sum(axis=1)
+    assert set(counts) == {1, 2}
+    for row, step in enumerate(steps):
+        trial = step.change.canonical.trials[0].trajectory
+        in_state = [state_index(trial[i], chain.states) >= 0 for i in (0, -1)]
+        assert counts[row] == sum(in_state)
+
+
+@pytest.mark.parametrize("first", [paths.ForwardFirstTwoWayShootingMover, paths.BackwardFirstTwoWayShootingMover])
+def test_where_one_direction_always_runs_first_only_the_first_leg_counts(chain, first):
+    learner = chain.learner(np.zeros(7))
+    learner.freeze()
+    scheme = stock_two_way(chain, CommittorSelector(learner), first)
+    root = scheme.movers["shooting"][0].movers[0]
+    seed_everything(4)
+    current = paths.SampleSet([paths.Sample(0, chain.initial(), root.ensemble)])
+    n_two_legs = 0
+    for step in range(80):
+        change = root.move(current)
+        (shot,) = shots(change, chain.states)
+        assert shooting_result(shot, learner, step).counts.sum() == 1
+        n_two_legs += is_transition(shot)
+        if change.accepted:
+            assert is_transition(shot)
+            current = current.apply_samples(change.results)
+    assert n_two_legs > 3
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_stock_two_way_counts_are_unbiased(mixed):
+    """At the middle site of the symmetric chain p_B = 1/2, though a second leg is run only after some outcomes."""
+    chain = Chain()
+    selector = OnlySite(3)
+    scheme = stock_two_way(chain, selector, None if mixed else paths.ForwardFirstTwoWayShootingMover)
+    mover = scheme.movers["shooting"][0] if mixed else scheme.movers["shooting"][0].movers[0]
+    seed_everything(5)
+    counts = np.zeros(2)
+    for _ in range(400):
+        change = mover.move(paths.SampleSet([paths.Sample(0, chain.initial(), mover.ensemble)]))
+        (shot,) = shots(change, chain.states)
+        for name, outcome in shot.leg_outcomes.items():
+            counts[outcome] += name in shot.unbiased_legs
+    error = 0.5 / np.sqrt(counts.sum())
+    assert abs(counts[1] / counts.sum() - 0.5) < 4 * error
+
+
+class OnlySite(paths.ShootingPointSelector):
+    def __init__(self, site):
+        super().__init__()
+        self.site = site
+
+    def f(self, snapshot, trajectory):
+        return float(round(site_of(snapshot)) == self.site)
+
+
+def test_control_only_complete_pairs_would_be_biased():
+    """Of forward-first moves in an A->B ensemble a second leg is there only if the first reached B."""
+    chain = Chain()
+    mover = stock_two_way(chain, OnlySite(3), paths.ForwardFirstTwoWayShootingMover).movers["shooting"][0].movers[0]
+    seed_everything(5)
+    counts = np.zeros(2)
+    for _ in range(400):
+        change = mover.move(paths.SampleSet([paths.Sample(0, chain.initial(), mover.ensemble)]))
+        (shot,) = shots(change, chain.states)
+        if len(shot.leg_outcomes) == 2:
+            for outcome in shot.leg_outcomes.values():
+                counts[outcome] += 1
+    assert counts[1] / counts.sum() > 0.65
+
+
+def test_stock_moves_that_hit_the_length_limit_are_no_shots_to_learn_from():
+    chain = Chain(n_frames_max=9)
+    learner = chain.learner(seed=1)
+    sampler, steps = simulation(stock_one_way(chain, CommittorSelector(learner)), chain.initial(), TrainingHook(learner))
+    sampler.run(60)
+    cut = [getattr(details, "stopping_reason", None) == "max_length" for details in steps.details]
+    assert 0 < sum(cut) < 60
+    assert learner.training_set.steps.tolist() == [i + 1 for i in range(60) if not cut[i]]
+
+
+def test_stock_moves_whose_paths_pass_through_states_count_the_first_state():
+    """In a fixed-length ensemble paths go on beyond the states; the outcome is where a leg arrived first."""
+    chain = Chain()
+    network = paths.FixedLengthTPSNetwork(*chain.states, length=40)
+    scheme = paths.OneWayShootingMoveScheme(network, paths.UniformSelector(), engine=chain.engine)
+    initial = chain.path([0, *[1, 2] * 17, 3, 4, 5, 5, 6])
+    sampler, steps = simulation(scheme, initial)
+    sampler.run(60)
+    n_beyond = 0
+    for step in steps:
+        (shot,) = shots(step.change, chain.states)
+        for name, outcome in shot.leg_outcomes.items():
+            leg = shot.leg(name)
+            visited = [state_index(frame, chain.states) for frame in leg]
+            assert visited[:-1] == [-1] * (len(leg) - 1) and visited[-1] == outcome
+            n_beyond += len(leg) < len(shot.trial) - shot.trial_index
+    assert n_beyond > 5
+
+
+def test_length_limit_leaves_the_legs_that_reached_a_state_and_nothing_else(chain):
+    learner = chain.learner(seed=1)
+    sampler, steps = simulation(chain.scheme(learner, max_length=10), chain.initial(), TrainingHook(learner))
+    sampler.run(80)
+    rows = {step: row for row, step in enumerate(learner.training_set.steps)}
+    partial = 0
+    for step, details in zip(steps, steps.details, strict=True):
+        reached = [outcome for outcome in details.leg_outcomes if outcome >= 0]
+        assert (step.mccycle in rows) == bool(reached)
+        if len(reached) == 1:
+            partial += 1
+            assert learner.training_set.counts[rows[step.mccycle]].sum() == 1
+    assert partial > 5
+
+
+@pytest.mark.parametrize(
+    "modifier, origin",
+    [
+        (None, "boltzmann"),
+        (paths.RandomVelocities(beta=1.0), "boltzmann"),
+        (paths.NoModification(as_copy=True), "path"),
+        (paths.SingleAtomVelocityDirectionModifier(delta_v=0.1), "unknown"),
+    ],
+)
+def test_origin_of_the_velocities(modifier, origin):
+    system = toy.wolfe_quapp(dynamics="langevin")
+    modifier = BoltzmannVelocities(system.engine) if modifier is None else modifier
+    assert _velocity_origin(modifier) == origin
+
+
+# ---- auxiliary frames -----------------------------------------------------------------------------------------------
+
+
+def labelled_frames(learner, row):
+    auxiliary = learner.training_set.auxiliary
+    mine = auxiliary.shot == row
+    return list(
+        zip(auxiliary.descriptors[mine][:, 0].astype(int), auxiliary.outcomes[mine], auxiliary.is_end[mine], strict=True)
+    )
+
+
+class Unfolded(Chain):
+    """Descriptors that no two frames share: a number that each frame gets when it is first seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = {}
+
+    def number(self, frame):
+        uuid = min(frame.__uuid__, frame.reversed.__uuid__)
+        return self.numbers.setdefault(uuid, float(len(self.numbers)))
+
+    def learner(self, **options):
+        return CommittorLearner(lambda path: np.array([[self.number(frame)] for frame in path]), self.states, **options)
+
+
+@pytest.mark.parametrize("shooting", ["two-way", "one-way", "stock one-way", "stock two-way"])
+def test_auxiliary_frames_are_new_frames_with_the_outcome_of_their_leg(shooting):
+    chain = Unfolded()
+    learner = chain.learner(seed=1, fit_options={"max_epochs": 1})
+    scheme = {
+        "stock one-way": lambda: stock_one_way(chain, CommittorSelector(learner)),
+        "stock two-way": lambda: stock_two_way(chain, CommittorSelector(learner)),
+    }.get(shooting, lambda: chain.scheme(learner, shooting=shooting))()
+    sampler, steps = simulation(scheme, chain.initial(), TrainingHook(learner))
+    sampler.run(150 if shooting == "two-way" else 60)
+    equal_legs_reversed = 0
+    for row, (step, details) in enumerate(zip(steps, steps.details, strict=True)):
+        trial = step.change.canonical.trials[0].trajectory
+        old = {chain.number(frame) for frame in details.initial_trajectory}
+        start = getattr(details, "modified_shooting_snapshot", details.shooting_snapshot)
+        index = trial.index_symmetric(start)
+        numbers = [chain.number(frame) for frame in trial]
+        frames = labelled_frames(learner, row)
+        assert frames and not {number for number, _, _ in frames} & old
+        ends = {0: state_index(trial[0], chain.states), len(trial) - 1: state_index(trial[-1], chain.states)}
+        for number, outcome, is_end in frames:
+            place = numbers.index(number)
+            assert place != index
+            assert outcome == ends[0 if place < index else len(trial) - 1]
+            assert is_end == (place in ends)
+        lengths = getattr(details, "leg_lengths", None)
+        if lengths is not None and lengths[0] == lengths[1] and details.leg_outcomes == [1, 0]:
+            equal_legs_reversed += 1
+    assert shooting != "two-way" or equal_legs_reversed > 0  # the hardest case did occur
+
+
+def test_a_leg_gives_a_bounded_number_of_frames():
+    chain = Unfolded()
+    learner = chain.learner(seed=1, fit_options={"max_epochs": 1})
+    sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
+    sampler.run(30)
+    for row, details in enumerate(steps.details):
+        frames = labelled_frames(learner, row)
+        assert len(frames) <= 22 and sum(is_end for _, _, is_end in frames) == 2
+        assert len(frames) >= sum(min(n - 1, 10) for n in details.leg_lengths)
+
+
+# ---- density --------------------------------------------------------------------------------------------------------
+
+
+def test_the_current_path_counts_once_per_step_and_the_initial_one_never(chain):
+    learner = chain.learner(seed=1)
+    sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
+    sampler.run(50)
+    initial = sampler.root[0].trajectory
+    current = [step.active[0].trajectory for step in steps]
+    n_initial = sum(path is initial for path in current)
+    assert n_initial > 0
+    frames = learner.transition_path_frames
+    expected = {}
+    for path in current:
+        if path is not initial:
+            expected.setdefault(path.__uuid__, [0, path])[0] += 1
+    assert frames.n_paths == len(expected)
+    assert frames.weights.sum() == sum(count * (len(path) - 2) for count, path in expected.values())
+    assert max(count for count, _ in expected.values()) > 1  # paths that stood after rejections
+
+
+def test_a_reversed_initial_path_is_still_the_initial_path(chain):
+    """Path reversal makes a new trajectory with a mover of its own, and samples nothing."""
+    learner = chain.learner(seed=1)
+    learner.committor(chain.initial())
+    scheme = paths.MoveScheme(chain.network(all_to_all=True))
+    scheme.append([paths.strategies.PathReversalStrategy(), paths.strategies.OrganizeByMoveGroupStrategy()])
+    sampler, steps = simulation(scheme, chain.initial(), TrainingHook(learner))
+    sampler.run(5)
+    assert all(step.change.canonical.accepted for step in steps)
+    assert learner.transition_path_frames.n_paths == 0
+
+
+# ---- moves that are no shots ----------------------------------------------------------------------------------------
+
+
+def test_moves_that_are_no_shots_are_passed_over_and_count_their_path(chain):
+    learner = chain.learner(seed=1)
+    scheme = chain.scheme(learner, chain.network(all_to_all=True))
+    scheme.append(paths.strategies.PathReversalStrategy())
+    sampler, steps = simulation(scheme, chain.initial(), TrainingHook(learner))
+    sampler.run(60)
+    is_shot = [isinstance(step.change.canonical.mover, ShootingMover) for step in steps]
+    assert 10 < sum(is_shot) < 50
+    assert len(learner.training_set) == sum(is_shot)
+    first = next(i for i, step in enumerate(steps) if step.change.canonical.accepted and is_shot[i])
+    assert sum(c.count for c in learner.transition_path_frames._paths.values()) >= 60 - first
+
+
+def test_chains_are_the_replicas(chain):
+    learner = chain.learner(seed=1)
+    scheme = chain.scheme(learner)
+    sampler, _ = simulation(scheme, chain.initial(), TrainingHook(learner))
+    sample = sampler.sample_set[0]
+    sampler.sample_set = paths.SampleSet([paths.Sample(3, sample.trajectory, sample.ensemble)])
+    sampler.run(3)
+    assert learner.training_set.chains.tolist() == [3, 3, 3]
+
+
+# ---- hook and scheme belong together --------------------------------------------------------------------------------
+
+
+def test_another_learner_than_that_of_the_scheme_is_refused(chain):
+    sampler, _ = simulation(chain.scheme(chain.learner()), chain.initial(), TrainingHook(chain.learner()))
+    with pytest.raises(ValueError, match="another learner"):
+        sampler.run(1)
+
+
+def test_other_states_than_those_of_the_movers_are_refused(chain):
+    other = CommittorLearner(site_descriptors, [chain.states[0], chain.volume(6).named("B")])
+    sampler, _ = simulation(chain.scheme(), chain.initial(), TrainingHook(other))
+    with pytest.raises(ValueError, match="legs of .* stop at the states"):
+        sampler.run(1)
+
+
+def test_states_in_another_order_keep_their_outcomes(chain):
+    """A learner that watches uniform selection and knows B before A."""
+    learner = CommittorLearner(site_descriptors, chain.states[::-1], seed=1)
+    for shooting in ("two-way", "one-way"):
+        sampler, steps = simulation(chain.scheme(shooting=shooting), chain.initial(), TrainingHook(learner))
+        n_before = len(learner.training_set) if learner.has_seen_paths else 0
+        sampler.run(20)
+        outcomes = [[1 - o for o in d.leg_outcomes if o >= 0] for d in steps.details]
+        expected = [np.bincount(o, minlength=2).tolist() for o in outcomes]
+        assert learner.training_set.counts[n_before:].tolist() == expected
+
+
+# ---- the checkpoint -------------------------------------------------------------------------------------------------
+
+
+def assert_checkpoint_holds(path, learner):
+    again = load_learner(path)
+    assert again.version.number == learner.version.number
+    sites = np.arange(7.0)[:, None]
+    assert np.array_equal(again.model.committor(sites), learner.model.committor(sites))
+    for name in ("descriptors", "counts", "steps", "chains", "velocity_origin", "predicted_committor"):
+        assert np.array_equal(getattr(again.training_set, name), getattr(learner.training_set, name)), name
+    for name in ("descriptors", "outcomes", "is_end", "shot"):
+        assert np.array_equal(getattr(again.training_set.auxiliary, name), getattr(learner.training_set.auxiliary, name))
+    assert np.array_equal(again.transition_path_frames.descriptors, learner.transition_path_frames.descriptors)
+    assert np.array_equal(again.transition_path_frames.weights, learner.transition_path_frames.weights)
+    assert again.reports == learner.reports[len(learner.reports) - len(again.reports) :]
+    assert again.last_report == learner.last_report and again.shots_at_last_fit == learner.shots_at_last_fit
+    assert again.frozen == learner.frozen
+
+
+def test_the_checkpoint_holds_everything_after_every_step(chain, tmp_path):
+    learner = chain.learner(seed=1)
+    path = tmp_path / "run.aimmd"
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, checkpoint=path))
+    for _ in range(12):
+        sampler.run(1)
+        assert_checkpoint_holds(path, learner)
+    learner.freeze()
+    sampler.run(1)
+    assert_checkpoint_holds(path, learner)
+
+
+def test_a_checkpoint_of_another_run_is_never_overwritten(chain, tmp_path):
+    path = tmp_path / "run.aimmd"
+    for _ in range(2):
+        learner = chain.learner(seed=1)
+        sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, checkpoint=path))
+        if path.exists():
+            before = path.read_bytes()
+            with pytest.raises(FileExistsError, match="resume"):
+                sampler.run(1)
+            assert len(steps) == 0 and path.read_bytes() == before
+        else:
+            sampler.run(3)
+
+
+def test_a_new_checkpoint_of_an_experienced_learner_begins_with_all_it_knows(chain, tmp_path):
+    learner = chain.learner(seed=1)
+    for name in ("none", "first", "second"):
+        path = tmp_path / f"{name}.aimmd"
+        hook = TrainingHook(learner, checkpoint=None if name == "none" else path)
+        sampler, _ = simulation(chain.scheme(learner), chain.initial(), hook)
+        sampler.run(7)
+        if name != "none":
+            assert_checkpoint_holds(path, learner)
+    assert len(load_learner(path).training_set) == 21
+
+
+def test_a_hook_with_a_checkpoint_that_is_attached_later(chain, tmp_path):
+    learner = chain.learner(seed=1)
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
+    sampler.run(4)
+    sampler.hooks["after_step"] = sampler.hooks["after_step"][:0]
+    path = tmp_path / "run.aimmd"
+    sampler.attach_hook(TrainingHook(learner, checkpoint=path))
+    sampler.run(3)
+    assert_checkpoint_holds(path, learner)
+
+
+def test_one_hook_with_a_checkpoint_for_two_simulations_is_refused(chain, tmp_path):
+    learner = chain.learner(seed=1)
+    hook = TrainingHook(learner, checkpoint=tmp_path / "run.aimmd")
+    one, _ = simulation(chain.scheme(learner), chain.initial(), hook)
+    other, steps = simulation(chain.scheme(learner), chain.initial(), hook)
+    one.run(3)
+    with pytest.raises(ValueError, match="checkpoint .* of another simulation"):
+        other.run(3)
+    assert len(steps) == 0
+    one.run(3)
+    assert_checkpoint_holds(tmp_path / "run.aimmd", learner)
+
+
+def test_one_hook_without_checkpoint_for_two_simulations(chain):
+    learner = chain.learner(seed=1)
+    hook = TrainingHook(learner)
+    samplers = [simulation(chain.scheme(learner), chain.initial(), hook)[0] for _ in range(2)]
+    for sampler in samplers * 2:
+        sampler.run(3)
+    assert learner.training_set.steps.tolist() == [1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6]
+
+
+def test_running_twice_records_every_step_once(chain, tmp_path):
+    learner = chain.learner(seed=1)
+    path = tmp_path / "run.aimmd"
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, checkpoint=path))
+    sampler.run(4)
+    sampler.run(5)
+    assert learner.training_set.steps.tolist() == list(range(1, 10))
+    assert_checkpoint_holds(path, learner)
+    with Checkpoint.open(path, read_only=True) as checkpoint:
+        assert checkpoint.step == 9
+
+
+# ---- interrupted ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no GPU left")])
+def test_an_interrupted_step_leaves_learner_and_checkpoint_consistent(error, tmp_path):
+    chain = breaking_chain(0.01, error)
+    learner = chain.learner(seed=1)
+    path = tmp_path / "run.aimmd"
+    sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, checkpoint=path))
+    for _ in range(3):
+        chain.engine.probability = 0.01
+        with pytest.raises(type(error)):
+            sampler.run(1000)
+        assert len(learner.training_set) == len(steps)
+        assert_checkpoint_holds(path, learner)
+        chain.engine.probability = 0.0
+        sampler.run(5)
+        assert len(learner.training_set) == len(steps)
+        assert_checkpoint_holds(path, learner)
+    assert len(steps) > 15
+
+
+def test_an_interrupt_between_learning_and_writing_loses_no_shot(chain, tmp_path):
+    """The next step writes what the checkpoint lacks."""
+    learner = chain.learner(seed=1)
+    path = tmp_path / "run.aimmd"
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, checkpoint=path))
+    interrupter = InterruptOnce()
+    sampler.hooks["after_step"].insert(1, interrupter.after_step)
+    sampler.run(3)
+    interrupter.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        sampler.run(3)
+    assert len(learner.training_set) == 4
+    sampler.run(3)
+    assert len(learner.training_set) == 7
+    assert_checkpoint_holds(path, learner)
+
+
+class InterruptOnce:
+    armed = False
+
+    def after_step(self, **kwargs):
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+
+
+# ---- progress bar ---------------------------------------------------------------------------------------------------
+
+
+class InterruptAt(PathSimulatorHook):
+    """Ctrl-C at a step."""
+
+    implemented_for = ["before_step"]
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def before_step(self, sim, step_number, step_info, state):
+        if step_number == self.at:
+            raise KeyboardInterrupt
+
+
+def test_progress_bar_takes_the_place_of_the_messages_of_ops(chain, capsys):
+    learner = chain.learner(seed=1)
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner), ProgressBar(learner))
+    sampler.output_stream = io.StringIO()
+    sampler.run(8)
+    assert sampler.output_stream.getvalue() == ""
+    bar = capsys.readouterr().err
+    assert "8/8" in bar and "generated=" in bar and "accepted=" in bar and "loss=" in bar
+
+
+def test_control_messages_of_ops_without_the_bar(chain):
+    learner = chain.learner(seed=1)
+    sampler, _ = simulation(chain.scheme(learner), chain.initial())
+    sampler.output_stream = io.StringIO()
+    sampler.run(2)
+    assert "Working on Monte Carlo cycle number 2" in sampler.output_stream.getvalue()
+
+
+def test_progress_bar_leaves_the_output_alone_after_an_exception(chain, capsys):
+    learner = chain.learner(seed=1)
+    sampler, _ = simulation(
+        chain.scheme(learner), chain.initial(), TrainingHook(learner), ProgressBar(learner), Messages(4)
+    )
+    sampler.output_stream = stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        sampler.run(8)
+    assert sampler.output_stream is stream and not stream.closed
+    capsys.readouterr()
+    sampler.run(5)
+    assert "5/5" in capsys.readouterr().err
+
+
+def test_progress_bar_shows_the_fractions(chain, capsys):
+    learner = chain.learner(seed=1)
+    bar = ProgressBar(learner, window=10)
+    sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner), bar)
+    sampler.run(25)
+    last = steps[-10:]
+    accepted = np.mean([step.change.canonical.accepted for step in last])
+    generated = np.mean([sorted(step.change.canonical.details.leg_outcomes) == [0, 1] for step in last])
+    assert f"accepted={accepted:.2f}" in (err := capsys.readouterr().err.split("\r")[-1]) or err
+    assert np.isclose(np.mean(bar._recent, axis=0), [generated, accepted]).all()
+
+
+def test_no_file_is_left_open_by_the_bar(chain):
+    learner = chain.learner(seed=1)
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), ProgressBar(learner))
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(3):
+        sampler.run(1)
+    assert before == (len(os.listdir("/proc/self/fd")) if before else 0)

@@ -1,0 +1,70 @@
+"""What was stored comes back in a fresh process, from both stores of OPS, and nothing of it is silently null."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import storage_script
+
+SCRIPT = Path(storage_script.__file__)
+
+
+def run_script(*arguments):
+    process = subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-4000:]
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module", params=["netcdf", "simstore"])
+def written_and_read(request, tmp_path_factory):
+    file = tmp_path_factory.mktemp("storage") / {"netcdf": "run.nc", "simstore": "run.db"}[request.param]
+    if request.param == "netcdf":
+        written = json.loads(json.dumps(storage_script.write("netcdf", str(file))))
+    else:  # changes the classes of OPS in its process
+        written = run_script("write", "simstore", file)
+    return written, run_script("read", request.param, file)
+
+
+def test_details_of_every_step_come_back(written_and_read):
+    written, read = written_and_read
+    assert len(written["details"]) == len(read["details"]) == 8
+    for before, after in zip(written["details"], read["details"], strict=True):
+        assert after == before
+        known = {name for name, value in after.items() if value is not None}
+        assert known >= set(before) - {"selection_probability_new", "weight_sum_new"}
+    assert any(details["selection_probability_new"] is not None for details in read["details"])
+
+
+def test_scheme_mover_selector_and_learner_come_back(written_and_read):
+    _, read = written_and_read
+    assert read["scheme"] == ["CommittorShootingScheme", 1]
+    assert read["mover"] == ["ShootingMover", "both", 400, "BoltzmannVelocities", 400]
+    assert read["mover parts"] == ["wolfe_quapp", True, ["A", "B"]]
+    assert read["selector"] == ["CommittorSelector", "gaussian", 1.5, True, [[0, 1]]]
+    assert read["learner"] == [1, ["A", "B"], 2]
+    assert read["one-way"] == [["ShootingMover", legs, 300, 1] for legs in ("forward", "backward")]
+    assert read["committor"] and read["picks"] and read["network alone"]
+
+
+def test_functions_are_kept_by_name_and_asked_for_again(written_and_read):
+    _, read = written_and_read
+    assert read["function"] == ["function weight", None]
+    assert "make the selector again" in read["function error"]
+
+
+def test_hook_comes_back(written_and_read):
+    assert written_and_read[0]["hook"]
+
+
+def test_the_run_goes_on(written_and_read):
+    assert written_and_read[1]["goes on"] == [9, 10, 11]
+
+
+def test_the_table_of_a_running_simulation_is_that_of_its_file(written_and_read):
+    written, read = written_and_read
+    assert written["table"].keys() == read["table"].keys()
+    for name, column in written["table"].items():
+        assert np.array_equal(column, read["table"][name], equal_nan=True), name
