@@ -57,7 +57,9 @@ def violations(imports):
 
 def cycles(imports):
     """Modules that reach themselves through imports."""
-    graph = {name: {other for other in imported if other in imports and other != name} for name, imported in imports.items()}
+    graph = {
+        name: {other for other in imported if other in imports and other != name} for name, imported in imports.items()
+    }
     graph.pop("ops_aimmd")
 
     def reachable(start):

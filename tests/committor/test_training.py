@@ -302,3 +302,19 @@ def test_a_model_trained_elsewhere_is_not_started_anew():
     assert np.array_equal(kept.arrays()["scale"], model.arrays()["scale"])
     correlation = [np.corrcoef(before, m.reaction_coordinate(x))[0, 1] for m in (kept, lost)]
     assert correlation[0] > 0.9 > correlation[1], correlation
+
+
+def test_our_adam_is_that_of_torch():
+    start = torch.linspace(-1, 2, 15, dtype=torch.float64).reshape(5, 3)
+    ours, theirs = start.clone().requires_grad_(True), start.clone().requires_grad_(True)
+    unused = torch.zeros(2, requires_grad=True)
+    adam = training._Adam([ours, unused])
+    reference = torch.optim.Adam([theirs], lr=0.03, betas=(0.9, 0.99))
+    for _ in range(50):
+        loss = ((ours - 1) ** 4).sum()
+        adam.step(torch.autograd.grad(loss, [ours, unused], allow_unused=True), 0.03)
+        reference.zero_grad()
+        ((theirs - 1) ** 4).sum().backward()
+        reference.step()
+    assert not torch.equal(ours, start)
+    assert torch.allclose(ours, theirs, rtol=1e-12, atol=0)

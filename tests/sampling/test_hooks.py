@@ -588,7 +588,7 @@ def test_control_messages_of_ops_without_the_bar(chain):
 def test_progress_bar_leaves_the_output_alone_after_an_exception(chain, capsys):
     learner = chain.learner(seed=1)
     sampler, _ = simulation(
-        chain.scheme(learner), chain.initial(), TrainingHook(learner), ProgressBar(learner), Messages(4)
+        chain.scheme(learner), chain.initial(), TrainingHook(learner), ProgressBar(learner), InterruptAt(4)
     )
     sampler.output_stream = stream = io.StringIO()
     with pytest.raises(KeyboardInterrupt):

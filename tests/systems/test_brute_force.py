@@ -79,9 +79,7 @@ class Harmonic:
 @pytest.mark.parametrize("dynamics", ["overdamped", "langevin"])
 def test_harmonic_well_is_sampled_at_its_temperature(dynamics):
     k, kT, n = 4.0, 0.5, 20_000
-    if (
-        dynamics == "langevin"
-    ):  # omega dt = 0.1: BAOAB has <x^2> exact and <v^2> low by (omega dt)^2/4 = 0.25 %
+    if dynamics == "langevin":  # omega dt = 0.1: BAOAB has <x^2> exact and <v^2> low by (omega dt)^2/4 = 0.25 %
         integrator, n_frames = ops_toy.LangevinBAOABIntegrator(dt=0.05, temperature=kT, gamma=2.0), 30
     else:  # Euler-Maruyama: <x^2> high by a factor 1/(1 - k D dt/(2 kT)) = 1.002
         integrator, n_frames = ops_toy.OverdampedLangevinIntegrator(dt=0.002, temperature=kT, D=0.25), 100
@@ -144,8 +142,6 @@ def test_errors():
         brute_force_committor(system, np.zeros(2), 1, rng)
     with pytest.raises(ValueError, match=r"rows \[1\]"):
         brute_force_committor(system, np.array([[0.0, 0.0], [np.nan, 0.0]]), 1, rng)
-    engine = ops_toy.Engine(
-        options={"integ": ops_toy.LeapfrogVerletIntegrator(dt=0.1)}, topology=system.engine.topology
-    )
+    engine = ops_toy.Engine(options={"integ": ops_toy.LeapfrogVerletIntegrator(dt=0.1)}, topology=system.engine.topology)
     with pytest.raises(TypeError, match="LeapfrogVerletIntegrator"):
         Swarm(engine, system.potential, [1.0, 1.0], np.zeros((1, 2)), np.zeros((1, 2)))

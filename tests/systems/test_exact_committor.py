@@ -98,9 +98,7 @@ def test_one_dimension_by_quadrature():
     assert np.abs(QuadratureCommittor(lambda y: slope * y, -1.0, 1.0, 2 * kT)(x) - expected).max() > 0.05
     assert exact(np.array([-5.0, 5.0])).tolist() == [0.0, 1.0]
     # no overflow for barriers of thousands of kT
-    assert QuadratureCommittor(lambda y: 1e4 * (1 - y * y) ** 2, -1.0, 1.0, 1.0)(
-        np.zeros(1)
-    ) == pytest.approx(0.5)
+    assert QuadratureCommittor(lambda y: 1e4 * (1 - y * y) ** 2, -1.0, 1.0, 1.0)(np.zeros(1)) == pytest.approx(0.5)
 
 
 def test_errors():

@@ -61,8 +61,7 @@ def test_averages_are_the_sums_over_all_paths(name, bandwidth):
     lengths = np.array([len(path) for path, _ in every_path])
     visits = np.array([np.bincount(path, minlength=6) for path, _ in every_path])
     pairs = [
-        weights
-        @ [path[0] in ensemble["states"][i] and path[-1] in ensemble["states"][j] for path, _ in every_path]
+        weights @ [path[0] in ensemble["states"][i] and path[-1] in ensemble["states"][j] for path, _ in every_path]
         for i, j in ensemble["pairs"]
     ]
     np.testing.assert_allclose(exact.length_distribution(8), np.bincount(lengths, weights, 9), atol=1e-12)
@@ -71,10 +70,7 @@ def test_averages_are_the_sums_over_all_paths(name, bandwidth):
     np.testing.assert_allclose(exact.pair_probabilities(), pairs, atol=1e-12)
 
     # control: the sums tell the ensembles of the next length limit apart
-    assert (
-        abs(exact.mean_length() - MarkovChainPathEnsemble(matrix, max_length=9, **ensemble).mean_length())
-        > 1e-3
-    )
+    assert abs(exact.mean_length() - MarkovChainPathEnsemble(matrix, max_length=9, **ensemble).mean_length()) > 1e-3
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
@@ -111,9 +107,7 @@ def test_committor_of_three_states_is_where_the_chain_is_first_absorbed():
 
 
 def test_the_engine_steps_with_the_probabilities_of_its_matrix():
-    matrix = reversible_transition_matrix(
-        np.array([[0, 2, 1, 0], [2, 1, 0, 3], [1, 0, 0, 0], [0, 3, 0, 1]], float)
-    )
+    matrix = reversible_transition_matrix(np.array([[0, 2, 1, 0], [2, 1, 0, 3], [1, 0, 0, 0], [0, 3, 0, 1]], float))
     engine = MarkovChainEngine(matrix)
     np.random.seed(6)  # noqa: NPY002
     engine.current_snapshot = engine.trajectory([0])[0]

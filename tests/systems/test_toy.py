@@ -179,8 +179,6 @@ def test_survives_storage_and_a_new_process(kind, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     name = str(tmp_path / ("run.db" if kind == "simstore" else "run.nc"))
     for script in (WRITE, READ):
-        result = subprocess.run(
-            [sys.executable, "-c", script, kind, name], env=environment, capture_output=True, text=True
-        )
+        result = subprocess.run([sys.executable, "-c", script, kind, name], env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
     assert "as stored" in result.stdout
