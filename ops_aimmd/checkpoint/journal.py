@@ -521,9 +521,10 @@ def _occupant(path: Path) -> str:
         with Checkpoint.open(path, read_only=True) as other:
             return (
                 f" and is the checkpoint of a run that stands at step {other.step} with {other.n_shots} shots. "
-                f"To go on with that run: ops_aimmd.resume(..., checkpoint={str(path)!r})"
+                f"To go on from it, use the learner of ops_aimmd.load_learner({str(path)!r}, ...) with a checkpoint of "
+                "another name (ops_aimmd.resume, one call for all of this, is to come)"
             )
     except NotACheckpointError:
         return " and is no checkpoint"
     except (CheckpointError, OSError) as error:
-        return f" (ops_aimmd.resume could not use it: {error})"
+        return f" and cannot be read ({error})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 
 import numpy as np
@@ -56,12 +57,11 @@ class TrainingHook(PathSimulatorHook):
         FileExistsError
             If there is something at the path of the checkpoint.
         """
-        if self._file is not None and sim is not self._simulation:
+        if self.checkpoint is not None and self._simulation not in (None, sim):
             raise ValueError(
                 f"this hook writes the checkpoint {str(self.checkpoint)!r} of another simulation: make a TrainingHook "
                 "with a checkpoint of its own for each simulation"
             )
-        self._simulation = sim
         movers = list(_submovers(sim.root_mover))
         for mover in movers:
             selector = mover.selector if isinstance(mover, EngineMover) else None
@@ -85,7 +85,11 @@ class TrainingHook(PathSimulatorHook):
         for sample in sim.root:
             self._initial_paths.update(_identities(sample.trajectory))
         if self.checkpoint is not None and self._file is None:
-            self._file = create_checkpoint(self.checkpoint, self.learner, sim.step)
+            begun = self._simulation is not None
+            self._file = (
+                Checkpoint.open(self.checkpoint) if begun else create_checkpoint(self.checkpoint, self.learner, sim.step)
+            )
+        self._simulation = sim
 
     def before_step(self, sim, step_number, step_info, state) -> None:
         """Seed the generators of this step."""
@@ -104,12 +108,22 @@ class TrainingHook(PathSimulatorHook):
     def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
         """Train if it is due, and write the checkpoint."""
         if self.learner.training_due:
-            self.learner.fit()
+            try:
+                self.learner.fit()
+            except FloatingPointError as error:
+                warnings.warn(
+                    f"training after step {step_number} failed, and sampling goes on with model version "
+                    f"{self.learner.version.number}: {error}",
+                    stacklevel=2,
+                )
         if self._file is not None and self.learner.has_seen_paths:
             record_step(self._file, self.learner, step_number)
 
     def after_simulation(self, sim, hook_state) -> None:
-        """Nothing is left to be done: every step was finished by itself."""
+        """Close the checkpoint; all that is in it was written after each step."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def to_dict(self) -> dict:
         """Set-up only, for OPS storage."""

@@ -87,7 +87,12 @@ def record_step(checkpoint: Checkpoint, learner: CommittorLearner, step: int) ->
 
 
 def load_learner(
-    path: str | os.PathLike, descriptors=None, states: Sequence | None = None, network=None, device: str | None = None
+    path: str | os.PathLike,
+    descriptors=None,
+    states: Sequence | None = None,
+    network=None,
+    device: str | None = None,
+    seed: int | None = None,
 ) -> CommittorLearner:
     """The learner of a checkpoint: model, training set and density as they were after the last finished step.
 
@@ -102,6 +107,8 @@ def load_learner(
     network : torch.nn.Module, optional
         Needed where the run used a network of a class that is not of this package.
     device : str, optional
+    seed : int, optional
+        Another seed, for a new run that begins with what was learned; that of the run by default.
 
     Raises
     ------
@@ -118,7 +125,7 @@ def load_learner(
         learner = CommittorLearner(
             descriptors,
             [UnknownState(name) for name in names] if states is None else list(states),
-            seed=metadata["seed"],
+            seed=metadata["seed"] if seed is None else seed,
             schedule=DiminishingSchedule(**metadata["schedule"]),
             fit_options=metadata["fit_options"],
             device=device,

@@ -33,7 +33,7 @@ KT, FRICTION, TIME_STEP = 1.0, 3.0, 0.15
 RADIUS = 0.3
 
 N_CHAINS = 40
-QUICK, CONTROL, LONG = 60, 150, 600
+QUICK, CONTROL, LONG = 60, 150, 300
 """Steps of each chain; integrated autocorrelation times are 4 to 14 steps."""
 
 
