@@ -157,7 +157,7 @@ def fit(
     start_anew: bool = True,
     max_epochs: int = 60,
     learning_rate: float = 0.03,
-    weight_decay: float = 0.5,
+    weight_decay: float = 0.25,
     max_auxiliary_frames: int = 600,
 ) -> FitReport:
     """Train a model in place, input scaling included.

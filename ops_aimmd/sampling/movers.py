@@ -21,6 +21,9 @@ from .learner import PATHS_REMEMBERED
 from .selectors import CommittorSelector
 from .states import state_index
 
+WRECKED = 1e30
+"""Positions beyond this, in whatever unit, are of a system that has burst."""
+
 LEGS = {"both": ("backward", "forward"), "forward": ("forward",), "backward": ("backward",)}
 
 
@@ -192,6 +195,8 @@ class ShootingMover(EngineMover):
 
         def still_running(trajectory, trusted=None) -> bool:
             nonlocal outcome
+            if _is_wrecked(trajectory[-1]):
+                raise EngineNaNError("positions are beyond all bounds", trajectory)
             outcome = state_index(trajectory[-1], self.states)
             return outcome < 0 and len(trajectory) < limit
 
@@ -262,6 +267,11 @@ class ShootingMover(EngineMover):
             mover=self,
             bias=bias,
         )
+
+
+def _is_wrecked(snapshot) -> bool:
+    """Positions that descriptors cannot take the eighth power of: OPS notices NaN, but not what comes shortly before."""
+    return not np.abs(snapshot.xyz).max() < WRECKED
 
 
 def _forget_current_frame(engine) -> None:

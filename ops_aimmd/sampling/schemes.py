@@ -13,6 +13,7 @@ from openpathsampling.high_level.network import FixedLengthTPSNetwork
 
 from .learner import CommittorLearner
 from .movers import OneWayShooting, ShootingMover
+from .reversibility import warn_if_irreversible
 from .selectors import CommittorSelector
 from .states import state_index
 from .velocities import BoltzmannVelocities
@@ -68,6 +69,7 @@ class CommittorShootingStrategy(SingleEnsembleMoveStrategy):
         """One mover per ensemble."""
         engine = paths.EngineMover.default_engine if self.engine is None else self.engine
         modifier = BoltzmannVelocities(engine) if self.modifier is None else self.modifier
+        warn_if_irreversible(engine)
         movers = []
         for (ensemble,) in self.get_parameters(scheme):
             if self.shooting == "one-way":

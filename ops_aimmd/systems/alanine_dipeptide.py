@@ -11,12 +11,12 @@ theta, the angle O-C-N-CA before phi, is needed too (Bolhuis, Dellago, Chandler,
 doi:10.1073/pnas.100127697). The descriptors here hold these three among others.
 
 Force field and states: `openmmtools.testsystems.AlanineDipeptideVacuum` (AMBER ff96, bonds to H constrained), 300 K,
-friction 1/ps, steps of 2 fs, a frame every 10 steps. Minimising 150 frames of a run at 1000 K gives three minima of the
-potential energy, (phi, psi) in degrees and the energy above the lowest in kJ/mol: C7eq (-74, 75) 0.0, C5 (-148, 160) 0.9,
-C7ax (62, -66) 7.8. The states are the disks of 30 degrees around (-80, 75) for C7eq and (65, -60) for C7ax. In 400 ps at
-300 K from each, the frames inside the disks scatter around (-77 +- 9, 79 +- 13) and (62 +- 9, -65 +- 12); C7ax keeps to its
-disk for 85 % of the time, the left half is shared between the disk of C7eq (30 %) and C5 (63 %), which belongs to no
-state: transition paths may pass through it.
+BAOAB Langevin dynamics with friction 1/ps and steps of 2 fs, a frame every 10 steps. Minimising 150 frames of a run at
+1000 K gives three minima of the potential energy, (phi, psi) in degrees and the energy above the lowest in kJ/mol: C7eq
+(-74, 75) 0.0, C5 (-148, 160) 0.9, C7ax (62, -66) 7.8. The states are the disks of 30 degrees around (-80, 75) for C7eq
+and (65, -60) for C7ax. In 400 ps at 300 K from each, the frames inside the disks scatter around (-77 +- 9, 79 +- 13) and
+(62 +- 9, -65 +- 12); C7ax keeps to its disk for 85 % of the time, the left half is shared between the disk of C7eq (30 %)
+and C5 (63 %), which belongs to no state: transition paths may pass through it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 
 from ops_aimmd.systems.dihedrals import DihedralAngleCV, PeriodicDistanceCV, SineCosineCV
+from ops_aimmd.systems.integrators import baoab_integrator
 
 __all__ = ["AlanineDipeptide", "alanine_dipeptide"]
 
@@ -242,7 +243,7 @@ def _testsystem():
 
 
 def _integrator(temperature):
-    return openmm.LangevinMiddleIntegrator(temperature * unit.kelvin, 1.0 / unit.picosecond, 2.0 * unit.femtosecond)
+    return baoab_integrator(temperature * unit.kelvin, 1.0 / unit.picosecond, 2.0 * unit.femtosecond)
 
 
 def _minimum(testsystem):

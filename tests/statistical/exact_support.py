@@ -13,10 +13,10 @@ from ops_aimmd.systems.markov_chain import (
 )
 
 N_BATCHES = 40
-"""Batches of 100 MC steps in the tests, ten times the correlation time of the paths of their short chains."""
+"""Batches of 75 MC steps or more in the tests, six times the longest correlation time of their short chains."""
 
 N_EQUILIBRATION = 100
-"""MC steps after which nothing is left of the initial path, by the same measure."""
+"""MC steps after which, by the same measure, nothing is left of the initial path."""
 
 AGREES = 4.0
 """Standard errors. An exact sampler exceeds it in one of 3000 comparisons (Student's t, 39 degrees of freedom)."""

@@ -432,14 +432,22 @@ class DensityOfTheOldPath(CommittorSelector):
         frames = self.learner.path_frames(trajectory)
         log_committor = self.learner.model.log_committor(frames.descriptors[frames.selectable])
         density = CommittorDensity.from_frames(log_committor, np.ones(len(log_committor)), uniform_weight=0.1)
-        self.learner._version = replace(VERSIONS[1], density=density)
+        self.learner._version = replace(self.learner.version, density=density)
         return super().pick(trajectory)
 
 
-@pytest.mark.parametrize("wrong", [VersionChangesAfterThePick, NewerVersionForTheNewPath, DensityOfTheOldPath])
-def test_control_another_version_within_a_step(sticky_chain, wrong):
+@pytest.mark.parametrize(
+    "wrong, weights",
+    [
+        (VersionChangesAfterThePick, (1.3, 4.6)),
+        (NewerVersionForTheNewPath, (1.3, 4.6)),
+        (DensityOfTheOldPath, (1.0, 0.5)),
+    ],
+)
+def test_control_another_version_within_a_step(sticky_chain, wrong, weights):
     ensemble = one_directional(sticky_chain)
-    selector = wrong(learner_with(sticky_chain, VERSIONS[1]), weight=np.exp)
+    version = model_version(3, np.log([1.0, *weights, 1.0]))
+    selector = wrong(learner_with(sticky_chain, version), weight=np.exp)
     mover = two_way(sticky_chain, ensemble, selector)
     sampled = sample_paths(mover, sticky_chain.sample_set(ensemble, range(4)), N_STEPS, seed=9)
     assert_wrong(sampled, sticky_chain.exact([(0, 1)]))
@@ -462,7 +470,7 @@ class Recorder(PathSimulatorHook):
 
 def sample_adaptively(chain, shooting, selector_class, n_steps, tmp_path):
     """Path sampling as users run it: a model that learns, and trains less and less often."""
-    learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, seed=10)
+    learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, seed=1)
     network = paths.TPSNetwork(*chain.states)
     modifier = paths.NoModification(as_copy=True) if shooting == "two-way" else None
     scheme = CommittorShootingScheme(

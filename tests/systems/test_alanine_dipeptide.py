@@ -36,7 +36,10 @@ def test_engine_is_as_described(system):
     engine = system.engine
     assert engine.platform == "Reference"
     assert engine.n_degrees_of_freedom() == 3 * 22 - 12 - 3
-    assert engine.integrator.getTemperature() == 300.0 * unit.kelvin
+    thermal_energy = unit.MOLAR_GAS_CONSTANT_R * 300.0 * unit.kelvin
+    assert np.isclose(
+        engine.integrator.getGlobalVariableByName("kT"), thermal_energy.value_in_unit(unit.kilojoule_per_mole), rtol=1e-12
+    )
     assert engine.snapshot_timestep == 20.0 * unit.femtosecond
     assert engine.options["n_frames_max"] == 2000
 
