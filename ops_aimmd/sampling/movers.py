@@ -179,15 +179,21 @@ class ShootingMover(EngineMover):
             "weight_sum_new": None,
         }
         if isinstance(self.selector, CommittorSelector):
-            weights = self.selector.path_weights(old)
+            weights = self.selector.path_weights(old, self.selector.version_of_pick(old))
             learner = self.selector.learner
             details["model_version"] = weights.version.number
             details["frozen"] = learner.frozen
             details["predicted_committor"] = np.exp(weights.log_committor[index]).tolist()
             details["seed"] = learner.step_seed
-        details["selection_probability_old"] = float(self.selector.probability(old[index], old))
-        details["weight_sum_old"] = float(self.selector.sum_bias(old))
+        details["selection_probability_old"], details["weight_sum_old"] = self._selection_probability(old, index, old)
         return details
+
+    def _selection_probability(self, path, index: int, old) -> tuple[float, float]:
+        """Probability of picking a frame from a path, and the sum of weights, by the version that picked from `old`."""
+        if isinstance(self.selector, CommittorSelector):
+            weights = self.selector.path_weights(path, self.selector.version_of_pick(old))
+            return math.exp(weights.log_probability(index)), math.exp(weights.log_sum)
+        return float(self.selector.probability(path[index], path)), float(self.selector.sum_bias(path))
 
     def _run_leg(self, start, direction: str) -> Leg:
         limit = self.length_limit
@@ -248,10 +254,9 @@ class ShootingMover(EngineMover):
         return n_valid
 
     def _acceptance_bias(self, old, index: int, trial, trial_index: int, details: dict) -> float:
-        new_point = trial[trial_index]
-        ratio = self.selector.probability_ratio(old[index], old, trial, new_snapshot=new_point)
-        details["selection_probability_new"] = float(self.selector.probability(new_point, trial))
-        details["weight_sum_new"] = float(self.selector.sum_bias(trial))
+        ratio = self.selector.probability_ratio(old[index], old, trial, new_snapshot=trial[trial_index])
+        probability, weight_sum = self._selection_probability(trial, trial_index, old)
+        details["selection_probability_new"], details["weight_sum_new"] = probability, weight_sum
         return float(ratio)
 
     def to_dict(self):

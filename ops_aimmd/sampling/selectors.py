@@ -88,9 +88,17 @@ class CommittorSelector(ShootingPointSelector):
         self.pairs = pairs
         self._log_weight = log_weight_function(weight, scale)
         self._weights: OrderedDict = OrderedDict()
+        self._picked: OrderedDict = OrderedDict()
 
-    def path_weights(self, trajectory) -> PathWeights:
-        """Weights of all frames of a path under the current model version, computed once per path and version.
+    def version_of_pick(self, trajectory) -> ModelVersion:
+        """The model version that the last shooting point was picked from this path with; the current one if none was.
+
+        The acceptance of that shot weighs both paths with it, whatever was published in the meantime.
+        """
+        return self._picked.get(trajectory.__uuid__, self.learner.version)
+
+    def path_weights(self, trajectory, version: ModelVersion | None = None) -> PathWeights:
+        """Weights of all frames of a path under a model version, the current one by default; computed once for both.
 
         Raises
         ------
@@ -98,7 +106,7 @@ class CommittorSelector(ShootingPointSelector):
             If a descriptor or a weight is not a number; the message names the frames.
         """
         frames = self.learner.path_frames(trajectory)
-        version = self.learner.version
+        version = self.learner.version if version is None else version
         key = (trajectory.__uuid__, len(trajectory))
         known = self._weights.get(key)
         if known is None or known.version is not version:
@@ -156,9 +164,10 @@ class CommittorSelector(ShootingPointSelector):
             0 where the new path offers it as an end frame only, as the cut trials of OPS's two-way moves do.
         """
         new_snapshot = snapshot if new_snapshot is None else new_snapshot
+        version = self.version_of_pick(old_trajectory)
         try:
-            old = self.path_weights(old_trajectory).log_probability(_index(snapshot, old_trajectory))
-            new = self.path_weights(new_trajectory).log_probability(_index(new_snapshot, new_trajectory))
+            old = self.path_weights(old_trajectory, version).log_probability(_index(snapshot, old_trajectory))
+            new = self.path_weights(new_trajectory, version).log_probability(_index(new_snapshot, new_trajectory))
         except TypeError as error:  # OPS takes a TypeError for an old signature and repeats the call without new_snapshot
             raise RuntimeError(f"the selection weights could not be evaluated: {error}") from error
         if old == -np.inf:
@@ -184,6 +193,10 @@ class CommittorSelector(ShootingPointSelector):
             If all frames are end frames or lie inside states.
         """
         weights = self.path_weights(trajectory)
+        self._picked[trajectory.__uuid__] = weights.version
+        self._picked.move_to_end(trajectory.__uuid__)
+        while len(self._picked) > PATHS_REMEMBERED:
+            self._picked.popitem(last=False)
         if weights.log_sum == -np.inf:
             raise ValueError(
                 f"a path of {len(trajectory)} frames has no frame outside of the states, so there is nothing to shoot "

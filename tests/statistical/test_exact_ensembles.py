@@ -402,14 +402,29 @@ def test_each_step_is_exact_whatever_version_it_uses(sticky_chain, n_steps):
     assert_exact(sampled, sticky_chain.exact([(0, 1)]))
 
 
-class VersionChangesAfterThePick(CommittorSelector):
-    """Picks with one model version and accepts with another."""
+class PublishedWhileTheLegsRun(CommittorSelector):
+    """A new version is published between the pick and the acceptance, as by other chains of the same learner."""
 
     def pick(self, trajectory):
         self.learner._version = VERSIONS[0]
         index = super().pick(trajectory)
         self.learner._version = VERSIONS[1]
         return index
+
+
+class VersionChangesAfterThePick(PublishedWhileTheLegsRun):
+    """Picks with one model version and accepts with another."""
+
+    def version_of_pick(self, trajectory):
+        return self.learner.version
+
+
+def test_a_version_published_while_the_legs_run_waits_for_the_next_step(sticky_chain, n_steps):
+    ensemble = one_directional(sticky_chain)
+    selector = PublishedWhileTheLegsRun(learner_with(sticky_chain, VERSIONS[0]), weight=np.exp)
+    mover = two_way(sticky_chain, ensemble, selector)
+    sampled = sample_paths(mover, sticky_chain.sample_set(ensemble, range(4)), n_steps, seed=9)
+    assert_exact(sampled, sticky_chain.exact([(0, 1)]))
 
 
 class NewerVersionForTheNewPath(CommittorSelector):
