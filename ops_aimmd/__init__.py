@@ -11,6 +11,7 @@ from ops_aimmd.sampling.movers import OneWayShooting, ShootingMover
 from ops_aimmd.sampling.schemes import CommittorShootingScheme, CommittorShootingStrategy
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
+from ops_aimmd.systems import dihedrals, markov_chain, toy  # noqa: F401 - OPS reads back only classes that are imported
 from ops_aimmd.version import __version__
 
 __all__ = [

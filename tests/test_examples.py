@@ -1,0 +1,42 @@
+"""The examples run in their quick form and leave what they promise."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize(
+    "name, written",
+    [
+        ("01_alanine_dipeptide.py", ["alanine_dipeptide.nc", "alanine_dipeptide.aimmd", "alanine_dipeptide.png"]),
+        ("02_exact_committor.py", ["exact_committor.png"]),
+    ],
+)
+def test_example(name, written, tmp_path):
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), "--quick"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
+    assert all((tmp_path / file).stat().st_size > 1000 for file in written)
+
+
+def test_an_example_does_not_overwrite(tmp_path):
+    (tmp_path / "alanine_dipeptide.aimmd").write_text("precious")
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / "01_alanine_dipeptide.py"), "--quick"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode != 0
+    assert "exists" in result.stderr
+    assert (tmp_path / "alanine_dipeptide.aimmd").read_text() == "precious"
+
+
+def test_every_example_is_run():
+    tested = {"01_alanine_dipeptide.py", "02_exact_committor.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
