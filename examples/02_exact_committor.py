@@ -40,9 +40,8 @@ exact, learned = system.committor(points), learner.model.committor(points)
 second_half = recorder.table.iloc[n_steps // 2 :]
 print(f"generated {second_half.generated.mean():.2f}, expected by the model {second_half.expected.mean():.2f}")
 print(f"committor, root mean square error at {len(points)} points: {np.sqrt(np.mean((learned - exact) ** 2)):.3f}")
-print(
-    f"at (0, 0): learned {learner.model.committor(np.zeros((1, 2)))[0]:.3f}, exact {system.committor(np.zeros((1, 2)))[0]:.3f}"
-)
+centre = np.zeros((1, 2))
+print(f"at (0, 0): learned {learner.model.committor(centre)[0]:.3f}, exact {system.committor(centre)[0]:.3f}")
 
 x, y = np.meshgrid(np.linspace(-2.5, 2.5, 120), np.linspace(-2.8, 2.8, 120))
 grid = np.column_stack([x.ravel(), y.ravel()])
