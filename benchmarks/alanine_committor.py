@@ -18,7 +18,6 @@ import numpy as np
 import openpathsampling as paths
 
 import ops_aimmd
-from ops_aimmd.committor.calibration import calibration
 from ops_aimmd.sampling.states import state_index
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
@@ -84,7 +83,7 @@ def main():
         [np.bincount([shoot(system, frames[i], modifier) for _ in range(arguments.shots)], minlength=2) for i in chosen]
     )
     print(f"{len(chosen)} configurations x {arguments.shots} shots")
-    print(calibration(committor[chosen], counts))
+    print(ops_aimmd.calibration(committor[chosen], counts))
 
 
 if __name__ == "__main__":

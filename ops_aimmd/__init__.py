@@ -1,5 +1,6 @@
 """Path sampling guided by a committor that is learned on the fly (AIMMD), for OpenPathSampling."""
 
+from ops_aimmd.committor.calibration import Calibration, calibration
 from ops_aimmd.committor.density import CommittorDensity
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
@@ -17,6 +18,7 @@ from ops_aimmd.version import __version__
 __all__ = [
     "__version__",
     "BoltzmannVelocities",
+    "Calibration",
     "CommittorDensity",
     "CommittorLearner",
     "CommittorModel",
@@ -32,6 +34,7 @@ __all__ = [
     "ShootingResult",
     "TrainingHook",
     "TrainingSet",
+    "calibration",
     "fit",
     "load_learner",
 ]
