@@ -54,6 +54,27 @@ class CommittorModel(nn.Module):
         like = tensors[0] if tensors else torch.empty(0)
         self.register_buffer("shift", torch.zeros(self.n_descriptors, dtype=like.dtype, device=like.device))
         self.register_buffer("scale", torch.ones(self.n_descriptors, dtype=like.dtype, device=like.device))
+        self._check_output()
+
+    def _check_output(self) -> None:
+        expected = (2, 1 if self.n_states == 2 else self.n_states)
+        needs = (
+            f"{self.n_descriptors} descriptors and {self.n_states} states need a network that returns (n, {expected[1]})"
+        )
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                output = self.network(torch.zeros(2, self.n_descriptors, dtype=self.dtype, device=self.device))
+        except RuntimeError as error:
+            raise ValueError(f"{needs}; on an input of shape (2, {self.n_descriptors}) it raised: {error}") from error
+        finally:
+            self.network.train(was_training)
+        if tuple(output.shape) != expected:
+            raise ValueError(
+                f"{needs} (two states: the log-odds of the last); on an input of shape (2, {self.n_descriptors}) it "
+                f"returned {tuple(output.shape)} instead of {expected}"
+            )
 
     @classmethod
     def for_descriptors(

@@ -204,6 +204,8 @@ def fit(
     """
     start = time.perf_counter()
     _check(model, training_set)
+    if relevance not in ("auto", None):
+        raise ValueError(f'relevance must be "auto" or None; got {relevance!r}')
     trainer = _Trainer(
         training_set,
         np.random.SeedSequence(seed),
@@ -256,6 +258,11 @@ def folds(chains: np.ndarray, n_folds: int = N_FOLDS, shots_per_block: int = SHO
 
 
 def _check(model: CommittorModel, training_set: TrainingSet) -> None:
+    if not isinstance(model, CommittorModel) or not isinstance(training_set, TrainingSet):
+        raise ValueError(
+            "fit takes a CommittorModel and a TrainingSet, fit(model, TrainingSet(descriptors, counts)); got "
+            f"{type(model).__name__} and {type(training_set).__name__}"
+        )
     if len(training_set) == 0:
         raise ValueError("fit needs at least one shot; the training set is empty")
     expected = (model.n_descriptors, model.n_states)

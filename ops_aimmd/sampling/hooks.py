@@ -62,6 +62,13 @@ class TrainingHook(PathSimulatorHook):
                 f"this hook writes the checkpoint {str(self.checkpoint)!r} of another simulation: make a TrainingHook "
                 "with a checkpoint of its own for each simulation"
             )
+        attached = [h.__self__ for h in sim.hooks["after_step"] if isinstance(getattr(h, "__self__", None), TrainingHook)]
+        owners = [hook for hook in attached if hook.learner is self.learner]
+        if len({id(hook) for hook in owners}) > 1 or sim.hooks["after_step"].count(self.after_step) > 1:
+            raise ValueError(
+                "this simulation has more than one TrainingHook for the same learner, which would count every shot twice: "
+                "make the PathSampling object anew (in a notebook, run the cell that makes it again) and attach one hook"
+            )
         movers = list(_submovers(sim.root_mover))
         for mover in movers:
             selector = mover.selector if isinstance(mover, EngineMover) else None
@@ -97,6 +104,7 @@ class TrainingHook(PathSimulatorHook):
             self.learner.step_seed = seed_step(self.learner.seed, step_number, self._engines)
 
     def _observe(self, sim, step_number, step_info, state, results, hook_state) -> None:
+        self.learner.results_are_reported()
         for shot in shots(results.change, self.learner.states):
             result = shooting_result(shot, self.learner, step_number)
             if result is not None:

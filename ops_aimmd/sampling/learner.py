@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +23,9 @@ from .states import selectable_frames, state_index
 
 PATHS_REMEMBERED = 64
 """Paths whose descriptors are kept; enough for the replicas of a run and the trial of a step."""
+
+PICKS_BEFORE_WARNING = 20
+"""Shooting points picked without a training hook before the user is warned."""
 
 DENSITY_PRIOR_PATHS = 5.0
 """Weight, in paths, of the uniform density that is mixed into the density of transition-path frames."""
@@ -95,9 +100,18 @@ class CommittorLearner(StorableNamedObject):
         self._paths: OrderedDict = OrderedDict()
         self.step_seed: int | None = None
         """Identifier of the random numbers of the current MC step, set by `TrainingHook`."""
+        self._picks_not_learned_from = 0
         self.recorded_version = -1
         """Newest model version that is in the checkpoint of this run."""
+        unknown = set(fit_options or {}) - (set(inspect.signature(fit).parameters) - {"model", "training_set"})
+        if unknown:
+            raise ValueError(f"fit_options are keyword arguments of ops_aimmd.fit; it does not know {sorted(unknown)}")
         if model is not None:
+            if not isinstance(model, CommittorModel):
+                raise ValueError(
+                    f"model must be a CommittorModel; got {type(model).__name__}. Wrap a torch module in "
+                    "ops_aimmd.CommittorModel(module, n_descriptors, n_states)"
+                )
             if model.n_states != len(states):
                 raise ValueError(f"the model knows {model.n_states} states; the learner was given {len(states)}")
             self._start(model.n_descriptors, model)
@@ -245,6 +259,20 @@ class CommittorLearner(StorableNamedObject):
         self._version = ModelVersion(0, model.frozen_copy())
         self._training_set = TrainingSet.empty(n_descriptors, self.n_states)
         self._frames = TransitionPathFrames(n_descriptors, seed=self.seed)
+
+    def expect_result(self) -> None:
+        """Note that a shooting point was picked; warn where nobody ever reports what became of the shots."""
+        self._picks_not_learned_from += 1
+        if self._picks_not_learned_from == PICKS_BEFORE_WARNING and not self._frozen:
+            warnings.warn(
+                f"{PICKS_BEFORE_WARNING} shooting points were picked and the learner has heard of no shot: attach the "
+                "hook, sampler.attach_hook(ops_aimmd.TrainingHook(learner)), or freeze the learner",
+                stacklevel=2,
+            )
+
+    def results_are_reported(self) -> None:
+        """Called by the training hook after every step."""
+        self._picks_not_learned_from = 0
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

@@ -113,15 +113,23 @@ def load_learner(
     Raises
     ------
     ValueError
-        If the number of states is not that of the run, or a custom network is missing.
+        If states or descriptors have other names or another order than in the run, or a custom network is missing.
     ops_aimmd.checkpoint.CheckpointError, FileNotFoundError
         If the file cannot be read.
     """
     with Checkpoint.open(path, read_only=True) as checkpoint:
         metadata = checkpoint.metadata
         names = metadata["states"]
-        if states is not None and len(states) != len(names):
-            raise ValueError(f"the run in {path} has {len(names)} states {names}; {len(states)} were given")
+        if states is not None and [state.name for state in states] != names:
+            raise ValueError(
+                f"the run in {path} has the states {names}, in this order; {[state.name for state in states]} were given: "
+                "counts and committors follow the order of the states (name a volume with .named(...))"
+            )
+        if descriptors is not None and describe(descriptors) != metadata["descriptors"]:
+            raise ValueError(
+                f"the run in {path} has learned from {metadata['descriptors']}; {describe(descriptors)} was given: the "
+                "model needs the same descriptors in the same order, under their old names"
+            )
         learner = CommittorLearner(
             descriptors,
             [UnknownState(name) for name in names] if states is None else list(states),

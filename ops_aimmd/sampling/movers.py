@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
@@ -94,6 +95,11 @@ class ShootingMover(EngineMover):
         self._orientation_counts: OrderedDict = OrderedDict()
         if legs not in LEGS:
             raise ValueError(f"legs must be one of {sorted(LEGS)}; got {legs!r}")
+        if max_length is not None and not (isinstance(max_length, Integral) and max_length >= 3):
+            raise ValueError(
+                f"max_length is the largest number of frames of a path, at least 3 (two ends and a shooting point); got "
+                f"{max_length!r}"
+            )
         if legs != "both" and modifier is not None and not isinstance(modifier, paths.NoModification):
             raise ValueError("a one-way move keeps the velocities of the path; leave out the modifier")
 
@@ -134,6 +140,11 @@ class ShootingMover(EngineMover):
         """Make a trial; returns the list of one sample and the details of the step."""
         self.check_engine()
         old = input_sample.trajectory
+        if len(old) > self.length_limit:
+            raise ValueError(
+                f"the current path has {len(old)} frames, more than the limit of {self.length_limit} (max_length, or the "
+                "engine's n_frames_max): start from a shorter path or raise the limit"
+            )
         index = self.selector.pick(old)
         point = old[index]
         details = {

@@ -9,7 +9,7 @@ from openpathsampling.high_level.move_strategy import (
     SingleEnsembleMoveStrategy,
     levels,
 )
-from openpathsampling.high_level.network import FixedLengthTPSNetwork
+from openpathsampling.high_level.network import FixedLengthTPSNetwork, TransitionNetwork
 
 from .learner import CommittorLearner
 from .movers import OneWayShooting, ShootingMover
@@ -118,6 +118,11 @@ class CommittorShootingScheme(MoveScheme):
         modifier=None,
         max_length=None,
     ):
+        if not isinstance(network, TransitionNetwork) or not isinstance(learner, (CommittorLearner, type(None))):
+            raise ValueError(
+                "CommittorShootingScheme takes an OPS network and a CommittorLearner, in this order; got "
+                f"{type(network).__name__} and {type(learner).__name__}"
+            )
         super().__init__(network)
         if isinstance(network, FixedLengthTPSNetwork):
             raise ValueError(
@@ -129,7 +134,8 @@ class CommittorShootingScheme(MoveScheme):
         if set(states) != set(network.all_states):
             raise ValueError(
                 f"the learner knows the states {[state.name for state in states]}, the network "
-                f"{sorted(state.name for state in network.all_states)}: give both the same volume objects"
+                f"{sorted(state.name for state in network.all_states)}: give both the same volume objects "
+                "(load_learner needs them as states=[...])"
             )
         if selector is None:
             selector = (

@@ -87,6 +87,11 @@ class CommittorSelector(ShootingPointSelector):
         self.density_adaptation = density_adaptation
         self.pairs = pairs
         self._log_weight = log_weight_function(weight, scale)
+        for pair in pairs or ():
+            if len(pair) != 2 or pair[0] == pair[1] or not all(0 <= state < learner.n_states for state in pair):
+                raise ValueError(
+                    f"pairs must hold pairs of different state indices 0..{learner.n_states - 1}; got {list(pairs)}"
+                )
         self._weights: OrderedDict = OrderedDict()
         self._picked: OrderedDict = OrderedDict()
 
@@ -193,6 +198,7 @@ class CommittorSelector(ShootingPointSelector):
             If all frames are end frames or lie inside states.
         """
         weights = self.path_weights(trajectory)
+        self.learner.expect_result()
         self._picked[trajectory.__uuid__] = weights.version
         self._picked.move_to_end(trajectory.__uuid__)
         while len(self._picked) > PATHS_REMEMBERED:

@@ -158,3 +158,18 @@ def test_a_path_is_evaluated_in_a_fraction_of_a_millisecond():
         model.reaction_coordinate(x)
         times.append(time.perf_counter() - start)
     assert np.min(times) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "network, n_states, got",
+    [
+        (nn.Linear(3, 2), 2, r"\(2, 2\) instead of \(2, 1\)"),
+        (nn.Linear(3, 1), 3, r"\(2, 1\) instead of \(2, 3\)"),
+        (nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), 2, r"\(2,\) instead of \(2, 1\)"),
+        (nn.Linear(4, 1), 2, "it raised"),
+    ],
+)
+def test_a_network_of_the_wrong_shape_is_refused(network, n_states, got):
+    with pytest.raises(ValueError, match=got):
+        CommittorModel(network, 3, n_states)
+    CommittorModel(nn.Linear(3, 1), 3)

@@ -461,7 +461,7 @@ def test_a_hook_with_a_checkpoint_that_is_attached_later(chain, tmp_path):
     learner = chain.learner(seed=1)
     sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
     sampler.run(4)
-    sampler.hooks["after_step"] = sampler.hooks["after_step"][:0]
+    sampler.hooks = sampler.empty_hooks()
     path = tmp_path / "run.aimmd"
     sampler.attach_hook(TrainingHook(learner, checkpoint=path))
     sampler.run(3)
@@ -618,3 +618,37 @@ def test_no_file_is_left_open_by_the_bar(chain):
     for _ in range(3):
         sampler.run(1)
     assert before == (len(os.listdir("/proc/self/fd")) if before else 0)
+
+
+def test_two_hooks_for_one_learner_are_refused(chain):
+    learner = chain.learner(seed=1)
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
+    sampler.run(2)
+    sampler.attach_hook(TrainingHook(learner))
+    with pytest.raises(ValueError, match="more than one TrainingHook"):
+        sampler.run(2)
+    assert len(learner.training_set) == 2
+
+
+def test_a_forgotten_hook_gives_a_warning(chain):
+    learner = chain.learner(seed=1)
+    scheme = chain.scheme(learner)
+    sampler = paths.PathSampling(None, scheme, scheme.initial_conditions_from_trajectories(chain.initial()))
+    with open(os.devnull, "w") as sampler.output_stream, pytest.warns(UserWarning, match="attach the hook"):
+        sampler.run(25)
+
+
+def test_a_loaded_learner_insists_on_its_states_and_descriptors(chain, tmp_path):
+    learner = chain.learner(seed=1)
+    names = [state.name for state in learner.states]
+    assert len(set(names)) == 2
+    sampler, _ = simulation(
+        chain.scheme(learner), chain.initial(), TrainingHook(learner, checkpoint=tmp_path / "run.aimmd")
+    )
+    sampler.run(3)
+    with pytest.raises(ValueError, match="in this order"):
+        load_learner(tmp_path / "run.aimmd", learner.descriptors, list(learner.states)[::-1])
+    with pytest.raises(ValueError, match="same descriptors"):
+        load_learner(tmp_path / "run.aimmd", lambda trajectory: None, learner.states)
+    again = load_learner(tmp_path / "run.aimmd", learner.descriptors, learner.states)
+    assert len(again.training_set) == 3
