@@ -45,8 +45,8 @@ DECIDE_AGAIN = 2.0
 MIN_SHOTS_TO_DECIDE = 20
 """Below, held-out losses decide nothing and the defaults hold."""
 
-ENDS = (0.3, 0.0)
-AUXILIARY_CANDIDATES = (ENDS, (0.0, 0.0), (0.3, 1.0))
+ENDS = (0.15, 0.0)
+AUXILIARY_CANDIDATES = (ENDS, (0.0, 0.0), (0.15, 1.0))
 """Trials that (the end frame, all other frames together) of one leg count for; the first is the default."""
 
 SIGNIFICANT = 2.0
