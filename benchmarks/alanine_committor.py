@@ -1,9 +1,10 @@
 """Does the committor that guided sampling of alanine dipeptide has learned predict fresh shots?
 
-Learns in a guided run. Configurations come from a separate plain one-way run that started from another path and never
-informed the model, spread evenly along the predicted committor; each is shot with Boltzmann velocities through the OPS
-engine. Prints the calibration: slope and intercept of observed against predicted log-odds (1 and 0 are right) and the
-error of the committor with the shot noise subtracted.
+Learns in a guided run. Held-out configurations come from plain one-way runs that never informed the model, one that
+started from the same path as the guided run and one from another path, maybe in a reaction channel that the model has not
+seen. They are spread evenly along the predicted committor, and each is shot with Boltzmann velocities through the OPS
+engine. Prints the calibration for both: slope and intercept of observed against predicted log-odds (1 and 0 are right),
+and the error of the committor with the shot noise subtracted.
 
     python benchmarks/alanine_committor.py                 # about 10 minutes on two cores
     python benchmarks/alanine_committor.py --checkpoint alanine_dipeptide.aimmd    # a learner of the example
@@ -62,6 +63,7 @@ def main():
     parser.add_argument("--checkpoint", help="use the learner of this run instead of a new one")
     parser.add_argument("--steps", type=int, default=600, help="MC steps of the guided run")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plain-steps", type=int, default=500, help="MC steps of the plain runs")
     parser.add_argument("--configurations", type=int, default=50)
     parser.add_argument("--shots", type=int, default=50)
     arguments = parser.parse_args()
@@ -74,16 +76,18 @@ def main():
         sample(system, scheme, arguments.seed, arguments.steps, learner)
     print(learner.last_report)
 
-    scheme = paths.OneWayShootingMoveScheme(system.network(), engine=system.engine)
-    frames = paths.Trajectory(sample(system, scheme, arguments.seed + 100, 500))
-    committor = learner.committor(frames)
-    chosen = spread_along_committor(frames, committor, arguments.configurations, np.random.default_rng(arguments.seed))
-    modifier = ops_aimmd.BoltzmannVelocities(system.engine)
-    counts = np.array(
-        [np.bincount([shoot(system, frames[i], modifier) for _ in range(arguments.shots)], minlength=2) for i in chosen]
-    )
-    print(f"{len(chosen)} configurations x {arguments.shots} shots")
-    print(ops_aimmd.calibration(committor[chosen], counts))
+    for origin, path_seed in (("the same path", arguments.seed), ("another path", arguments.seed + 100)):
+        scheme = paths.OneWayShootingMoveScheme(system.network(), engine=system.engine)
+        frames = paths.Trajectory(sample(system, scheme, path_seed, arguments.plain_steps))
+        committor = learner.committor(frames)
+        rng = np.random.default_rng(arguments.seed)
+        chosen = spread_along_committor(frames, committor, arguments.configurations, rng)
+        modifier = ops_aimmd.BoltzmannVelocities(system.engine)
+        outcomes = [[shoot(system, frames[i], modifier) for _ in range(arguments.shots)] for i in chosen]
+        counts = np.array([np.bincount(shots, minlength=2) for shots in outcomes])
+        phi, psi = system.channel(system.initial_trajectory(path_seed))
+        print(f"\n{len(chosen)} configurations of a run from {origin} (phi {phi}, psi {psi:.0f}) x {arguments.shots} shots")
+        print(ops_aimmd.calibration(committor[chosen], counts), flush=True)
 
 
 if __name__ == "__main__":
