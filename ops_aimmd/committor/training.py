@@ -39,7 +39,7 @@ N_FOLDS = 5
 
 SHOTS_PER_BLOCK = 2
 
-DECIDE_AGAIN = 2.0
+DECIDE_AGAIN = 3.0
 """Growth of the number of shots after which relevance and auxiliary data are decided again."""
 
 MIN_SHOTS_TO_DECIDE = 20
@@ -158,7 +158,7 @@ def fit(
     max_epochs: int = 60,
     learning_rate: float = 0.03,
     weight_decay: float = 0.25,
-    max_auxiliary_frames: int = 600,
+    max_auxiliary_frames: int = 300,
 ) -> FitReport:
     """Train a model in place, input scaling included.
 
@@ -177,7 +177,7 @@ def fit(
         "auto": the held-out shots decide whether descriptors are scaled by their relevance. None: equal variances.
     previous : FitReport, optional
         Report of the last training of this model on the same growing set. What it decided is kept, and the model is
-        trained further for a third of ``max_epochs``, until the number of shots has doubled since.
+        trained further for a third of ``max_epochs``, until the number of shots has grown threefold since.
     start_anew : bool
         True: without ``previous`` a network of this package is started anew from ``seed``; a network of one's own is always
         trained further from the weights it has. False: the weights and the input scaling that the model has are always

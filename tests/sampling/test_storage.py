@@ -30,7 +30,7 @@ def written_and_read(request, tmp_path_factory):
 
 def test_details_of_every_step_come_back(written_and_read):
     written, read = written_and_read
-    assert len(written["details"]) == len(read["details"]) == 8
+    assert len(written["details"]) == len(read["details"]) == 24
     for before, after in zip(written["details"], read["details"], strict=True):
         assert after == before
         known = {name for name, value in after.items() if value is not None}
