@@ -49,7 +49,7 @@ def write(kind, file):
     sampler.attach_hook(hook)
     recorder = StepRecorder(system.states)
     sampler.attach_hook(recorder)
-    sampler.run(24)
+    sampler.run(8)
     again = ops_aimmd.TrainingHook.from_dict(hook.to_dict())
     report = {
         "details": [details_of(step) for step in storage.steps if step.mccycle > 0],
