@@ -17,6 +17,7 @@ import os
 
 import numpy as np
 import openpathsampling as paths
+from openpathsampling.engines import EngineMaxLengthError
 
 import ops_aimmd
 from ops_aimmd.sampling.states import state_index
@@ -50,10 +51,15 @@ def spread_along_committor(frames, committor, n_configurations, rng):
 
 
 def shoot(system, snapshot, modifier):
-    """Index of the state that one fresh shot reaches."""
-    leg = system.engine.generate(
-        modifier(snapshot), running=[lambda trajectory, trusted=None: state_index(trajectory[-1], system.states) < 0]
-    )
+    """Index of the state that one fresh shot reaches; None if it reaches none within the engine's length limit."""
+
+    def outside(trajectory, trusted=None):
+        return state_index(trajectory[-1], system.states) < 0
+
+    try:
+        leg = system.engine.generate(modifier(snapshot), running=[outside])
+    except EngineMaxLengthError:
+        return None
     return state_index(leg[-1], system.states)
 
 
@@ -84,7 +90,7 @@ def main():
         chosen = spread_along_committor(frames, committor, arguments.configurations, rng)
         modifier = ops_aimmd.BoltzmannVelocities(system.engine)
         outcomes = [[shoot(system, frames[i], modifier) for _ in range(arguments.shots)] for i in chosen]
-        counts = np.array([np.bincount(shots, minlength=2) for shots in outcomes])
+        counts = np.array([[shots.count(state) for state in (0, 1)] for shots in outcomes])
         phi, psi = system.channel(system.initial_trajectory(path_seed))
         print(f"\n{len(chosen)} configurations of a run from {origin} (phi {phi}, psi {psi:.0f}) x {arguments.shots} shots")
         print(ops_aimmd.calibration(committor[chosen], counts), flush=True)
