@@ -189,13 +189,13 @@ def test_the_frames_of_a_leg_weigh_what_was_asked_for(max_frames):
         assert np.allclose(weights[ends], 0.3) and np.allclose(weights[~ends], 1 / 7)
 
 
-def test_decisions_are_kept_until_the_number_of_shots_has_doubled():
-    data, model = shots(200, d=5), model_for(5)
+def test_decisions_are_kept_until_the_number_of_shots_has_grown_threefold():
+    data, model = shots(300, d=5), model_for(5)
     subset = lambda n: TrainingSet(data.descriptors[:n], data.counts[:n])  # noqa: E731
     first = fit(model, subset(100), seed=1)
-    further = fit(model, subset(150), seed=1, previous=first)
+    further = fit(model, subset(299), seed=1, previous=first)
     assert further.decided_at == 100 and further.relevance == first.relevance
-    assert fit(model, subset(200), seed=1, previous=further).decided_at == 200
+    assert fit(model, subset(300), seed=1, previous=further).decided_at == 300
     assert fit(model, subset(10), seed=1).decided_at == 0
 
 
