@@ -1,9 +1,10 @@
 """What a checkpoint costs per MC step, and whether that stays the same however long the run is.
 
-Prints two tables: milliseconds per recorded step and bytes per shot with 100, 10 000 and 1 000 000 shots already in the
-file; and the same step under each of sqlite's ways to commit, from which the one of the checkpoint was chosen.
+Prints three tables: milliseconds per recorded step and bytes per shot with 100, 10 000 and 1 000 000 shots already in the
+file; the same with the step log of an alanine run, after as many blocks of frames and paths; and the first step
+under each of sqlite's ways to commit, from which the one of the checkpoint was chosen (left out with --no-ways).
 
-    python benchmarks/checkpoint_cost.py [--sizes 100 10000 1000000] [--steps 200] [--directory .]
+    python benchmarks/checkpoint_cost.py [--sizes 100 10000 1000000] [--steps 200] [--directory .] [--no-ways]
 
 Disks differ more than anything else here, and so does what else they are doing: run it where the run will write. Each
 synchronisation with the disk is timed by itself at the end.
@@ -21,9 +22,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.checkpoint import Checkpoint, FrameBlock, StepLog
 
 N_DESCRIPTORS, N_FRAMES, N_STATES = 20, 20, 2
+N_PATH_FRAMES, N_ATOMS = 100, 22  # alanine dipeptide in vacuum
 PAUSE = 0.01  # the dynamics between two steps; without a pause the disk's own write cache fills up
 
 
@@ -55,14 +57,51 @@ def fill(path, n_shots, n_frames, rng):
             checkpoint.record_step(step, [shot(rng, step, n_frames) for _ in range(n)])
 
 
-def milliseconds_per_step(path, n_frames, n_steps, rng):
-    """Sorted times of steps that each bring one shot, the count of a path of 50 frames, and the generator's state."""
+def fill_log(path, n_rows):
+    """As many blocks and paths, of one frame each, as a run that has kept them all: 10 000 in each transaction."""
+    block = FrameBlock({}, {"coordinates": np.zeros((1, 1, 3))})
+    with Checkpoint.open(path) as checkpoint:
+        for start in range(0, n_rows, 10_000):
+            numbers = range(start, min(start + 10_000, n_rows))
+            paths = {f"filled {i}": [[i, 0, 0]] for i in numbers}
+            checkpoint.record_step(checkpoint.step + 1, log=StepLog({}, dict.fromkeys(numbers, block), paths))
+
+
+class AlanineLog:
+    """Logs of steps that each generate a path, in float64; every third is accepted. What is no active path is reduced."""
+
+    def __init__(self, rng, first_step, first_block):
+        self.rng = rng
+        self.first_step, self.first_block = first_step, first_block
+        self.active = self.rejected = None
+
+    def __call__(self, step):
+        i = step - self.first_step
+        block, accepted = self.first_block + i, i % 3 == 0
+        shape = N_PATH_FRAMES, N_ATOMS, 3
+        arrays = {"coordinates": self.rng.normal(size=shape), "velocities": self.rng.normal(size=shape)}
+        places = np.zeros((N_PATH_FRAMES, 3), int)
+        places[:, 0], places[:, 1] = block, np.arange(N_PATH_FRAMES)
+        reduce = [self.rejected, self.active if accepted else None]
+        self.active, self.rejected = (block, None) if accepted else (self.active, block)
+        return StepLog(
+            document={"trial": f"path {step}", "accepted": accepted, "shooting_index": 40, "metropolis": 0.5},
+            frame_blocks={block: FrameBlock({"engine": "alanine"}, arrays)},
+            paths={f"path {step}": places},
+            reduce_blocks=[number for number in reduce if number is not None],
+        )
+
+
+def milliseconds_per_step(path, n_frames, n_steps, rng, with_log=False):
+    """Sorted times of steps that each bring one shot, the count of a path of 50 frames, the generator's state, a log."""
     times = []
     with Checkpoint.open(path) as checkpoint:
         first = checkpoint.step + 1
+        log_of = AlanineLog(rng, first, checkpoint.last_frame_block + 1)
         for step in range(first, first + n_steps):
             new = shot(rng, step, n_frames)
             frames = rng.normal(size=(50, N_DESCRIPTORS)) if (step - first) % 3 == 0 else None  # one step in 3 accepted
+            log = log_of(step) if with_log else None
             path_name = f"path {(step - first) // 3} of {first}"
             time.sleep(PAUSE)
             start = time.perf_counter()
@@ -71,6 +110,7 @@ def milliseconds_per_step(path, n_frames, n_steps, rng):
                 [new],
                 density_paths={path_name: ((step - first) % 3 + 1, 1, frames)},
                 state={"generator": rng.bit_generator.state, "schedule": {"last_trained": step, "loss": 0.5}},
+                log=log,
             )
             times.append(1e3 * (time.perf_counter() - start))
     return sorted(times)
@@ -89,6 +129,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 10_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--directory", default=".", help="a directory on the disk to be measured")
+    parser.add_argument("--no-ways", action="store_true", help="leave out the ways to commit")
     options = parser.parse_args()
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
@@ -96,24 +137,48 @@ def main():
         print(f"{'ms per record_step':<34}  median    mean     95%     max   bytes per shot   open [s]   read all [s]")
         for n_frames in (0, N_FRAMES):
             for n_shots in options.sizes:
-                fill(path, n_shots, n_frames, rng)
-                size = path.stat().st_size / n_shots
-                times = milliseconds_per_step(path, n_frames, options.steps, rng)
-                start = time.perf_counter()
-                with Checkpoint.open(path, read_only=True) as checkpoint:
-                    opened = time.perf_counter()
-                    assert len(checkpoint.shots()) == n_shots + options.steps
-                read = time.perf_counter()
-                label = f"{n_shots:>9,} shots, {n_frames or 'no'} leg frames"
-                row(label, times, f"{size:15.0f} {opened - start:10.2f} {read - opened:14.2f}")
+                print_cost(path, n_shots, n_frames, options.steps, rng)
                 path.unlink()
-        print(f"\n{'ways to commit, 10 000 shots':<34}  median    mean     95%     max")
-        fill(path, 10_000, N_FRAMES, rng)
-        for mode in ("DELETE", "TRUNCATE", "PERSIST", "WAL"):
-            for synchronous in ("OFF", "NORMAL", "FULL", "EXTRA"):
-                row(f"{mode} {synchronous}", times_under(path, mode, synchronous, options.steps, rng))
+        print(f"\n{'with a step log':<34}  median    mean     95%     max   bytes per step   open [s]   read step [s]")
+        for n_shots in options.sizes:
+            print_cost_with_log(path, n_shots, options.steps, rng)
+            path.unlink()
+        if not options.no_ways:
+            print(f"\n{'ways to commit, 10 000 shots':<34}  median    mean     95%     max")
+            fill(path, 10_000, N_FRAMES, rng)
+            for mode in ("DELETE", "TRUNCATE", "PERSIST", "WAL"):
+                for synchronous in ("OFF", "NORMAL", "FULL", "EXTRA"):
+                    row(f"{mode} {synchronous}", times_under(path, mode, synchronous, options.steps, rng))
         print(f"\n{'one fsync of 4096 bytes':<34}  median    mean     95%     max")
         row("", milliseconds_per_fsync(Path(directory) / "plain", options.steps))
+
+
+def print_cost(path, n_shots, n_frames, n_steps, rng):
+    fill(path, n_shots, n_frames, rng)
+    size = path.stat().st_size / n_shots
+    times = milliseconds_per_step(path, n_frames, n_steps, rng)
+    start = time.perf_counter()
+    with Checkpoint.open(path, read_only=True) as checkpoint:
+        opened = time.perf_counter()
+        assert len(checkpoint.shots()) == n_shots + n_steps
+    read = time.perf_counter()
+    label = f"{n_shots:>9,} shots, {n_frames or 'no'} leg frames"
+    row(label, times, f"{size:15.0f} {opened - start:10.2f} {read - opened:14.2f}")
+
+
+def print_cost_with_log(path, n_shots, n_steps, rng):
+    fill(path, n_shots, N_FRAMES, rng)
+    fill_log(path, n_shots)
+    size = path.stat().st_size
+    times = milliseconds_per_step(path, N_FRAMES, n_steps, rng, with_log=True)
+    size = (path.stat().st_size - size) / n_steps
+    start = time.perf_counter()
+    with Checkpoint.open(path, read_only=True) as checkpoint:
+        opened = time.perf_counter()
+        places = checkpoint.path_frames(checkpoint.logged_step(checkpoint.step)["trial"])
+        assert len(checkpoint.frame_block(places[0, 0]).arrays["coordinates"]) == N_PATH_FRAMES
+    read = time.perf_counter()
+    row(f"{n_shots:>9,} shots, blocks and paths", times, f"{size:15.0f} {opened - start:10.2f} {read - opened:15.4f}")
 
 
 def milliseconds_per_fsync(path, n):

@@ -70,9 +70,10 @@ def main():
         mover = scheme.movers["shooting"][0]
         watch.around(mover.selector, "path_weights", "selector")
         watch.around(learner, "fit", "training")
-        watch.around(hook, "_observe", "hook: shooting results, density")
         watch.around(hook, "before_step", "hook: seeds")
-        watch.around(hook, "after_step", "hook: checkpoint")
+        watch.around(hook._learning, "learn", "hook: shooting results, density")
+        watch.around(hook._files, "record", "hook: checkpoint")
+        watch.around(hook, "prepare_for_storage", "hook: series")
         watch.around(system.engine, "generate", "dynamics")
         watch.around(storage, "save", "storage")
         watch.around(storage, "sync_all", "storage")

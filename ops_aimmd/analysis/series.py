@@ -4,34 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 from openpathsampling.beta.hooks import PathSimulatorHook
 
-from ops_aimmd.sampling.shooting_results import Shot, is_transition, shots
-
-COLUMNS = "step accepted generated expected reached frames path_length model_version frozen replica".split()
-
-
-def step_records(step, states: Sequence) -> list[dict]:
-    """The rows of `step_table` for one step: one for each shot, none for the initial step and other moves."""
-    return [_record(step, shot) for shot in shots(step.change, states)]
-
-
-def _record(step, shot: Shot) -> dict:
-    predicted = shot.predicted_committor
-    return {
-        "step": int(step.mccycle),
-        "accepted": shot.accepted,
-        "generated": is_transition(shot),
-        "expected": np.nan if predicted is None else _expected(shot, np.asarray(predicted, dtype=float)),
-        "reached": sum(outcome >= 0 for outcome in shot.leg_outcomes.values()),
-        "frames": shot.new_frames,
-        "path_length": len(_current_path(step, shot)),
-        "model_version": _number(shot.details, "model_version"),
-        "frozen": _number(shot.details, "frozen"),
-        "replica": shot.replica,
-    }
+from ops_aimmd.sampling.step_records import COLUMNS, step_records
 
 
 def step_table(steps: Iterable, states: Sequence) -> pd.DataFrame:
@@ -78,21 +54,3 @@ class StepRecorder(PathSimulatorHook):
     def table(self) -> pd.DataFrame:
         """All rows so far."""
         return pd.DataFrame(self._rows, columns=COLUMNS)
-
-
-def _expected(shot: Shot, predicted: np.ndarray) -> float:
-    if shot.kept_end is not None:  # one-way: the new leg must not end where the kept part ends
-        return float(1.0 - predicted[shot.kept_end])
-    return float(1.0 - (predicted**2).sum())
-
-
-def _current_path(step, shot: Shot):
-    for sample in step.active:
-        if sample.replica == shot.replica:
-            return sample.trajectory
-    return shot.path
-
-
-def _number(details, name: str) -> float:
-    value = getattr(details, name, None)
-    return np.nan if value is None else float(value)

@@ -7,7 +7,9 @@ errors
 documents
     Nested python values and arrays <-> strict JSON and a safetensors block.
 rows
-    The tables; shots, frames, model versions and documents <-> their rows.
+    The tables of the learning; shots, frames, model versions and documents <-> their rows.
+step_log
+    The tables of the step log: blocks of frames, paths, a document per step; bytes kept whole.
 journal
     :class:`Checkpoint`: opening, locks, one transaction per MC step.
 """
@@ -21,6 +23,7 @@ from ops_aimmd.checkpoint.errors import (
 )
 from ops_aimmd.checkpoint.journal import Checkpoint
 from ops_aimmd.checkpoint.rows import DensityPath, LegFrameColumns, ShotColumns
+from ops_aimmd.checkpoint.step_log import FrameBlock, StepLog
 
 __all__ = [
     "Checkpoint",
@@ -29,7 +32,9 @@ __all__ = [
     "CheckpointLockedError",
     "CheckpointVersionError",
     "DensityPath",
+    "FrameBlock",
     "LegFrameColumns",
     "NotACheckpointError",
     "ShotColumns",
+    "StepLog",
 ]

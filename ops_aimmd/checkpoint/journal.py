@@ -2,13 +2,21 @@
 
 What it holds
 -------------
-Shots with the frames of their legs, the paths of the density and model versions are rows that are appended; the
-rest (optimiser, schedule, random generators, active paths) is ``state``, one row per key, replaced; so are the
-count of a path and its frames when the density is thinned. A step therefore costs what it brings, however long
-the run. The tables are described by comments in the schema, which sqlite keeps in the file: ``sqlite3 run.aimmd
-.schema`` explains them to any reader. Numbers of shots, frames and density are raw little-endian arrays, model
-weights and arrays in the state are safetensors blocks, the rest is strict JSON. Nothing in the file is executed,
-and neither OPS nor torch is needed to read it.
+The learning: shots with the frames of their legs, the paths of the density and model versions are rows that are
+appended; the rest (optimiser, schedule, random generators) is ``state``, one row per key, replaced; so are the count of
+a path and its frames when the density is thinned.
+
+The step log (:class:`.step_log.StepLog`): the frames that a step generated, as a block in float64; the paths, each a list
+of places in blocks; and a document for each step. From it the active paths come back to the bit, and a file of the
+simulation that was lost or lags behind can be made again. What is no longer needed so exactly is rounded to float32,
+what is no longer needed is deleted, whenever the writer says so. ``files`` keeps bytes whole, such as a copy of the
+set-up of the simulation.
+
+A step therefore costs what it brings, however long the run. The tables are described by comments in the schema, which
+sqlite keeps in the file: ``sqlite3 run.aimmd .schema`` explains them to any reader. Numbers of shots, frames of legs,
+density and paths are raw little-endian arrays; model weights, blocks of frames and arrays in documents are in the
+safetensors format; the rest is strict JSON. Nothing in the file is executed, and neither OPS nor torch is needed to
+read it.
 
 Every row carries a CRC-32 of its content, and the row ``progress`` counts the rows of every table, so that
 damage gives a :class:`CheckpointCorruptError` that says where, never other numbers or fewer of them.
@@ -23,11 +31,11 @@ Loss of power or a crash of the operating system: the file stays consistent and 
 
 The price of more would be three or four synchronisations with the disk in every step, 1 ms on a good day and 30 ms
 on a busy disk (``benchmarks/checkpoint_cost.py``). So steps go to sqlite's write-ahead log, ``run.aimmd-wal``, and
-are moved from there into the file every :data:`SYNC_SECONDS`. At rest the run is the one file: :meth:`Checkpoint.close`
-leaves nothing beside it. After a kill, or during the run, the newest seconds lie in ``run.aimmd-wal``, and whoever
-opens the file finds them there; a copy of ``run.aimmd`` alone holds the run up to the last move. A copy that is
-complete at any time: ``sqlite3 run.aimmd "VACUUM INTO 'copy.aimmd'"``. Never put another file under the name of a
-killed run while its ``-wal`` is there.
+are moved from there into the file every :data:`SYNC_SECONDS`, or as soon as they fill 4 MB (sqlite's default). At
+rest the run is the one file: :meth:`Checkpoint.close` leaves nothing beside it. After a kill, or during the run, the
+newest seconds lie in ``run.aimmd-wal``, and whoever opens the file finds them there; a copy of ``run.aimmd`` alone
+holds the run up to the last move. A copy that is complete at any time: ``sqlite3 run.aimmd "VACUUM INTO
+'copy.aimmd'"``. Never put another file under the name of a killed run while its ``-wal`` is there.
 
 Who may open it
 ---------------
@@ -79,6 +87,19 @@ from ops_aimmd.checkpoint.rows import (
     read_shots,
     write_density,
     write_document,
+)
+from ops_aimmd.checkpoint.step_log import (
+    EMPTY_STEP_LOG,
+    STEP_LOG_SCHEMA,
+    FrameBlock,
+    StepLog,
+    read_block,
+    read_file,
+    read_keys,
+    read_path,
+    read_step,
+    write_file,
+    write_log,
 )
 
 APPLICATION_ID = int.from_bytes(b"AIMD", "big")
@@ -168,10 +189,10 @@ class Checkpoint:
                 raise FileExistsError(f"{path} has just been created by another process: choose another name")
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-            for statement in SCHEMA:
+            for statement in SCHEMA + STEP_LOG_SCHEMA:
                 connection.execute(statement)
             write_document(connection, "run", "identity", encoded)
-            write_document(connection, "run", "progress", encode(NO_PROGRESS))
+            write_document(connection, "run", "progress", encode(NO_PROGRESS | EMPTY_STEP_LOG))
             connection.execute("COMMIT")
         return cls.open(path)
 
@@ -257,6 +278,7 @@ class Checkpoint:
         density_paths: Mapping[str, DensityPath] | None = None,
         model_version: tuple[int, dict, dict[str, np.ndarray]] | None = None,
         state: dict[str, Any] | None = None,
+        log: StepLog | None = None,
     ) -> None:
         """Put one finished step on disk: all of it, durably, or nothing and an exception.
 
@@ -274,6 +296,8 @@ class Checkpoint:
             built, and its arrays by name.
         state : dict
             Values to replace, by key: nested JSON-able values and arrays. Keys not given stay as they are.
+        log : StepLog
+            What the step did to the paths, and what the step log no longer needs.
 
         Raises
         ------
@@ -299,6 +323,8 @@ class Checkpoint:
                 append_model_version(connection, progress, step, model_version, self.keep_every)
             for key, document in documents.items():
                 progress["state_keys"] += write_document(connection, "state", key, document)
+            if log is not None:
+                write_log(connection, self.path, progress, step, log)
             write_document(connection, "run", "progress", encode(progress))
 
     def shots(self) -> ShotColumns:
@@ -346,7 +372,7 @@ class Checkpoint:
     def state_keys(self) -> list[str]:
         """Keys of the state, sorted."""
         with self._reading() as connection:
-            keys = sorted(row[0] for row in connection.execute("SELECT key FROM state"))
+            keys = sorted(row[0] for row in connection.execute("SELECT CAST(key AS TEXT) FROM state"))
             check_count(self.path, "state", len(keys), self._progress()["state_keys"])
         return keys
 
@@ -363,6 +389,96 @@ class Checkpoint:
                 return read_document(connection, self.path, "state", key)
             except KeyError:
                 raise KeyError(f"{self.path} holds no state {key!r}; it has {self.state_keys()}") from None
+
+    def logged_steps(self) -> list[int]:
+        """Numbers of the steps whose documents are in the log, in order."""
+        return self._log_keys("steps")
+
+    def logged_step(self, step: int) -> dict:
+        """The document of a step: tuples come back as lists, all else as it was.
+
+        Raises
+        ------
+        KeyError
+            If it is not in the log; the message says which are.
+        """
+        with self._reading() as connection:
+            return read_step(connection, self.path, self._progress(), operator.index(step))
+
+    def path_names(self) -> list[str]:
+        """Names of the paths in the log, sorted."""
+        return self._log_keys("paths")
+
+    def path_frames(self, name: str) -> np.ndarray:
+        """Where the frames of a path are.
+
+        Returns
+        -------
+        frames : int64 array, shape (n_frames, 3)
+            Block, row in the block, and 1 if the frame is time-reversed, else 0.
+
+        Raises
+        ------
+        KeyError
+            If the path is not in the log; the message says which are.
+        """
+        with self._reading() as connection:
+            return read_path(connection, self.path, self._progress(), name)
+
+    def frame_block_numbers(self) -> list[int]:
+        """Numbers of the frame blocks in the log, in order."""
+        return self._log_keys("frame_blocks")
+
+    def frame_block(self, number: int) -> FrameBlock:
+        """A block of frames: float64 arrays come back to the bit, or as float32 if the block was reduced.
+
+        Raises
+        ------
+        KeyError
+            If it is not in the log; the message says which are.
+        """
+        with self._reading() as connection:
+            return read_block(connection, self.path, self._progress(), operator.index(number))
+
+    @property
+    def last_frame_block(self) -> int:
+        """The largest number that a frame block ever had, also if it was deleted; -1 before the first."""
+        return self._progress()["last_frame_block"]
+
+    def store_file(self, name: str, content: bytes) -> None:
+        """Keep bytes under a name, in place of those that it had, in a transaction of its own.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the name is no string, or the content is not bytes or is larger than a row may be (1 GB).
+        CheckpointError
+            If the file cannot be written.
+        """
+        self._check_writable()
+        with translated(self.path, "written"), self._transaction() as connection:
+            progress = self._progress()
+            write_file(connection, progress, name, content)
+            write_document(connection, "run", "progress", encode(progress))
+
+    def file_names(self) -> list[str]:
+        """Names of the files kept, sorted."""
+        return self._log_keys("files")
+
+    def file(self, name: str) -> bytes:
+        """The bytes last stored under a name.
+
+        Raises
+        ------
+        KeyError
+            If there are none; the message lists the names.
+        """
+        with self._reading() as connection:
+            return read_file(connection, self.path, self._progress(), name)
+
+    def _log_keys(self, table: str) -> list:
+        with self._reading() as connection:
+            return read_keys(connection, self.path, self._progress(), table)
 
     def _progress(self) -> dict:
         with self._reading() as connection:
@@ -521,8 +637,9 @@ def _occupant(path: Path) -> str:
         with Checkpoint.open(path, read_only=True) as other:
             return (
                 f" and is the checkpoint of a run that stands at step {other.step} with {other.n_shots} shots. "
-                f"To go on from it, use the learner of ops_aimmd.load_learner({str(path)!r}, ...) with a checkpoint of "
-                "another name (ops_aimmd.resume, one call for all of this, is to come)"
+                f"To go on from it, call ops_aimmd.resume(<its OPS file>, checkpoint={str(path)!r}); to begin a new run "
+                f"with what it has learned, use ops_aimmd.load_learner({str(path)!r}, ...) with a checkpoint of another "
+                "name"
             )
     except NotACheckpointError:
         return " and is no checkpoint"

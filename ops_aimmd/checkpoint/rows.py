@@ -1,7 +1,8 @@
 """The tables of a checkpoint, and how shots, frames, model versions and documents become rows and come back.
 
 Every row carries a CRC-32 of its content and its key, and the row ``progress`` counts the rows of every table. All
-functions here act inside a transaction that the caller has begun.
+functions here act inside a transaction that the caller has begun. Columns are read with CASTs because one flipped bit
+may turn a blob into a text of the same bytes and the same checksum, or back.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SCHEMA = (
     checksum INTEGER NOT NULL  -- zlib crc32 of key, a zero byte, json, arrays
 )""",
     """CREATE TABLE state (
-    -- what is replaced as the run goes on: optimiser, schedule, random generators, active paths; columns as in run
+    -- what is replaced as the run goes on: optimiser, schedule, random generators; columns as in run
     key TEXT PRIMARY KEY NOT NULL,
     json TEXT NOT NULL,
     arrays BLOB,
@@ -91,6 +92,9 @@ NO_PROGRESS = {
 }
 """Contents of the row ``progress`` of a new file: where the run stands, and how many rows there must be."""
 
+MAX_ROW_BYTES = 10**9 - 1000
+"""sqlite's limit for a row (SQLITE_MAX_LENGTH), less some room for keys and lengths."""
+
 
 @dataclass(frozen=True)
 class LegFrameColumns:
@@ -149,6 +153,13 @@ def check_count(path: Path, table: str, found: int, expected: int) -> None:
         raise CheckpointCorruptError(damaged(path, f"{table}: {found} of {expected} rows found"))
 
 
+def check_index(connection, path: Path, table: str, column: str, key: int | str) -> None:
+    """Whether a row that was not found is really missing, or hidden by a damaged index: looks at all of them."""
+    found = connection.execute(f"SELECT count(*) FROM {table} NOT INDEXED WHERE {column} = ?", (key,)).fetchone()
+    if found[0]:
+        raise CheckpointCorruptError(damaged(path, f"{table}, index of {column} {key!r}"))
+
+
 def checksum_of(*parts: bytes | str | int | float | None) -> int:
     """CRC-32 of the parts one after another: integers as int64 and floats as float64, little-endian, text as UTF-8,
     nothing for None. A value that cannot be written so, as damage may leave it, gives -1, which no row has."""
@@ -167,11 +178,20 @@ def checksum_of(*parts: bytes | str | int | float | None) -> int:
     return checksum
 
 
+def check_size(name: str, *content: bytes | str | None) -> None:
+    size = sum(len(part) for part in content if part is not None)
+    if size > MAX_ROW_BYTES:
+        raise ValueError(
+            f"{name} takes {size} bytes; a row of a checkpoint holds at most {MAX_ROW_BYTES}: split it into several"
+        )
+
+
 def write_document(connection, table: str, key: str, document: tuple[str, bytes | None]) -> int:
     """Insert or replace; returns the number of rows that were new."""
     if not isinstance(key, str):
         raise TypeError(f"keys of the {table} are strings; got {key!r}")
     text, arrays = document
+    check_size(f"{key!r} of the {table}", text, arrays)
     values = (text, arrays, checksum_of(key, b"\0", text, arrays), key)
     updated = connection.execute(f"UPDATE {table} SET json = ?, arrays = ?, checksum = ? WHERE key = ?", values)
     if updated.rowcount:
@@ -181,18 +201,21 @@ def write_document(connection, table: str, key: str, document: tuple[str, bytes 
 
 
 def read_document(connection, path: Path, table: str, key: str) -> Any:
-    row = connection.execute(f"SELECT json, arrays, checksum FROM {table} WHERE key = ?", (key,)).fetchone()
+    row = connection.execute(
+        f"SELECT CAST(json AS TEXT), CAST(arrays AS BLOB), checksum FROM {table} WHERE key = ?", (key,)
+    ).fetchone()
     if row is None:
         if table == "run":
             raise CheckpointCorruptError(damaged(path, f"run: the row {key!r} is missing"))
+        check_index(connection, path, table, "key", key)
         raise KeyError(key)
     text, arrays, checksum = row
-    if not isinstance(text, str) or checksum != checksum_of(key, b"\0", text, arrays):
+    if checksum != checksum_of(key, b"\0", text, arrays):
         raise CheckpointCorruptError(damaged(path, f"{table}, key {key!r}"))
     return decode(text, arrays)
 
 
-def _raw(name: str, values, shape: tuple[int | None, ...], dtype: str = "<f8") -> bytes:
+def raw_bytes(name: str, values, shape: tuple[int | None, ...], dtype: str = "<f8") -> bytes:
     """Raw little-endian bytes of an array of a given shape; None in it stands for any size."""
     array = np.asarray(values)
     if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
@@ -218,11 +241,11 @@ def pack_shot(shot: int, result, n_descriptors: int | None, n_states: int | None
             f"{result.velocity_origin!r}"
         )
     weight += 0.0  # -0.0 becomes 0.0, as it would in sqlite
-    descriptors = _raw("descriptors", result.descriptors, (n_descriptors,))
-    counts = _raw("counts", result.counts, (n_states,))
+    descriptors = raw_bytes("descriptors", result.descriptors, (n_descriptors,))
+    counts = raw_bytes("counts", result.counts, (n_states,))
     n_descriptors, n_states = len(descriptors) // 8, len(counts) // 8
     predicted = result.predicted_committor
-    predicted = None if predicted is None else _raw("predicted_committor", predicted, (n_states,))
+    predicted = None if predicted is None else raw_bytes("predicted_committor", predicted, (n_states,))
     content = (result.velocity_origin, descriptors, counts, predicted)
     row = (shot, step, chain, weight, *content)
     shot_row = (*row, checksum_of(*row))
@@ -230,9 +253,9 @@ def pack_shot(shot: int, result, n_descriptors: int | None, n_states: int | None
         return shot_row, None
     n_frames = len(result.leg_frames.descriptors)
     content = (
-        _raw("descriptors of leg frames", result.leg_frames.descriptors, (n_frames, n_descriptors)),
-        _raw("outcomes of leg frames", result.leg_frames.outcomes, (n_frames,), "<i4"),
-        _raw("is_end of leg frames", result.leg_frames.is_end, (n_frames,), "u1"),
+        raw_bytes("descriptors of leg frames", result.leg_frames.descriptors, (n_frames, n_descriptors)),
+        raw_bytes("outcomes of leg frames", result.leg_frames.outcomes, (n_frames,), "<i4"),
+        raw_bytes("is_end of leg frames", result.leg_frames.is_end, (n_frames,), "u1"),
     )
     return shot_row, (shot, *content, checksum_of(shot, *content))
 
@@ -280,7 +303,8 @@ def empty_columns(progress: dict) -> ShotColumns:
 def read_shots(connection, path: Path, shots: ShotColumns, rows: slice) -> None:
     """Fill rows of the columns from the file."""
     found = connection.execute(
-        "SELECT shot, step, chain, weight, velocity_origin, descriptors, counts, predicted_committor, checksum "
+        "SELECT shot, step, chain, weight, CAST(velocity_origin AS TEXT), CAST(descriptors AS BLOB), "
+        "CAST(counts AS BLOB), CAST(predicted_committor AS BLOB), checksum "
         "FROM shots WHERE shot >= ? AND shot < ? ORDER BY shot",
         (rows.start, rows.stop),
     ).fetchall()
@@ -301,7 +325,8 @@ def read_shots(connection, path: Path, shots: ShotColumns, rows: slice) -> None:
 def read_leg_frames(connection, path: Path, frames: LegFrameColumns, rows: slice, first: int) -> int:
     """Fill the columns, from the frame ``first`` on, with the leg frames of some shots; returns where it stopped."""
     found = connection.execute(
-        "SELECT shot, descriptors, outcomes, is_end, checksum FROM leg_frames WHERE shot >= ? AND shot < ? ORDER BY shot",
+        "SELECT shot, CAST(descriptors AS BLOB), CAST(outcomes AS BLOB), CAST(is_end AS BLOB), checksum "
+        "FROM leg_frames WHERE shot >= ? AND shot < ? ORDER BY shot",
         (rows.start, rows.stop),
     ).fetchall()
     for row in found:
@@ -339,7 +364,7 @@ def write_density(connection, progress: dict, paths: Mapping[str, tuple]) -> Non
             (number, path, count, thinning, checksum),
         )
         if frames is not None:
-            raw = _raw("frames of the density", frames, (None, progress["density_columns"] or None))
+            raw = raw_bytes("frames of the density", frames, (None, progress["density_columns"] or None))
             progress["density_columns"] = np.shape(frames)[1]
             connection.execute(
                 "INSERT OR REPLACE INTO density_frames VALUES (?, ?, ?)", (number, raw, checksum_of(number, raw))
@@ -348,9 +373,11 @@ def write_density(connection, progress: dict, paths: Mapping[str, tuple]) -> Non
 
 def read_density(connection, path: Path, progress: dict) -> dict[str, DensityPath]:
     rows = connection.execute(
-        "SELECT number, path, count, thinning, checksum FROM density_paths ORDER BY number"
+        "SELECT number, CAST(path AS TEXT), count, thinning, checksum FROM density_paths ORDER BY number"
     ).fetchall()
-    blocks = connection.execute("SELECT number, frames, checksum FROM density_frames ORDER BY number").fetchall()
+    blocks = connection.execute(
+        "SELECT number, CAST(frames AS BLOB), checksum FROM density_frames ORDER BY number"
+    ).fetchall()
     check_count(path, "density_paths", len(rows), progress["density_paths"])
     check_count(path, "density_frames", len(blocks), progress["density_paths"])
     density = {}
@@ -383,7 +410,8 @@ def append_model_version(connection, progress: dict, step: int, model_version: t
 
 def read_model_version(connection, path: Path, number: int) -> tuple[int, dict, dict[str, np.ndarray]]:
     step, checksum, description, arrays = connection.execute(
-        "SELECT step, checksum, description, arrays FROM model_versions WHERE number = ?", (number,)
+        "SELECT step, checksum, CAST(description AS TEXT), CAST(arrays AS BLOB) FROM model_versions WHERE number = ?",
+        (number,),
     ).fetchone() or (None, None, None, None)
     if checksum != checksum_of(number, step, description, arrays):
         raise CheckpointCorruptError(damaged(path, f"model_versions, number {number}"))

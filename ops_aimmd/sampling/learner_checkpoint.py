@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.checkpoint import Checkpoint, StepLog
 from ops_aimmd.committor.density import CommittorDensity, TransitionPathFrames
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.selection import ModelVersion
@@ -34,15 +34,16 @@ class UnknownState:
         )
 
 
-def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, step: int = 0) -> Checkpoint:
-    """A new checkpoint file for a run of this learner, which begins with what it has learned until now.
+def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, keep_models_every: int = 1) -> Checkpoint:
+    """A new, empty checkpoint file for a run of this learner.
 
     Parameters
     ----------
     path : path-like
     learner : CommittorLearner
-    step : int
-        Last MC step of the run that is finished already.
+        What it has learned until now is written with the first step.
+    keep_models_every : int
+        Model versions whose number is a multiple of this are kept, and the newest.
 
     Raises
     ------
@@ -57,16 +58,31 @@ def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, step: 
         "schedule": asdict(learner.training_schedule),
         "fit_options": learner.training_options,
     }
-    checkpoint = Checkpoint.create(path, metadata)
+    checkpoint = Checkpoint.create(path, metadata, keep_every=keep_models_every)
+    learner.recorded_version = -1
     if learner.has_seen_paths:
-        learner.recorded_version = -1
         learner.transition_path_frames.mark_all_changed()
-        record_step(checkpoint, learner, step)
     return checkpoint
 
 
-def record_step(checkpoint: Checkpoint, learner: CommittorLearner, step: int) -> None:
-    """Write one finished step: new shots, a new model version if there is one, changes of the density, the rest."""
+def record_step(
+    checkpoint: Checkpoint, learner: CommittorLearner, step: int, log: StepLog | None = None, state: dict | None = None
+) -> None:
+    """Write one finished step: new shots, a new model version if there is one, changes of the density, the rest.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    learner : CommittorLearner
+    step : int
+    log : StepLog, optional
+        The step itself, to rebuild it from.
+    state : dict, optional
+        What else is to be kept of this moment.
+    """
+    if not learner.has_seen_paths:
+        checkpoint.record_step(step, state=state, log=log)
+        return
     version = learner.version
     n_shots = len(learner.training_set)
     checkpoint.record_step(
@@ -80,7 +96,9 @@ def record_step(checkpoint: Checkpoint, learner: CommittorLearner, step: int) ->
                 "frozen": learner.frozen,
                 "n_thinned": learner.transition_path_frames.n_thinned,
             },
+            **(state or {}),
         },
+        log=log,
     )
     learner.transition_path_frames.forget_changes()
     learner.recorded_version = version.number
@@ -93,6 +111,7 @@ def load_learner(
     network=None,
     device: str | None = None,
     seed: int | None = None,
+    version: int | None = None,
 ) -> CommittorLearner:
     """The learner of a checkpoint: model, training set and density as they were after the last finished step.
 
@@ -109,11 +128,16 @@ def load_learner(
     device : str, optional
     seed : int, optional
         Another seed, for a new run that begins with what was learned; that of the run by default.
+    version : int, optional
+        Model version to load in the place of the newest, for instance the `model_version` of a step's details; the
+        training set stays that of the whole run.
 
     Raises
     ------
     ValueError
         If states or descriptors have other names or another order than in the run, or a custom network is missing.
+    KeyError
+        If the model version is not in the file.
     ops_aimmd.checkpoint.CheckpointError, FileNotFoundError
         If the file cannot be read.
     """
@@ -139,12 +163,12 @@ def load_learner(
             device=device,
         )
         if checkpoint.model_versions():
-            _restore(learner, checkpoint, network)
+            _restore(learner, checkpoint, network, version)
     return learner
 
 
-def _restore(learner: CommittorLearner, checkpoint: Checkpoint, network) -> None:
-    number, description, arrays = checkpoint.model_version()
+def _restore(learner: CommittorLearner, checkpoint: Checkpoint, network, version: int | None) -> None:
+    number, description, arrays = checkpoint.model_version(version)
     density_values = arrays.pop(DENSITY, None)
     density = None
     if density_values is not None:

@@ -217,6 +217,12 @@ class CommittorSelector(ShootingPointSelector):
         """Probability that a two-way shot joins an allowed pair of states; (n,) for ``ln p_i`` (n, n_states)."""
         return transition_probability(log_committor, self.pairs)
 
+    def use_weight(self, weight: str | Callable) -> None:
+        """Replace the weight, as where one that was a function has come back from a file by its name only."""
+        self._log_weight = log_weight_function(weight, self.scale)
+        self.weight = weight
+        self._weights.clear()
+
     # ---- OPS storage ------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict:

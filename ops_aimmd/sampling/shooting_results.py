@@ -33,9 +33,9 @@ class Shot:
     path : Trajectory
         The path that was shot from.
     index : int
-        Index of the shooting point in it.
+        Index of the shooting point in it, before a storage was told to keep fewer frames.
     trial : Trajectory
-        The new path, as far as it is known.
+        The new path, as far as it is known or stored.
     trial_index : int
         Index of the shooting point in it.
     trial_reversed : bool
@@ -120,10 +120,8 @@ def _own_shot(part, states) -> Shot:
     made = LEGS[mover.legs]
     lengths = dict(zip(LEGS["both"], (int(n) for n in details.leg_lengths), strict=True))
     outcomes = dict(zip(LEGS["both"], (int(i) for i in details.leg_outcomes), strict=True))
-    trial_index = index if mover.legs == "forward" else lengths["backward"] - 1
-    trial_reversed = mover.legs == "both" and trial[trial_index].__uuid__ != details.modified_shooting_snapshot.__uuid__
-    if trial_reversed:
-        trial_index = len(trial) - 1 - trial_index
+    trial_index = trial.index_symmetric(details.modified_shooting_snapshot)
+    trial_reversed = trial[trial_index].__uuid__ != details.modified_shooting_snapshot.__uuid__
     names = [name for name in made if lengths[name] > 1]  # a leg without dynamics is no trial
     shot = Shot(
         path=details.initial_trajectory,
@@ -234,7 +232,10 @@ def shooting_result(shot: Shot, learner: CommittorLearner, step: int) -> Shootin
     reached = [shot.leg_outcomes[name] for name in shot.unbiased_legs if shot.leg_outcomes[name] >= 0]
     if not reached:
         return None
-    descriptors = learner.path_frames(shot.path).descriptors[shot.index]
+    if getattr(shot.details, "stored_stride", 1) > 1:  # the index counts frames of which not all were stored
+        descriptors = learner.evaluate_descriptors(paths.Trajectory([shot.details.shooting_snapshot]))[0]
+    else:
+        descriptors = learner.path_frames(shot.path).descriptors[shot.index]
     predicted = shot.predicted_committor
     if predicted is None:
         predicted = np.exp(learner.model.log_committor(descriptors[None])[0])

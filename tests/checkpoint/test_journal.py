@@ -12,10 +12,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from checkpoint_support import (
+    CHILD,
+    check_child_file,
+    child_process,
+    everything,
+    fill,
+    make_log,
+    make_shot,
+    output_of,
+    run_until_killed,
+    same_bits,
+)
 
 from ops_aimmd.checkpoint import (
     Checkpoint,
@@ -27,89 +38,6 @@ from ops_aimmd.checkpoint import (
     NotACheckpointError,
 )
 from ops_aimmd.checkpoint.documents import decode, encode
-
-PACKAGE = Path(__file__).parents[2] / "ops_aimmd"
-
-WITHOUT_PUBLIC_NAMES = f"""
-import sys, types
-sys.modules["ops_aimmd"] = types.ModuleType("ops_aimmd")
-sys.modules["ops_aimmd"].__path__ = [{str(PACKAGE)!r}]
-"""
-"""Lets a child process import the folder under test without the package's __init__, which imports OPS and torch."""
-
-
-def child_process(code, *arguments, **options):
-    command = [sys.executable, "-c", WITHOUT_PUBLIC_NAMES + code, *map(str, arguments)]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, **options)
-
-
-def output_of(code):
-    child = child_process(code, text=True)
-    return child.communicate()[0]
-
-
-def make_shot(rng, step=1, d=3, n_states=2, n_frames=4, **changes):
-    frames = None
-    if n_frames:
-        frames = SimpleNamespace(
-            descriptors=rng.normal(size=(n_frames, d)),
-            outcomes=rng.integers(n_states, size=n_frames),
-            is_end=rng.random(n_frames) < 0.3,
-        )
-    values = {
-        "descriptors": rng.normal(size=d),
-        "counts": rng.integers(3, size=n_states).astype(float),
-        "weight": rng.random(),
-        "step": step,
-        "chain": 0,
-        "velocity_origin": "boltzmann",
-        "predicted_committor": rng.random(n_states),
-        "leg_frames": frames,
-    }
-    return SimpleNamespace(**(values | changes))
-
-
-def same_bits(one, other):
-    one, other = np.asarray(one), np.asarray(other)
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-
-
-def fill(checkpoint, n_steps=12, seed=1):
-    """A small run with something in every table; returns its shots."""
-    rng = np.random.default_rng(seed)
-    shots = []
-    for step in range(1, n_steps + 1):
-        new = [make_shot(rng, step, n_frames=step % 4) for _ in range(step % 3)]
-        path = f"path {step // 2}"
-        checkpoint.record_step(
-            step,
-            shots=new,
-            density_paths={path: (1 + step % 2, 1, rng.normal(size=(4, 3)) if step % 2 == 0 or step == 1 else None)},
-            model_version=(step // 3, {"layers": [3, 8, 1]}, {"weight": rng.normal(size=(8, 3))})
-            if step % 3 == 0
-            else None,
-            state={"generator": rng.bit_generator.state, "step": step},
-        )
-        shots += new
-    return shots
-
-
-def everything(path):
-    """All that a file holds, in a form that compares bit by bit."""
-    with Checkpoint.open(path, read_only=True) as checkpoint:
-        shots = checkpoint.shots()
-        columns = [shots.__dict__[name] for name in shots.__dict__ if name != "auxiliary"]
-        columns += list(shots.auxiliary.__dict__.values())
-        versions = [checkpoint.model_version(number) for number in checkpoint.model_versions()]
-        density = checkpoint.density_paths()
-        return (
-            [(c.dtype.str, c.shape, c.tobytes()) for c in columns],
-            [(name, p.count, p.thinning, p.frames.tobytes()) for name, p in density.items()],
-            [(number, text, {k: v.tobytes() for k, v in arrays.items()}) for number, text, arrays in versions],
-            [(key, encode(checkpoint.state(key))) for key in checkpoint.state_keys()],
-            (checkpoint.step, checkpoint.run_id, checkpoint.metadata),
-        )
-
 
 # What comes back
 
@@ -207,7 +135,8 @@ def test_file_explains_itself(tmp_path):
         fill(checkpoint)
     connection = sqlite3.connect(tmp_path / "run.aimmd")
     tables = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-    assert set(tables) == {"run", "state", "shots", "leg_frames", "density_paths", "density_frames", "model_versions"}
+    learning = {"run", "state", "shots", "leg_frames", "density_paths", "density_frames", "model_versions"}
+    assert set(tables) == learning | {"frame_blocks", "paths", "steps", "files"}
     assert "little-endian float64" in tables["shots"]
     first = connection.execute("SELECT descriptors FROM shots WHERE shot = 0").fetchone()[0]
     assert len(np.frombuffer(first, "<f8")) == 3
@@ -261,24 +190,6 @@ def test_steps_increase(tmp_path):
         checkpoint.record_step(np.int64(4))
 
 
-CHILD = """
-import sys, numpy as np
-from types import SimpleNamespace
-from ops_aimmd.checkpoint import Checkpoint
-path = sys.argv[1]
-checkpoint = Checkpoint.open(path)
-for step in range(checkpoint.step + 1, 10**9):
-    values = np.random.default_rng(step).normal(size=(21, 20))
-    frames = SimpleNamespace(descriptors=values[1:], outcomes=np.zeros(20, int), is_end=np.zeros(20, bool))
-    shot = SimpleNamespace(descriptors=values[0], counts=np.ones(2), weight=1.0, step=step, chain=0,
-                           velocity_origin="path", predicted_committor=None, leg_frames=frames)
-    model = (step, {}, {"w": np.full(2000, step)}) if step % 7 == 0 else None
-    checkpoint.record_step(step, [shot], {str(step // 3): (step, 1, values)}, model,
-                           {"step": step, "path": np.full(5000 * (step % 5), step)})
-    print(step, flush=True)
-"""
-
-
 WITHOUT_LOG = """
 import sqlite3, ops_aimmd.checkpoint.journal as journal
 class Connection(sqlite3.Connection):
@@ -287,36 +198,6 @@ class Connection(sqlite3.Connection):
 connect = sqlite3.connect
 journal.sqlite3.connect = lambda *a, **k: connect(*a, factory=Connection, **k)
 """
-
-
-def run_until_killed(path, seconds, code=CHILD):
-    """Run the child, kill it, and return the last step that it has acknowledged (-1: none)."""
-    child = child_process(code, path)
-    first = child.stdout.readline()  # imports take their time: the clock starts with the first step
-    time.sleep(seconds)
-    child.kill()
-    rest = child.stdout.read()
-    child.wait()
-    lines = (first + rest).split(b"\n")[:-1]
-    return int(lines[-1])
-
-
-def check_child_file(checkpoint):
-    """What the child has written is whole, up to the step at which the file stands; returns that step."""
-    last = checkpoint.step
-    shots = checkpoint.shots()
-    assert shots.steps.tolist() == list(range(last + 1))
-    assert len(shots.auxiliary) == 20 * (last + 1)
-    for step in range(max(0, last - 30), last + 1):
-        values = np.random.default_rng(step).normal(size=(21, 20))
-        assert same_bits(shots.descriptors[step], values[0])
-        assert same_bits(shots.auxiliary.descriptors[shots.auxiliary.shot == step], values[1:])
-    assert checkpoint.model_versions() == list(range(0, last + 1, 7))
-    if last >= 0:
-        assert checkpoint.state("step") == last and (checkpoint.state("path") == last).all()
-        density = checkpoint.density_paths()
-        assert list(density) == [str(i) for i in range(last // 3 + 1)] and density[str(last // 3)].count == last
-    return last
 
 
 def test_kill_at_any_moment_loses_no_acknowledged_step(tmp_path):
@@ -363,7 +244,8 @@ def test_a_torn_log_gives_back_whole_steps(tmp_path):
         for step in range(12):
             shots = [make_shot(rng, step), make_shot(rng, step)]
             model = (step, {}, {"weight": rng.normal(size=200)})
-            checkpoint.record_step(step, shots, {str(step // 2): (1, 1, rng.normal(size=(30, 3)))}, model, {"a": step})
+            density = {str(step // 2): (1, 1, rng.normal(size=(30, 3)))}
+            checkpoint.record_step(step, shots, density, model, {"a": step}, make_log(rng, step))
             at_step[step] = everything(path)
         file, whole = path.read_bytes(), Path(f"{path}-wal").read_bytes()
     found = []
@@ -375,7 +257,7 @@ def test_a_torn_log_gives_back_whole_steps(tmp_path):
         Path(f"{torn}-shm").unlink(missing_ok=True)
         with Checkpoint.open(torn) as checkpoint:
             found.append(checkpoint.step)
-        assert everything(torn)[:4] == at_step[found[-1]][:4]
+        assert everything(torn) == at_step[found[-1]]
     assert len(set(found)) > 5
 
 
@@ -499,7 +381,7 @@ def intact(tmp_path_factory):
 
 def test_an_existing_file_is_never_overwritten(tmp_path, intact):
     before = intact.read_bytes()
-    with pytest.raises(FileExistsError, match="step 20 with 12 shots.*ops_aimmd.resume"):
+    with pytest.raises(FileExistsError, match="step 20 with 12 shots.*ops_aimmd.resume.*ops_aimmd.load_learner"):
         Checkpoint.create(intact)
     assert intact.read_bytes() == before
     with Checkpoint.open(intact):
@@ -555,6 +437,15 @@ def test_foreign_files_are_refused(tmp_path, intact):
         ("DELETE FROM state WHERE key = 'path'", CheckpointCorruptError, "state: 2 of 3"),
         ("UPDATE state SET json = '{}' WHERE key = 'path'", CheckpointCorruptError, "state, key 'path'"),
         ("UPDATE model_versions SET arrays = zeroblob(10)", CheckpointCorruptError, "model_versions, number 1"),
+        ("DELETE FROM frame_blocks WHERE block = 16", CheckpointCorruptError, "frame_blocks: 5 of 6"),
+        ("UPDATE frame_blocks SET arrays = zeroblob(10)", CheckpointCorruptError, "frame_blocks, block 14"),
+        ("UPDATE frame_blocks SET block = 99 WHERE block = 20", CheckpointCorruptError, "frame_blocks, block 99"),
+        ("DELETE FROM paths WHERE path = 'path 9'", CheckpointCorruptError, "paths: 5 of 6"),
+        ("UPDATE paths SET frames = zeroblob(72) WHERE path = 'path 9'", CheckpointCorruptError, "paths, path 'path 9'"),
+        ("DELETE FROM steps WHERE step = 8", CheckpointCorruptError, "steps: 5 of 6"),
+        ("UPDATE steps SET arrays = NULL WHERE step = 9", CheckpointCorruptError, "steps, step 9"),
+        ("DELETE FROM files", CheckpointCorruptError, "files: 0 of 1"),
+        ("UPDATE files SET content = x'00'", CheckpointCorruptError, "files, name 'setup'"),
         ("DELETE FROM run", CheckpointCorruptError, "run: the row"),
         ("DROP TABLE shots", CheckpointCorruptError, "no such table"),
     ],
@@ -567,6 +458,23 @@ def test_changed_files_are_refused(tmp_path, intact, statement, error, words):
     connection.close()
     with pytest.raises(error, match=words):
         everything(path)
+
+
+@pytest.mark.parametrize("kind", ["TEXT", "BLOB"])
+def test_texts_and_blobs_of_the_same_bytes_are_the_same(tmp_path, intact, kind):
+    # One flipped bit makes a blob of small numbers a text, with the same checksum.
+    path, expected = tmp_path / "run.aimmd", everything(intact)
+    shutil.copy(intact, path)
+    with sqlite3.connect(path) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            for _, name, declared, _, _, is_key in connection.execute(f"PRAGMA table_info({table})").fetchall():
+                if declared in ("TEXT", "BLOB") and not is_key:
+                    connection.execute(f"UPDATE {table} SET {name} = CAST({name} AS {kind})")
+        changed = connection.execute(f"SELECT count(*) FROM paths WHERE typeof(frames) = '{kind.lower()}'").fetchone()[0]
+    connection.close()
+    assert changed == 6  # control
+    assert everything(path) == expected
 
 
 def refused_or_unharmed(path, expected):

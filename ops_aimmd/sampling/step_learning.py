@@ -1,0 +1,105 @@
+"""What a learner does with the steps of a simulation: shooting results, the density of paths, training, seeds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+from openpathsampling.pathmover import EngineMover
+
+from .learner import CommittorLearner
+from .movers import ShootingMover
+from .random_state import seed_step
+from .selectors import CommittorSelector
+from .shooting_results import shooting_result, shots
+
+
+class StepLearning:
+    """Learns from every finished step of a simulation.
+
+    Parameters
+    ----------
+    learner : CommittorLearner
+        The one that the selectors of the scheme query.
+    """
+
+    def __init__(self, learner: CommittorLearner):
+        self.learner = learner
+        self.engines: list = []
+        """Those of the movers of the simulation."""
+        self._initial_paths: set = set()
+
+    def prepare(self, sim) -> None:
+        """Check that scheme and learner belong together, and find the engines and initial paths.
+
+        Raises
+        ------
+        ValueError
+            If a selector queries another learner, or a mover stops at other states.
+        """
+        movers = list(submovers(sim.root_mover))
+        for mover in movers:
+            selector = mover.selector if isinstance(mover, EngineMover) else None
+            if isinstance(selector, CommittorSelector) and selector.learner is not self.learner:
+                raise ValueError(
+                    f"the selector of {mover.name!r} queries another learner than the one that this hook trains: give "
+                    "the scheme and the hook the same CommittorLearner"
+                )
+            if isinstance(mover, ShootingMover) and {s.__uuid__ for s in mover.states} != {
+                s.__uuid__ for s in self.learner.states
+            }:
+                raise ValueError(
+                    f"the legs of {mover.name!r} stop at the states {[s.name for s in mover.states]}, the learner knows "
+                    f"{[s.name for s in self.learner.states]}: give both the same volume objects"
+                )
+        engines = {id(m.engine): m.engine for m in movers if isinstance(m, EngineMover) and m.engine is not None}
+        self.engines = list(engines.values())
+        for sample in sim.root:
+            self._initial_paths.update(_identities(sample.trajectory))
+
+    def seed(self, step_number: int) -> None:
+        """Seed all random number generators for a step, if the learner has a seed."""
+        if self.learner.seed is not None:
+            self.learner.step_seed = seed_step(self.learner.seed, step_number, self.engines)
+
+    def learn(self, step) -> None:
+        """Add the shots of a step to the training set, count its current paths, and train if it is due.
+
+        Parameters
+        ----------
+        step : openpathsampling.MCStep
+            Best before OPS stores it and replaces its frames by proxies of what it stored.
+        """
+        self.learner.results_are_reported()
+        for shot in shots(step.change, self.learner.states):
+            result = shooting_result(shot, self.learner, step.mccycle)
+            if result is not None:
+                self.learner.add(result)
+        for sample in step.active:
+            if _identities(sample.trajectory)[0] not in self._initial_paths:  # these were not sampled
+                self.learner.count_path(sample.trajectory)
+        if self.learner.training_due:
+            try:
+                self.learner.fit()
+            except FloatingPointError as error:
+                warnings.warn(
+                    f"training after step {step.mccycle} failed, and sampling goes on with model version "
+                    f"{self.learner.version.number}: {error}",
+                    stacklevel=2,
+                )
+
+
+def submovers(mover) -> Iterator:
+    """A mover and all movers below it."""
+    yield mover
+    for submover in mover.submovers:
+        yield from submovers(submover)
+
+
+def _identities(trajectory) -> list[tuple[int, int, int]]:
+    """Length and end frames of a path, and of its reverse: moves that exchange or reverse paths make no new ones."""
+    first, last = trajectory[0], trajectory[-1]
+    return [
+        (len(trajectory), first.__uuid__, last.__uuid__),
+        (len(trajectory), last.reversed.__uuid__, first.reversed.__uuid__),
+    ]

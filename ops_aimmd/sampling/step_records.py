@@ -1,0 +1,75 @@
+"""What a shot did, in a few numbers: one record for each shooting move of a finished MC step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .shooting_results import Shot, is_transition, shots
+
+COLUMNS = "step accepted generated expected reached frames path_length model_version frozen replica".split()
+
+
+def step_records(step, states: Sequence) -> list[dict]:
+    """The records of one step: one for each shot, none for the initial step and other moves.
+
+    Parameters
+    ----------
+    step : openpathsampling.MCStep
+    states : sequence of openpathsampling.Volume
+
+    Returns
+    -------
+    list of dict
+        Keys as in `COLUMNS`.
+    """
+    return [shot_record(step, shot) for shot in shots(step.change, states)]
+
+
+def shot_record(step, shot: Shot) -> dict:
+    """The record of one shot of a step.
+
+    Parameters
+    ----------
+    step : openpathsampling.MCStep
+    shot : Shot
+        One of `shots(step.change, states)`.
+
+    Returns
+    -------
+    dict
+        Keys as in `COLUMNS`.
+    """
+    predicted = shot.predicted_committor
+    return {
+        "step": int(step.mccycle),
+        "accepted": shot.accepted,
+        "generated": is_transition(shot),
+        "expected": np.nan if predicted is None else _expected(shot, np.asarray(predicted, dtype=float)),
+        "reached": sum(outcome >= 0 for outcome in shot.leg_outcomes.values()),
+        "frames": shot.new_frames,
+        "path_length": len(_current_path(step, shot)),
+        "model_version": detail(shot, "model_version"),
+        "frozen": detail(shot, "frozen"),
+        "replica": shot.replica,
+    }
+
+
+def detail(shot: Shot, name: str) -> float:
+    """A number among the details of a shot; NaN where the move recorded none."""
+    value = getattr(shot.details, name, None)
+    return np.nan if value is None else float(value)
+
+
+def _expected(shot: Shot, predicted: np.ndarray) -> float:
+    if shot.kept_end is not None:  # one-way: the new leg must not end where the kept part ends
+        return float(1.0 - predicted[shot.kept_end])
+    return float(1.0 - (predicted**2).sum())
+
+
+def _current_path(step, shot: Shot):
+    for sample in step.active:
+        if sample.replica == shot.replica:
+            return sample.trajectory
+    return shot.path

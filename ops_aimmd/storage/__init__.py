@@ -1,0 +1,1 @@
+"""Files of OPS beside ours: runs that go on, existing files that are learned from."""

@@ -1,0 +1,416 @@
+"""Learning from OPS files that exist already, and weighing their paths anew: offline, with or without this package's moves.
+
+A file is read step by step, in memory that does not depend on the number of steps.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import openpathsampling as paths
+import pandas as pd
+from openpathsampling import pathmover
+from openpathsampling.engines.features.shared import KineticContainer, StaticContainer
+from openpathsampling.netcdfplus.cache import Cache
+from tqdm.auto import tqdm
+
+from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.movers import LEGS, WRECKED, ShootingMover
+from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.shooting_results import Shot, _until_state, _velocity_origin, shooting_result, shots
+
+from .ops_files import NETCDF, file_of, kind_of, open_storage
+
+ELSEWHERE = 0.01
+"""Fraction of legs that may have stopped outside of the given states: single precision moves frames across boundaries."""
+
+WEIGHTS = ("selection_probability_old", "selection_probability_new", "weight_sum_old", "weight_sum_new")
+
+SAMPLED = (
+    paths.MCStep,
+    paths.MoveChange,
+    paths.Details,
+    paths.SampleSet,
+    paths.Sample,
+    paths.Trajectory,
+    paths.BaseSnapshot,
+    StaticContainer,
+    KineticContainer,
+)
+"""What a file holds more of with every step."""
+
+
+def training_set_from_storage(storage, descriptors, states: Sequence, progress: bool = True) -> TrainingSet:
+    """A training set from an OPS file, whatever made it: every shooting move of it, accepted or not, is one row.
+
+    One-way and two-way shooting in any ensemble, with the moves of this package or of OPS, and the shots of OPS's
+    simulations that shoot from snapshots (`CommittorSimulation`, `ShootFromSnapshotsSimulation`, `SShootingSimulation`).
+    All other moves are passed over, and so are reactive-flux simulations, whose legs stop where they cross the dividing
+    surface and are no fair trials. Of one file all simulations are read.
+
+    Parameters
+    ----------
+    storage : openpathsampling.Storage, SimStore Storage, or path-like
+        A path to a netCDF (.nc) or SimStore (.db) file is opened for reading and closed. One process can use files of
+        one kind only.
+    descriptors : CollectiveVariable, sequence of CollectiveVariable, or callable
+        As for `CommittorLearner`; a function takes a trajectory and returns (n_frames, n_descriptors).
+    states : sequence of openpathsampling.Volume
+        Their order is the order of the counts. They need not be the objects that are in the file, but all states in
+        which its paths end.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    TrainingSet
+        ``steps`` are the numbers within each simulation, ``chains`` the replicas. ``predicted_committor`` is what the
+        run had predicted, NaN where the file does not say. OPS files keep coordinates as float32, and so precise are the
+        descriptors.
+
+    Raises
+    ------
+    ValueError
+        If there are no shots, no leg reached one of the states, or a leg stopped in a state that was not given.
+    ops_aimmd.storage.ops_files.UnreadableFileError, FileNotFoundError, RuntimeError
+        If the file cannot be opened in this process.
+
+    Warns
+    -----
+    UserWarning
+        If steps could not be read and were passed over, as in the file of a run that was killed.
+    """
+    learner = CommittorLearner(descriptors, states, seed=0)  # the seed leaves torch's own generator alone
+    census = _Census(learner.n_states)
+
+    def read(step) -> list[tuple]:
+        found = [*_path_shots(step, learner.states), *_snapshot_shots(step, learner.states)]
+        return [(shot, mover, _result(shot, mover, learner, int(step.mccycle))) for shot, mover in found]
+
+    with _opened(storage) as file:
+        name = file_of(file)
+        for shot, mover, result in _read_steps(file, read, progress):
+            census.count(shot, mover)
+            if result is not None:
+                learner.add(result)
+    census.check(learner.states, name)
+    return learner.training_set
+
+
+def selection_table(storage, selector: CommittorSelector, progress: bool = True) -> pd.DataFrame:
+    r"""Selection weights of the paths of a stored run, under any model.
+
+    For a shot at frame x the probability that the selector picks it is :math:`w(x) / \sum_k w(x_k)` over the frames of
+    the old path, and of the new one. With the model that guided a step, these are the values in the details of the step;
+    with another one, they are what that model would have given, and ``new / old`` is its acceptance ratio.
+
+    Parameters
+    ----------
+    storage : openpathsampling.Storage, SimStore Storage, or path-like
+        As for `training_set_from_storage`; the paths must be stored whole.
+    selector : CommittorSelector
+        With the current model version of its learner, for instance of `ops_aimmd.load_learner(checkpoint, descriptors,
+        states)`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per shot of path sampling. Columns: step; replica; accepted; selection_probability_old,
+        selection_probability_new, weight_sum_old, weight_sum_new. The new ones are NaN where the trial is no path of the
+        ensemble, which no weight would have made acceptable, and where only its ends were stored.
+
+    Raises
+    ------
+    ValueError
+        If paths were stored with a stride, or a shooting point has no chance under the selector.
+    """
+    rows = []
+    with _opened(storage) as file:
+        for row in _read_steps(file, lambda step: _selection_rows(step, selector), progress):
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["step", "replica", "accepted", *WEIGHTS])
+
+
+# ---- steps of a file -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(storage) -> Iterator:
+    """An open storage as it is, or the one at a path until the end of the block."""
+    if not isinstance(storage, (str, os.PathLike)):
+        yield storage
+        return
+    file = open_storage(storage)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def _read_steps(storage, read: Callable, progress: bool) -> Iterator:
+    """What `read` makes of each step that can be read, item by item."""
+    unreadable = []
+    with _caches_of_two_steps(storage) as caches:
+        for index in tqdm(range(len(storage.steps)), unit="step", disable=not progress, dynamic_ncols=True):
+            step = None
+            try:
+                step = storage.steps[index]
+                items = read(step)
+            except Exception as error:
+                if _is_whole(step):
+                    raise
+                unreadable.append((index, error))
+                items = []
+            yield from items
+            for cache in caches:
+                cache.step()
+    if unreadable:
+        index, error = unreadable[0]
+        warnings.warn(
+            f"{len(unreadable)} of {len(storage.steps)} steps in {file_of(storage)} cannot be read and were passed over, "
+            f"as after a run was killed; the first is number {index} in the file ({type(error).__name__}: {error})",
+            stacklevel=4,
+        )
+
+
+class _LastTwoSteps(Cache):
+    """Keeps what was read in the current step and in the one before, in which the path of this one was often made."""
+
+    def __init__(self):
+        super().__init__()
+        self._now, self._before = {}, {}
+
+    def step(self) -> None:
+        """Begin a new step."""
+        self._now, self._before = {}, self._now
+
+    def __getitem__(self, key):
+        if key not in self._now:
+            self._now[key] = self._before[key]
+        return self._now[key]
+
+    def __setitem__(self, key, value):
+        self._now[key] = value
+
+    def __delitem__(self, key):
+        if self._now.pop(key, None) is self._before.pop(key, None) is None:
+            raise KeyError(key)
+
+    def __contains__(self, key):
+        return key in self._now or key in self._before
+
+    def __iter__(self):
+        return iter({**self._before, **self._now})
+
+    def __len__(self):
+        return len(set(self))
+
+
+@contextmanager
+def _caches_of_two_steps(storage) -> Iterator[list[_LastTwoSteps]]:
+    """Within the block the storage remembers the steps, paths and frames of two steps only, given back in the end.
+
+    OPS's own caches hold thousands of paths, but of OpenMM frames not the coordinates, which are read at every look.
+    """
+    if kind_of(storage) == NETCDF:
+        holders = [store for store in storage.stores if issubclass(store.content_class or object, SAMPLED)]
+    else:
+        holders = [storage.cache]
+    caches = [holder.cache for holder in holders]
+    for holder in holders:
+        holder.cache = _LastTwoSteps()
+    try:
+        yield [holder.cache for holder in holders]
+    finally:
+        for holder, cache in zip(holders, caches, strict=True):
+            holder.cache = cache
+
+
+def _is_whole(step) -> bool:
+    """Whether all that a shot consists of can be read."""
+    try:
+        for part in step.change:
+            if part.samples and isinstance(part.mover, pathmover.EngineMover):
+                samples = [part.samples] if isinstance(part.samples, paths.Sample) else part.samples
+                for path in (part.details.initial_trajectory, *(sample.trajectory for sample in samples)):
+                    if len(path) == 0 or not all(np.abs(frame.xyz).max() < WRECKED for frame in path):
+                        return False
+    except Exception:  # what is missing shows in many ways
+        return False
+    return True
+
+
+# ---- shots of a step -------------------------------------------------------------------------------------------------
+
+
+def _path_shots(step, states) -> Iterator[tuple[Shot, pathmover.PathMover]]:
+    """Shots of path sampling, with their movers."""
+    movers = {part.details.__uuid__: part.mover for part in step.change if part.details is not None}
+    for shot in shots(step.change, states):
+        yield shot, movers[shot.details.__uuid__]
+
+
+def _snapshot_shots(step, states) -> Iterator[tuple[Shot, pathmover.PathMover]]:
+    """Shots of simulations that shoot from given snapshots, with their movers.
+
+    Other moves extend paths too (minus moves, for one), from frames that were not given new velocities.
+    """
+    simulation = step.simulation
+    if not isinstance(simulation, paths.ShootFromSnapshotsSimulation):
+        return
+    if isinstance(simulation, paths.ReactiveFluxSimulation):
+        return
+    for part in step.change:
+        if part.samples and isinstance(part.mover, (pathmover.ForwardExtendMover, pathmover.BackwardExtendMover)):
+            yield _snapshot_shot(part, simulation, states), part.mover
+
+
+def _snapshot_shot(part, simulation, states) -> Shot:
+    details = part.details
+    sample = part.samples if isinstance(part.samples, paths.Sample) else part.samples[0]
+    trial = sample.trajectory
+    forward = isinstance(part.mover, pathmover.ForwardExtendMover)
+    name = "forward" if forward else "backward"
+    # of a leg that broke off OPS keeps the unfinished leg alone
+    finished = part.__class__ not in (paths.RejectedMaxLengthSampleMoveChange, paths.RejectedNaNSampleMoveChange)
+    index = int(trial.index(details.shooting_snapshot)) if finished else 0
+    leg = trial[index:] if forward or not finished else trial[: index + 1].reversed
+    length, outcome = _until_state(leg, states) if finished else (1, -1)
+    legs = {name: length} if length > 1 else {}  # a shot from within a state is no trial
+    return Shot(
+        path=details.initial_trajectory,
+        index=int(details.initial_trajectory.index(details.shooting_snapshot)),
+        trial=trial,
+        trial_index=index,
+        trial_reversed=False,
+        leg_lengths=legs,
+        leg_outcomes=dict.fromkeys(legs, outcome),
+        unbiased_legs=tuple(legs),
+        new_frames=len(leg) - 1,
+        # OPS does not store the randomizer of all these simulations
+        velocity_origin=_velocity_origin(getattr(simulation, "randomizer", None)),
+        accepted=bool(part.accepted),
+        predicted_committor=None,
+        replica=int(sample.replica),
+        kept_end=None,
+        details=details,
+    )
+
+
+# ---- training set ----------------------------------------------------------------------------------------------------
+
+
+def _result(shot: Shot, mover, learner: CommittorLearner, step: int) -> ShootingResult | None:
+    """The result of a shot, with the prediction that was stored or none."""
+    return shooting_result(replace(shot, predicted_committor=_prediction(shot, mover, learner.states)), learner, step)
+
+
+def _prediction(shot: Shot, mover, states) -> list[float]:
+    """The stored prediction in the order of `states`; NaN where there is none or its states are others."""
+    if shot.predicted_committor is None:
+        return [np.nan] * len(states)
+    stored = dict(enumerate(mover.selector.learner.states))
+    order = [next((i for i, other in stored.items() if other == state), None) for state in states]
+    if None in order or len(order) != len(stored):
+        return [np.nan] * len(states)
+    return [shot.predicted_committor[i] for i in order]
+
+
+class _Census:
+    """Counts what a file holds, to tell a file that does not fit the states.
+
+    Parameters
+    ----------
+    n_states : int
+    """
+
+    def __init__(self, n_states: int):
+        self.reached = np.zeros(n_states, dtype=int)
+        self.n_shots = self.n_legs = self.n_elsewhere = 0
+
+    def count(self, shot: Shot, mover) -> None:
+        """Count one shot."""
+        self.n_shots += 1
+        for name in shot.unbiased_legs:
+            self.n_legs += 1
+            outcome = shot.leg_outcomes[name]
+            if outcome >= 0:
+                self.reached[outcome] += 1
+            elif isinstance(mover, ShootingMover):
+                self.n_elsewhere += shot.details.leg_outcomes[LEGS["both"].index(name)] >= 0
+
+    def check(self, states, name) -> None:
+        """Raise where nothing, or nothing right, would be learned from the file."""
+        if self.n_shots == 0:
+            raise ValueError(
+                f"{name} holds no shooting move that could be read; expected steps of path sampling or of a committor "
+                "simulation (movers of classes that were not imported come out of a netCDF file as None: import the "
+                "package that they are from)"
+            )
+        names = [state.name for state in states]
+        found = f"of {self.n_legs} legs in {name}, {dict(zip(names, self.reached.tolist(), strict=True))} ended there"
+        if not self.reached.all():
+            missing = [state for state, n in zip(names, self.reached, strict=True) if n == 0]
+            raise ValueError(
+                f"no leg reached {missing}: {found}. Give the states of the stored run (from the file: storage.volumes), "
+                "with collective variables in the units that they had there"
+            )
+        if self.n_elsewhere > ELSEWHERE * self.n_legs:
+            raise ValueError(
+                f"{self.n_elsewhere} legs stopped in a state that is not among {names} ({found}): give all states of the "
+                "stored run; without the others the outcomes that are left are no fair trials"
+            )
+
+
+# ---- selection weights -----------------------------------------------------------------------------------------------
+
+
+def _selection_rows(step, selector: CommittorSelector) -> list[dict]:
+    return [_selection_row(step, shot, mover, selector) for shot, mover in _path_shots(step, selector.learner.states)]
+
+
+def _selection_row(step, shot: Shot, mover, selector: CommittorSelector) -> dict:
+    if getattr(shot.details, "stored_stride", 1) > 1:
+        raise ValueError(
+            f"step {step.mccycle}: of its paths every {shot.details.stored_stride}-th frame was stored, and selection "
+            "weights need all frames: store whole paths (path_stride=1) to weigh them anew"
+        )
+    old = selector.path_weights(shot.path)
+    row = dict.fromkeys(WEIGHTS, np.nan)
+    row.update(step=int(step.mccycle), replica=shot.replica, accepted=shot.accepted)
+    row["selection_probability_old"] = np.exp(old.log_probability(shot.index))
+    row["weight_sum_old"] = np.exp(old.log_sum)
+    if row["selection_probability_old"] == 0:
+        raise ValueError(
+            f"step {step.mccycle}: the shooting point, frame {shot.index} of {len(shot.path)}, has no chance of being "
+            "picked: it lies in a state of the learner. Give the learner the states of the stored run, whose paths must be "
+            "of flexible length"
+        )
+    if _is_whole_path(shot, mover):
+        new = selector.path_weights(shot.trial)
+        row["selection_probability_new"] = np.exp(new.log_probability(shot.trial_index))
+        row["weight_sum_new"] = np.exp(new.log_sum)
+    return row
+
+
+def _is_whole_path(shot: Shot, mover) -> bool:
+    """Whether the trial is a path of the ensemble, all of it stored."""
+    if shot.accepted:
+        return True
+    if getattr(shot.details, "stored_trial", None) == "ends":
+        return False
+    if isinstance(mover, ShootingMover):
+        return shot.details.selection_probability_new is not None
+    broken_off = getattr(shot.details, "stopping_reason", None) is not None
+    return not broken_off and bool(mover.ensemble(shot.trial, candidate=True))
+
+
+TrainingSet.from_storage = staticmethod(training_set_from_storage)

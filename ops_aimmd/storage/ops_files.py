@@ -1,0 +1,204 @@
+"""The two kinds of OPS files, netCDF and SimStore, behind one interface: what resuming needs to know and do.
+
+The two do not go together in one process: SimStore changes classes of OPS, after which netCDF files come back broken.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import openpathsampling as paths
+
+NETCDF, SIMSTORE = "netcdf", "simstore"
+
+SIGNATURES = {b"\x89HDF\r\n\x1a\n": NETCDF, b"CDF\x01": NETCDF, b"CDF\x02": NETCDF, b"SQLite format 3\x00": SIMSTORE}
+
+_opened: set[str] = set()
+"""Kinds of files opened in this process."""
+
+
+class UnreadableFileError(RuntimeError):
+    """An OPS file cannot be read, or not all that should be in it."""
+
+
+def kind_of(storage) -> str:
+    """Kind of an open storage."""
+    return NETCDF if isinstance(storage, paths.Storage) else SIMSTORE
+
+
+def kind_of_file(path: Path) -> str | None:
+    """Kind of a file by its first bytes; None for anything else."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    return next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)
+
+
+def file_of(storage) -> Path:
+    """Where an open storage is on disk."""
+    name = storage.filename if kind_of(storage) == NETCDF else storage.backend.filename
+    return Path(os.path.abspath(name))
+
+
+def open_storage(path: str | os.PathLike, mode: str = "r"):
+    """Open a netCDF (.nc) or SimStore (.db) file of OPS.
+
+    Raises
+    ------
+    FileNotFoundError
+    UnreadableFileError
+        If the file is damaged or something else.
+    RuntimeError
+        If this process has opened a file of the other kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no OPS file {path}")
+    kind = kind_of_file(path)
+    if kind is None:
+        raise UnreadableFileError(f"{path} is neither a netCDF nor a SimStore file")
+    _note_opened(kind)
+    try:
+        if kind == NETCDF:
+            return paths.Storage(str(path), mode)
+        from openpathsampling.experimental.storage import Storage, monkey_patch_all
+
+        monkey_patch_all(paths)
+        return Storage(str(path), mode)
+    except Exception as error:  # whatever the libraries below make of a damaged file
+        raise UnreadableFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _note_opened(kind: str) -> None:
+    from openpathsampling.experimental.storage import monkey_patches
+
+    patched = monkey_patches._IS_PATCHED_SAVING or monkey_patches._IS_PATCHED_LOADING
+    if kind == NETCDF and patched or kind == SIMSTORE and NETCDF in _opened:
+        raise RuntimeError(
+            f"this process has already used a {'SimStore' if kind == NETCDF else 'netCDF'} file, and OPS cannot use both "
+            f"kinds in one process: open the {kind} file in a process of its own"
+        )
+    _opened.add(kind)
+
+
+def step_numbers(storage, simulation: str) -> list[int]:
+    """Numbers of the steps of a simulation that are in the file, in the order in which they were written.
+
+    Parameters
+    ----------
+    storage
+    simulation : str
+        Its uuid.
+    """
+    return [number for _, number in _steps_of(storage, simulation)]
+
+
+def last_steps(storage, simulation: str, n_steps: int) -> list[paths.MCStep]:
+    """The last steps of a simulation that are in the file, oldest first."""
+    return [storage.steps[index] for index, _ in _steps_of(storage, simulation)[-n_steps:]]
+
+
+def _steps_of(storage, simulation: str) -> list[tuple[int, int]]:
+    """Index in the file and number of each step of a simulation."""
+    if kind_of(storage) == NETCDF:
+        owners = np.asarray(storage.variables["steps_simulation"][:])
+        numbers = np.asarray(storage.variables["steps_mccycle"][:])
+        indices = np.flatnonzero(owners == str(uuid.UUID(int=int(simulation)))) if len(owners) else []
+        return [(int(index), int(numbers[index])) for index in indices]
+    with closing(_sqlite(file_of(storage))) as connection:
+        rows = connection.execute("SELECT mccycle, simulation FROM steps ORDER BY idx").fetchall()
+        return [(index, number) for index, (number, owner) in enumerate(rows) if owner == simulation]
+
+
+def find_simulation(storage, simulation: str):
+    """The simulation with a uuid, None if the file does not hold it."""
+    return next((found for found in storage.pathsimulators if str(found.__uuid__) == simulation), None)
+
+
+def check_steps(steps: Iterable[paths.MCStep]) -> None:
+    """Read steps with all that belongs to them.
+
+    Raises
+    ------
+    UnreadableFileError
+    """
+    for step in steps:
+        try:
+            for sample in step.active:
+                _read_frames(sample.trajectory)
+            _read_change(step.change)
+        except Exception as error:  # a lazy part of the step that is not there fails in many ways
+            raise UnreadableFileError(f"a step cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _read_frames(trajectory) -> None:
+    if len(trajectory) == 0:
+        raise ValueError("a path without frames")
+    for frame in trajectory:
+        if not np.isfinite(frame.xyz).all():
+            raise ValueError("a frame without coordinates")
+
+
+def _read_change(change) -> None:
+    if change.details is not None:
+        vars(change.details)
+    samples = [change.samples] if isinstance(change.samples, paths.Sample) else change.samples
+    for sample in samples or []:
+        if len(sample.trajectory) == 0:
+            raise ValueError("a trial without frames")
+    for part in change.subchanges:
+        _read_change(part)
+
+
+def save_step(storage, step: paths.MCStep) -> None:
+    """Hand a step to the storage; `storage.sync_all()` puts it on disk."""
+    if kind_of(storage) == NETCDF:
+        storage.save(step)
+    else:
+        storage.stash(step)
+
+
+# ---- SimStore: a sync that died half-way is undone -------------------------------------------------------------------
+
+
+def mark_of(storage) -> dict[str, int] | None:
+    """What a later :func:`roll_back` goes back to: the last row of each table; None for netCDF, which cannot go back."""
+    if kind_of(storage) == NETCDF:
+        return None
+    with closing(_sqlite(file_of(storage))) as connection:
+        return {table: _last_row(connection, table) for table in _tables(connection)}
+
+
+def roll_back(path: Path, mark: dict[str, int]) -> bool:
+    """Take out of a SimStore file all that was written after the mark; whether there was anything."""
+    with closing(_sqlite(path)) as connection, connection:
+        (kinds,) = [dict(connection.execute("SELECT name, idx FROM tables"))]
+        changed = False
+        for table in _tables(connection):
+            last = mark.get(table, 0)
+            if _last_row(connection, table) > last:
+                changed = True
+                connection.execute(f'DELETE FROM "{table}" WHERE idx > ?', (last,))
+                connection.execute('DELETE FROM uuid WHERE "table" = ? AND row > ?', (kinds[table], last))
+    return changed
+
+
+def _sqlite(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path)
+
+
+def _tables(connection) -> list[str]:
+    """Tables of numbered rows, in which SimStore keeps objects."""
+    names = [row[0] for row in connection.execute("SELECT name FROM tables")]
+    return [
+        name for name in names if any(column[1] == "idx" for column in connection.execute(f'PRAGMA table_info("{name}")'))
+    ]
+
+
+def _last_row(connection, table: str) -> int:
+    return connection.execute(f'SELECT max(idx) FROM "{table}"').fetchone()[0] or 0

@@ -1,0 +1,410 @@
+"""Resume a run from its checkpoint and its OPS file, whatever state the file is in.
+
+The checkpoint is never behind OPS's file, because every step is written to it first, and it survives a kill at any
+moment. So it decides where the run stands and from which paths it goes on, in full precision. OPS's file is brought up
+to it: steps that it lacks are written from the log of the checkpoint, a half-written end is taken off (SimStore), and a
+file that cannot be read is put aside and made again from the copy of its beginning and the log.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import openpathsampling as paths
+from openpathsampling.pathmover import EngineMover
+from tqdm.auto import tqdm
+
+from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.learner_checkpoint import load_learner
+from ops_aimmd.sampling.movers import ShootingMover
+from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.step_learning import submovers
+
+from .ops_files import (
+    SIMSTORE,
+    UnreadableFileError,
+    check_steps,
+    file_of,
+    find_simulation,
+    kind_of_file,
+    last_steps,
+    open_storage,
+    roll_back,
+    save_step,
+    step_numbers,
+)
+from .run_files import newest_mark, restore_generators, setup_copy
+from .snapshots import frame_key
+from .step_log import StepLogReader, logged_ends
+from .training_hook import TrainingHook
+
+SYNC_EVERY = 20
+"""Steps between two syncs while steps are written from the log."""
+
+
+class ResumeWarning(UserWarning):
+    """Something was not as a run leaves it, and was repaired; the message says what and how."""
+
+
+def resume(
+    storage: str | os.PathLike,
+    checkpoint: str | os.PathLike,
+    descriptors=None,
+    states=None,
+    network=None,
+    weight: Callable | None = None,
+    platform: str | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> paths.PathSampling:
+    """Go on with a run that ended or died: ``resume("run.nc", checkpoint="run.aimmd").run(1000)``.
+
+    Step numbers, training set, model, density, schedule and seeds go on as if nothing had happened; where the engine
+    allows it, so do the paths, to the bit. The learner is ``sampler.move_scheme.learner`` (or that of your selectors).
+
+    Parameters
+    ----------
+    storage : path-like
+        The OPS file of the run, netCDF or SimStore. It may lack steps, hold steps that the checkpoint lacks, be damaged or
+        gone.
+    checkpoint : path-like
+        Its checkpoint.
+    descriptors : optional
+        Needed where the run's were a function: OPS stores collective variables, of a function only the name.
+    states : sequence of openpathsampling.Volume, optional
+        Needed only where OPS's file cannot hold the run's; in their order.
+    network : torch.nn.Module, optional
+        Needed where the model's network is of a class that is not of this package.
+    weight : callable, optional
+        Needed where the selector's weight was a function.
+    platform : str, optional
+        OpenMM platform of all engines; the one that the run had by default.
+    device : str, optional
+        Where the model lives.
+    progress : bool
+        Show a progress bar while steps are written to OPS's file.
+
+    Returns
+    -------
+    openpathsampling.PathSampling
+        With its hooks attached (a progress bar is not): call ``run(n_steps)``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no checkpoint, or no OPS file and no copy of its beginning.
+    ValueError
+        If the two files are of different runs, or something must be given again; the message says what.
+    ops_aimmd.checkpoint.CheckpointLockedError
+        If the run is still going on.
+    ops_aimmd.checkpoint.CheckpointError
+        If the checkpoint is damaged.
+    RuntimeError
+        If this process has used an OPS file of the other kind.
+    """
+    path = Path(os.path.abspath(storage))
+    with Checkpoint.open(checkpoint) as file:
+        run = _description(file, checkpoint)
+        ops_storage = _open_ops_file(path, file, run)
+        sim = find_simulation(ops_storage, run["simulation"])
+        sim.storage = ops_storage
+        learner = _learner(sim, checkpoint, descriptors, states, network, device)
+        _bind(sim, learner, weight)
+        _initialise_engines(sim, run["platforms"], platform)
+        sim.save_frequency = run["save_frequency"]
+        hook = TrainingHook(learner, checkpoint, **run["hook"])
+        _bring_up(sim, file, hook, progress)
+        generators = file.state("generators") if "generators" in file.state_keys() else None
+    sim.attach_hook(hook)
+    _adopt(sim, checkpoint, hook, progress)
+    if generators is not None and learner.seed is None:
+        restore_generators(generators)
+    return sim
+
+
+def _description(file: Checkpoint, path) -> dict:
+    if file.step < 0:
+        raise ValueError(f"the run of {path} died before its first step, and nothing is in it: delete it and start anew")
+    if "run" not in file.state_keys():
+        raise ValueError(
+            f"{path} holds what was learned and not the simulation, so it cannot be resumed: give its learner, "
+            "ops_aimmd.load_learner(...), to a new simulation"
+        )
+    run = file.state("run")
+    if run["ops_file"] is None:
+        raise ValueError(
+            f"the run of {path} had no OPS file, which alone can hold engine and move scheme: make them again with the "
+            "learner of ops_aimmd.load_learner(...), and start from "
+            "ops_aimmd.storage.resume.current_paths(checkpoint, engine)"
+        )
+    return run
+
+
+# ---- OPS's file -----------------------------------------------------------------------------------------------------
+
+
+def _open_ops_file(path: Path, file: Checkpoint, run: dict):
+    """OPS's file, open for appending; made again where it cannot be read or is gone."""
+    if not path.exists():
+        _restore_setup(path, file, f"there is no OPS file {path}")
+        return open_storage(path, "a")
+    if kind_of_file(path) not in (run["ops_file"]["kind"], None):
+        raise ValueError(
+            f"{path} is a {kind_of_file(path)} file, the run of {file.path} has written a {run['ops_file']['kind']} file, "
+            f"{run['ops_file']['name']}: give that one"
+        )
+    try:
+        if run["ops_file"]["kind"] == SIMSTORE:
+            _take_off_half_written_end(path, file)
+        return _opened_and_checked(path, run)
+    except UnreadableFileError as error:
+        aside = _free_name(path)
+        if setup_copy(file) is None:
+            raise UnreadableFileError(
+                f"{error}. The checkpoint {file.path} has no copy of the set-up (the file was too large when the run "
+                "began), so the run cannot be resumed from it alone; its learner can be used in a new run, "
+                "ops_aimmd.load_learner(...)"
+            ) from error
+        path.rename(aside)
+        _restore_setup(path, file, f"{error}. It was renamed to {aside.name}")
+        return open_storage(path, "a")
+
+
+def _take_off_half_written_end(path: Path, file: Checkpoint) -> None:
+    mark = newest_mark(file)
+    if mark is None:
+        return
+    try:
+        roll_back(path, mark)
+    except Exception as error:  # sqlite's many ways to say that it is no database
+        raise UnreadableFileError(f"{path} cannot be read: {error}") from error
+
+
+def _opened_and_checked(path: Path, run: dict):
+    storage = open_storage(path, "a")
+    try:
+        if find_simulation(storage, run["simulation"]) is None:
+            raise ValueError(
+                f"{path} does not hold the run of this checkpoint, but another: give the two files of one run (its OPS "
+                f"file was {run['ops_file']['name']})"
+            )
+        check_steps(last_steps(storage, run["simulation"], run["save_frequency"] + 1))
+    except ValueError:
+        storage.close()
+        raise
+    except Exception as error:
+        storage.close()
+        raise UnreadableFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    return storage
+
+
+def _restore_setup(path: Path, file: Checkpoint, why: str) -> None:
+    setup = setup_copy(file)
+    if setup is None:
+        raise FileNotFoundError(f"{why}, and the checkpoint {file.path} has no copy of its beginning")
+    kept = file.logged_steps()
+    contents = f"all steps up to {file.step}" if len(kept) > file.step - kept[0] else f"the steps from {kept[0]} on"
+    warnings.warn(
+        f"{why}. A new {path.name} is made from the checkpoint, with {contents}; of rejected trials it holds the shooting "
+        "point and the end frames. Nothing that was learned is lost",
+        ResumeWarning,
+        stacklevel=4,
+    )
+    temporary = Path(f"{path}.new")
+    with open(temporary, "wb") as output:
+        output.write(setup)
+        output.flush()
+        os.fsync(output.fileno())
+    temporary.rename(path)
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while Path(f"{path}.damaged-{number}").exists():
+        number += 1
+    return Path(f"{path}.damaged-{number}")
+
+
+# ---- the objects of the simulation ----------------------------------------------------------------------------------
+
+
+def _movers(sim) -> list:
+    return list({id(mover): mover for mover in submovers(sim.root_mover)}.values())
+
+
+def _selectors(sim) -> list[CommittorSelector]:
+    found = [m.selector for m in _movers(sim) if isinstance(m, EngineMover) and isinstance(m.selector, CommittorSelector)]
+    return list({id(selector): selector for selector in found}.values())
+
+
+def _learner(sim, checkpoint, descriptors, states, network, device) -> CommittorLearner:
+    """The learner of the checkpoint, with what OPS's file knows of descriptors and states."""
+    stored = [selector.learner for selector in _selectors(sim)]
+    stored.append(getattr(sim.move_scheme, "learner", None))
+    known = next((learner for learner in stored if learner is not None), None)
+    if states is None and known is not None:
+        states = known.states
+    if descriptors is None and known is not None:
+        descriptors = known.descriptors
+    if states is None or any(state is None for state in states):
+        raise ValueError("OPS's file does not hold the states of the learner: give them again, resume(..., states=[A, B])")
+    learner = load_learner(checkpoint, descriptors, list(states), network=network, device=device)
+    if descriptors is None:
+        with Checkpoint.open(checkpoint, read_only=True) as file:
+            name = file.metadata["descriptors"]
+        raise ValueError(
+            f"the run has learned from the {name}, of which OPS's file holds only the name: give it again, "
+            "resume(..., descriptors=...)"
+        )
+    learner.recorded_version = learner.version.number if learner.has_seen_paths else -1
+    return learner
+
+
+def _bind(sim, learner: CommittorLearner, weight: Callable | None) -> None:
+    """Make all selectors and movers share one learner: netCDF files give back several."""
+    for selector in _selectors(sim):
+        selector.learner = learner
+        if selector.weight.startswith("function "):
+            if weight is None:
+                raise ValueError(
+                    f"a selector of the run has the weight {selector.weight!r}, of which OPS's file holds only the name: "
+                    "give it again, resume(..., weight=...)"
+                )
+            selector.use_weight(weight)
+    for mover in _movers(sim):
+        if isinstance(mover, ShootingMover):
+            by_uuid = {state.__uuid__: state for state in learner.states}
+            mover.states = [by_uuid.get(state.__uuid__, state) for state in mover.states]
+    if isinstance(getattr(sim.move_scheme, "learner", None), CommittorLearner):
+        sim.move_scheme.learner = learner
+
+
+def _initialise_engines(sim, platforms: dict, platform: str | None) -> None:
+    engines = {id(m.engine): m.engine for m in _movers(sim) if isinstance(m, EngineMover)}
+    for engine in engines.values():
+        if not isinstance(engine, paths.engines.openmm.Engine):
+            continue
+        name = platforms.get(str(engine.__uuid__)) if platform is None else platform
+        try:
+            engine.initialize(name)
+        except Exception as error:  # OpenMM raises its own and plain ones
+            raise ValueError(
+                f"the engine {engine.name!r} cannot be set up on the platform {name!r}: {error}. Give another one, "
+                f"resume(..., platform=...); here are {engine.available_platforms()}"
+            ) from error
+
+
+# ---- bringing the two files together --------------------------------------------------------------------------------
+
+
+def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None:
+    """Write to OPS's file the steps that only the checkpoint has, and set the simulation to the last one."""
+    storage = sim.storage
+    stored = step_numbers(storage, str(sim.__uuid__))
+    logged = file.logged_steps()
+    reader = _reader(sim, file)
+    _check_that_they_agree(sim, stored, file)
+    hook.continue_run(sim, file.run_id)
+    previous = reader.active(stored[-1]) if stored and stored[-1] in logged else None
+    missing = [number for number in logged if not stored or number > stored[-1]]
+    name = file_of(storage).name
+    bar = tqdm(missing, desc=f"writing steps to {name}", unit="step", disable=not progress or len(missing) < SYNC_EVERY)
+    for count, step in enumerate(reader.steps(bar, previous), start=1):
+        hook.prepare_for_storage(step)
+        save_step(storage, step)
+        if count % SYNC_EVERY == 0:
+            storage.sync_all()
+    storage.sync_all()
+    if logged and (not stored or file.step >= stored[-1]):
+        sim.sample_set = reader.active(logged[-1])
+    else:  # snapshots of a kind that is not kept in the checkpoint, or steps that only OPS's file has
+        sim.sample_set = last_steps(storage, str(sim.__uuid__), 1)[0].active
+    sim.step = max([file.step, *stored[-1:]])
+
+
+def _check_that_they_agree(sim, stored: list[int], file: Checkpoint) -> None:
+    """The last step that both have must have the same active paths."""
+    common = [number for number in stored[-1:] if number in file.logged_steps()]
+    for number in common:
+        (step,) = last_steps(sim.storage, str(sim.__uuid__), 1)
+        in_ops_file = sorted((s.replica, *(frame_key(s.trajectory[i]) for i in (0, -1))) for s in step.active)
+        in_checkpoint = sorted((replica, *ends) for replica, ends in logged_ends(file, number))
+        if in_ops_file != in_checkpoint:
+            raise ValueError(
+                f"{file_of(sim.storage)} and {file.path} are of the same run and disagree on step {number}: one was "
+                "resumed without the other, or is an older copy. Give the OPS file that belongs to this checkpoint; if "
+                "there is none, move this one away, and a new one is made from the checkpoint"
+            )
+
+
+def _adopt(sim, file_path, hook: TrainingHook, progress: bool) -> None:
+    """Learn from the steps that OPS's file has and the checkpoint lacks."""
+    with Checkpoint.open(file_path, read_only=True) as file:
+        last = file.step
+    numbers = step_numbers(sim.storage, str(sim.__uuid__))
+    new = sum(number > last for number in numbers)
+    if not new:
+        return
+    warnings.warn(
+        f"{file_of(sim.storage)} has {new} steps more than the checkpoint, which stands at step {last}: they are learned "
+        "from now, in the single precision of OPS's file",
+        ResumeWarning,
+        stacklevel=3,
+    )
+    hook.learn_from_stored(sim, last_steps(sim.storage, str(sim.__uuid__), new))
+
+
+def _reader(sim, file: Checkpoint) -> StepLogReader:
+    movers = _movers(sim)
+    engines = [m.engine for m in movers if isinstance(m, EngineMover) and m.engine is not None]
+    ensembles = [ensemble for m in movers for ensemble in [*_signature(m), *_signature(m, output=True)]]
+    ensembles += [sample.ensemble for sample in sim.root]
+    return StepLogReader(
+        file,
+        sim,
+        engines={str(engine.__uuid__): engine for engine in [*sim.storage.engines, *engines]},
+        ensembles={str(ensemble.__uuid__): ensemble for ensemble in ensembles},
+        movers={str(mover.__uuid__): mover for mover in movers},
+    )
+
+
+def _signature(mover, output: bool = False) -> list:
+    """Ensembles that a mover takes samples of, or gives samples of."""
+    return list(mover.output_ensembles if output else mover.input_ensembles)
+
+
+def current_paths(checkpoint: str | os.PathLike, engine) -> list[paths.Trajectory]:
+    """The active paths of a run, in full precision, from its checkpoint alone.
+
+    Parameters
+    ----------
+    checkpoint : path-like
+    engine : openpathsampling.engines.DynamicsEngine
+        Of the same kind and system as the run's: the frames become its frames.
+
+    Returns
+    -------
+    list of Trajectory
+        One for each replica.
+    """
+    with Checkpoint.open(checkpoint, read_only=True) as file:
+        reader = StepLogReader(file, None, engines=_AnyEngine(engine), ensembles={}, movers={})
+        return [reader.trajectory(name) for _, name, _ in file.logged_step(file.logged_steps()[-1])["active"]]
+
+
+class _AnyEngine(dict):
+    """Gives the same engine for every uuid."""
+
+    def __init__(self, engine):
+        super().__init__()
+        self.engine = engine
+
+    def __contains__(self, uuid) -> bool:
+        return True
+
+    def __getitem__(self, uuid):
+        return self.engine

@@ -1,0 +1,191 @@
+"""The checkpoint of a simulation: what is written to it when a run begins, after each step, and when it ends."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import random
+import warnings
+
+import numpy as np
+import openpathsampling as paths
+
+from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.learner_checkpoint import create_checkpoint, record_step
+
+from .ops_files import file_of, kind_of, mark_of
+from .step_log import StepLogWriter
+
+SETUP_FILE = "ops_setup.xz"
+"""Name, in the checkpoint, of the compressed copy of OPS's file as it was when the run began."""
+
+MARK_FILE = "ops_mark.json"
+"""Name, in the checkpoint, of what OPS's file held when the run last came to an end."""
+
+LARGEST_SETUP = 400 * 2**20
+"""Bytes; a new netCDF file of OPS has 100 MB, which shrink to 1 MB. A larger file is not copied."""
+
+
+class RunFiles:
+    """Writes the checkpoint of one simulation.
+
+    Parameters
+    ----------
+    path : path-like
+    learner : CommittorLearner
+    keep_paths : bool
+    keep_models_every : int
+    """
+
+    def __init__(self, path, learner: CommittorLearner, keep_paths: bool = True, keep_models_every: int = 1):
+        self.path = path
+        self.learner = learner
+        self.keep_paths = keep_paths
+        self.keep_models_every = keep_models_every
+        self.begun = False
+        """Whether the file is ours already."""
+        self._file: Checkpoint | None = None
+        self._log: StepLogWriter | None = None
+        self._simulation = None
+        self._can_be_logged = True
+
+    @property
+    def run_id(self) -> str:
+        return self._file.run_id
+
+    def open(self, sim, options: dict, engines: list) -> None:
+        """Begin the checkpoint of a simulation, or go on with it."""
+        self._simulation = sim
+        if self._file is not None:  # a run that was interrupted goes on in the same process
+            return
+        if sim.storage is not None:
+            sim.sync_storage()
+        if self.begun:
+            self._file = Checkpoint.open(self.path)
+        else:
+            self._file = create_checkpoint(self.path, self.learner, self.keep_models_every)
+            self._keep_setup(sim.storage)
+        if not self.begun:
+            begin = paths.MCStep(sim, sim.step, None, sim.sample_set, paths.EmptyMoveChange())
+            self.record(begin, {"run": self._describe(sim, options, engines)})
+        self.begun = True
+
+    def _keep_setup(self, storage) -> None:
+        if storage is None:
+            return
+        file = file_of(storage)
+        if file.stat().st_size > LARGEST_SETUP:
+            warnings.warn(
+                f"{file} is too large for a copy of its set-up in the checkpoint: should it be damaged, the run can not be "
+                "resumed without it. Begin long runs in a new file",
+                stacklevel=4,
+            )
+            return
+        self._file.store_file(SETUP_FILE, lzma.compress(file.read_bytes(), preset=0))
+
+    def _describe(self, sim, options: dict, engines: list) -> dict:
+        """What `resume` must know of the simulation."""
+        storage = sim.storage
+        return {
+            "simulation": str(sim.__uuid__),
+            "ops_file": None if storage is None else {"kind": kind_of(storage), "name": file_of(storage).name},
+            "save_frequency": int(sim.save_frequency),
+            "platforms": {
+                str(engine.__uuid__): engine.platform
+                for engine in engines
+                if isinstance(engine, paths.engines.openmm.Engine)
+            },
+            "hook": {name: value for name, value in options.items() if name not in ("learner", "checkpoint")},
+        }
+
+    def record(self, step: paths.MCStep, state: dict | None = None) -> None:
+        """Write a finished step, before OPS stores it."""
+        sim = self._simulation
+        frequency = max(1, int(sim.save_frequency))
+        in_ops_file = (step.mccycle - 1) // frequency * frequency if sim.storage is not None else -1
+        try:
+            self._write(step, in_ops_file, dict(state or {}))
+        except BaseException:  # also Ctrl-C: what the log believes to be in the file may not be
+            self._log = None
+            raise
+
+    def _write(self, step: paths.MCStep, in_ops_file: int, state: dict) -> None:
+        sim = self._simulation
+        if self._log is None:
+            self._log = StepLogWriter(self._file, self.keep_paths)
+        log = self._log.entry(step, in_ops_file)
+        if log is None and self._can_be_logged:
+            self._can_be_logged = False
+            warnings.warn(
+                "the snapshots of this engine cannot be kept in the checkpoint: paths are only in OPS's file, in its "
+                "precision, and a run resumes from there",
+                stacklevel=4,
+            )
+        if self.learner.seed is None:
+            state["generators"] = generator_states()
+        mark = None if sim.storage is None else mark_of(sim.storage)
+        if mark is not None:
+            state["ops_mark"] = mark
+        record_step(self._file, self.learner, step.mccycle, log, state)
+
+    def close(self, sim) -> None:
+        """Let go of the file; all steps are in it."""
+        if self._file is None:
+            return
+        mark = None if sim.storage is None else mark_of(sim.storage)
+        if mark is not None:
+            self._file.store_file(MARK_FILE, json.dumps({"step": self._file.step, "mark": mark}).encode())
+        self._file.close()
+        self._file = self._log = None
+
+
+def setup_copy(checkpoint: Checkpoint) -> bytes | None:
+    """OPS's file as it was when the run began, None if there is no copy."""
+    if SETUP_FILE not in checkpoint.file_names():
+        return None
+    return lzma.decompress(checkpoint.file(SETUP_FILE))
+
+
+def newest_mark(checkpoint: Checkpoint) -> dict | None:
+    """What OPS's SimStore file held when it was last whole."""
+    if MARK_FILE in checkpoint.file_names():
+        ended = json.loads(checkpoint.file(MARK_FILE))
+        if ended["step"] == checkpoint.step:
+            return ended["mark"]
+    return checkpoint.state("ops_mark") if "ops_mark" in checkpoint.state_keys() else None
+
+
+def generator_states() -> dict:
+    """States of the generators from which OPS draws, for runs without a seed."""
+    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - OPS draws from it
+    version, internal, gauss_next = random.getstate()
+    return {
+        "numpy": [np.asarray(keys), int(position), int(has_gauss), float(gauss)],
+        "python": [version, np.array(internal, dtype=np.uint64), gauss_next],
+        "ops": _with_text_integers(paths.default_rng().bit_generator.state),
+    }
+
+
+def restore_generators(states: dict) -> None:
+    """Put back what :func:`generator_states` gave."""
+    keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state(("MT19937", keys, position, has_gauss, gauss))  # noqa: NPY002
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(int(word) for word in internal), gauss_next))
+    paths.default_rng().bit_generator.state = _from_text_integers(states["ops"])
+
+
+def _with_text_integers(state):
+    """Generators have integers of 128 bits, which other readers of JSON would round."""
+    if isinstance(state, dict):
+        return {key: _with_text_integers(value) for key, value in state.items()}
+    return {"integer": str(state)} if isinstance(state, int) else state
+
+
+def _from_text_integers(state):
+    if isinstance(state, dict):
+        if state.keys() == {"integer"}:
+            return int(state["integer"])
+        return {key: _from_text_integers(value) for key, value in state.items()}
+    return state

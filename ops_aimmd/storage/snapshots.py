@@ -1,0 +1,134 @@
+"""OPS snapshots as arrays in full precision, and back, with the identity that OPS files know them by.
+
+OPS writes coordinates and velocities as float32 and knows a snapshot by its uuid, whose last bit tells a snapshot from
+its reversed partner. A frame is kept here as the partner with the even uuid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from openpathsampling.engines import BaseSnapshot
+from openpathsampling.integration_tools import is_simtk_quantity, unit
+
+from ops_aimmd.checkpoint import FrameBlock
+
+ARRAYS = ("coordinates", "velocities", "box_vectors")
+IDENTITY = "uuid"
+SCALARS = (bool, int, float, str, type(None))
+LOW_BITS = 2**64 - 1
+
+
+def frame_key(snapshot) -> int:
+    """The same number for a snapshot and its reversed partner."""
+    return int(snapshot.__uuid__) & ~1
+
+
+def is_reversed(snapshot) -> bool:
+    """Whether a snapshot is the partner that is not kept."""
+    return bool(int(snapshot.__uuid__) & 1)
+
+
+def can_be_kept(snapshot) -> bool:
+    """Whether a snapshot consists of coordinates, velocities, box vectors and plain values."""
+    return all(name in ARRAYS or isinstance(getattr(snapshot, name), SCALARS) for name in _variables(snapshot))
+
+
+def pack_frames(snapshots: Sequence[BaseSnapshot]) -> FrameBlock:
+    """Snapshots of one class and one engine as one block of arrays.
+
+    Parameters
+    ----------
+    snapshots : sequence of Snapshot
+        Of each pair of partners either may be given.
+
+    Returns
+    -------
+    FrameBlock
+        Arrays: ``uuid`` (n, 2) uint64, high and low half of the even uuid; ``coordinates`` and ``velocities`` (n,
+        n_atoms, n_spatial) float64; ``box_vectors`` (n, 3, 3), or (1, 3, 3) where all are equal, left out where there are
+        none. Meta: class, uuid of the engine, unit of each array (OpenMM: nanometer, nanometer/picosecond; None: those
+        of the engine), and other values of each frame.
+    """
+    first = snapshots[0]
+    frames = [snapshot.reversed if is_reversed(snapshot) else snapshot for snapshot in snapshots]
+    keys = [frame_key(frame) for frame in frames]
+    arrays = {IDENTITY: np.array([[key >> 64, key & LOW_BITS] for key in keys], dtype=np.uint64)}
+    meta = {"class": _class_name(first), "engine": str(first.engine.__uuid__), "units": {}, "values": {}}
+    for name in _variables(first):
+        values = [getattr(frame, name) for frame in frames]
+        if name not in ARRAYS:
+            meta["values"][name] = values
+        elif values[0] is not None:
+            meta["units"][name] = str(_unit(name)) if is_simtk_quantity(values[0]) else None
+            stacked = np.stack([_number_array(value, name) for value in values])
+            constant = name == "box_vectors" and (stacked == stacked[:1]).all()
+            arrays[name] = stacked[:1] if constant else stacked
+    return FrameBlock(meta, arrays)
+
+
+def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[BaseSnapshot]:
+    """The snapshots of a block, those with the even uuid.
+
+    Parameters
+    ----------
+    block : FrameBlock
+    engines : mapping of str to engine
+        By uuid.
+
+    Raises
+    ------
+    KeyError
+        If the engine is not among those given, or makes other snapshots.
+    """
+    uuid = block.meta["engine"]
+    if uuid not in engines:
+        raise KeyError(
+            f"the frames were made by an engine with the uuid {uuid}, which is not among the engines of the file"
+        )
+    engine = engines[uuid]
+    snapshot_class = dict(engine.descriptor)["class"]
+    if snapshot_class.__name__ != block.meta["class"]:
+        raise KeyError(
+            f"the frames are of the class {block.meta['class']}, the engine {engine.name!r} makes {snapshot_class.__name__}"
+        )
+    snapshots = []
+    for row, (high, low) in enumerate(block.arrays[IDENTITY]):
+        parts = {name: values[row] for name, values in block.meta["values"].items()}
+        for name, unit_name in block.meta["units"].items():
+            array = block.arrays[name]
+            value = np.array(array[0 if len(array) == 1 else row], dtype=np.float64)
+            parts[name] = value if unit_name is None else value * _unit(name)
+        snapshot = _construct(snapshot_class, engine, parts)
+        snapshot.__uuid__ = (int(high) << 64) | int(low)
+        snapshots.append(snapshot)
+    return snapshots
+
+
+def _construct(snapshot_class, engine, parts: dict) -> BaseSnapshot:
+    if "statics" in snapshot_class.__features__.variables:
+        return snapshot_class.construct(engine=engine, **parts)
+    return snapshot_class(engine=engine, **parts)
+
+
+def _class_name(snapshot) -> str:
+    return snapshot.__class__.__name__  # type() would name the proxy of a stored frame
+
+
+def _variables(snapshot) -> list[str]:
+    """What a snapshot consists of; OpenMM's snapshots hold their arrays in two containers."""
+    variables = list(snapshot.__features__.variables)
+    if "statics" in variables:
+        return list(ARRAYS)
+    return [name for name in variables if name != "engine"]
+
+
+def _number_array(value, name: str) -> np.ndarray:
+    if is_simtk_quantity(value):
+        value = value.value_in_unit(_unit(name))
+    return np.asarray(value, dtype=np.float64)
+
+
+def _unit(name: str):
+    return unit.nanometer / unit.picosecond if name == "velocities" else unit.nanometer

@@ -1,0 +1,409 @@
+"""OPS steps as documents and arrays in the checkpoint, and back.
+
+OPS's own file can lag behind or be lost. So the checkpoint logs every finished step: the tree of its move changes with
+all details, its active paths frame by frame, and of rejected shots the shooting point and the end frames. Frames of the
+active paths are kept in float64, from which a run goes on to the bit; once no active path holds them, in float32 like
+those in OPS's file.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import openpathsampling as paths
+from openpathsampling import movechange
+
+from ops_aimmd.checkpoint import Checkpoint, FrameBlock, StepLog
+from ops_aimmd.sampling.movers import ShootingMover
+
+from .snapshots import can_be_kept, frame_key, is_reversed, pack_frames, unpack_frames
+from .thinning import thinned
+
+BLOCK_BYTES = 64 * 2**20
+"""Frames are written in blocks of at most about this size."""
+
+BLOCKS_REMEMBERED = 64
+"""Unpacked blocks of frames that are kept while steps are rebuilt."""
+
+PLAIN = (type(None), bool, int, float, str, np.generic, np.ndarray)
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+class StepLogWriter:
+    """Turns finished steps into entries of a checkpoint, and knows where in it the frames of the active paths are.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Open for writing; the entries go on from what is in it.
+    keep_paths : bool
+        Whether paths stay in the log for ever, or only until OPS's file holds them.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, keep_paths: bool = True):
+        self.keep_paths = keep_paths
+        self._next_block = checkpoint.last_frame_block + 1
+        self._places: dict[int, tuple[int, int]] = {}
+        self._active_paths: set[str] = set()
+        self._exact_blocks: set[int] = set()
+        self._written: OrderedDict[int, tuple[set[str], set[int]]] = OrderedDict()
+        logged = checkpoint.logged_steps()
+        if logged:
+            self._take_up(checkpoint, checkpoint.logged_step(logged[-1]))
+        if not keep_paths:
+            for step in logged:
+                names = _paths_in(checkpoint.logged_step(step))
+                self._written[step] = (names, {int(b) for name in names for b in checkpoint.path_frames(name)[:, 0]})
+
+    def _take_up(self, checkpoint: Checkpoint, document: dict) -> None:
+        for _, name, _ in document["active"]:
+            self._active_paths.add(name)
+            frames = checkpoint.path_frames(name)
+            for block in np.unique(frames[:, 0]).tolist():
+                keys = checkpoint.frame_block(block).arrays["uuid"]
+                self._exact_blocks.add(block)
+                self._places.update({(int(high) << 64) | int(low): (block, row) for row, (high, low) in enumerate(keys)})
+
+    def entry(self, step: paths.MCStep, in_ops_file: int = -1) -> StepLog | None:
+        """What is new in a finished step.
+
+        Parameters
+        ----------
+        step : MCStep
+            Before OPS stores it.
+        in_ops_file : int
+            Last step that OPS's file is known to hold.
+
+        Returns
+        -------
+        StepLog or None
+            None where frames are of a kind that cannot be kept (:func:`.snapshots.can_be_kept`).
+        """
+        active = {str(sample.trajectory.__uuid__): sample.trajectory for sample in step.active}
+        if not all(can_be_kept(path[0]) for path in active.values()):
+            return None
+        collected = _Collected(active, self._active_paths, set(self._places))
+        document = {
+            "active": [
+                [int(sample.replica), str(sample.trajectory.__uuid__), _uuid(sample.ensemble)] for sample in step.active
+            ],
+            "change": collected.change(step.change),
+        }
+        blocks = self._pack(collected)
+        frames = {name: self._frames_of(trajectory) for name, trajectory in collected.new_paths.items()}
+        for place in collected.frame_references:
+            place["$frame"] = self._reference(place["$frame"])
+        still_exact = {self._places[frame_key(f)][0] for path in active.values() for f in path.iter_proxies()}
+        outlived = sorted(self._exact_blocks - still_exact)
+        self._exact_blocks = still_exact
+        dropped = self._dropped(step.mccycle, document, blocks, set(active), in_ops_file)
+        self._active_paths = set(active)
+        keys = {frame_key(frame) for path in active.values() for frame in path.iter_proxies()}
+        self._places = {key: place for key, place in self._places.items() if key in keys}
+        return StepLog(
+            document=document,
+            frame_blocks=blocks,
+            paths=frames,
+            reduce_blocks=[block for block in outlived if block not in dropped.blocks],
+            drop_blocks=sorted(dropped.blocks),
+            drop_paths=sorted(dropped.paths),
+            drop_steps_until=dropped.until,
+        )
+
+    def _pack(self, collected: _Collected) -> dict[int, FrameBlock]:
+        blocks = {}
+        for snapshots, exact in ((collected.exact_frames, True), (collected.other_frames, False)):
+            new = [frame for key, frame in snapshots.items() if key not in self._places]
+            for part in _portions(new):
+                block = pack_frames(part)
+                if not exact:
+                    arrays = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in block.arrays.items()}
+                    block = FrameBlock(block.meta, arrays)
+                blocks[self._next_block] = block
+                self._places.update({frame_key(frame): (self._next_block, row) for row, frame in enumerate(part)})
+                if exact:
+                    self._exact_blocks.add(self._next_block)
+                self._next_block += 1
+        return blocks
+
+    def _frames_of(self, trajectory) -> np.ndarray:
+        return np.array([self._reference(frame) for frame in trajectory.iter_proxies()], dtype=np.int64)
+
+    def _reference(self, frame) -> list[int]:
+        return [*self._places[frame_key(frame)], int(is_reversed(frame))]
+
+    def _dropped(self, step: int, document: dict, blocks, active: set[str], in_ops_file: int) -> _Dropped:
+        if self.keep_paths:
+            return _Dropped(set(), set(), None)
+        self._written[step] = (_paths_in(document), set(blocks) | self._exact_blocks)
+        old_paths, old_blocks, until = set(), set(), None
+        while self._written and next(iter(self._written)) <= min(in_ops_file, step - 1):
+            until, (names, numbers) = self._written.popitem(last=False)
+            old_paths |= names
+            old_blocks |= numbers
+        for names, numbers in self._written.values():
+            old_paths -= names
+            old_blocks -= numbers
+        return _Dropped(old_paths - active, old_blocks - self._exact_blocks, until)
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    paths: set
+    blocks: set
+    until: int | None
+
+
+class _Collected:
+    """Walks through a step: its document, and the paths and frames that the document needs."""
+
+    def __init__(self, active: Mapping[str, paths.Trajectory], known_paths: set[str], known_frames: set[int]):
+        self.active = active
+        self.known_paths = known_paths
+        self.known_frames = known_frames
+        self.new_paths = {name: path for name, path in active.items() if name not in known_paths}
+        self.exact_frames: dict[int, object] = {}
+        self.other_frames: dict[int, object] = {}
+        self.frame_references: list[dict] = []
+        for path in self.new_paths.values():
+            self._add_frames(path, self.exact_frames)
+
+    def _add_frames(self, trajectory, frames: dict) -> None:
+        for index, frame in enumerate(trajectory.iter_proxies()):
+            key = frame_key(frame)
+            if key not in self.exact_frames and key not in self.known_frames:
+                frames.setdefault(key, trajectory[index])
+
+    def change(self, change) -> dict:
+        bare = isinstance(change.samples, paths.Sample)  # what OPS makes of a trial that broke off
+        return {
+            "class": change.__class__.__name__,
+            "mover": None if change.mover is None else [_uuid(change.mover), change.mover.__class__.__name__],
+            "bare": bare,
+            "samples": [self._sample(sample, change) for sample in ([change.samples] if bare else change.samples)],
+            "inputs": [self._sample(sample, change) for sample in change.input_samples or []],
+            "details": None if change.details is None else self._details(change.details),
+            "subchanges": [self.change(part) for part in change.subchanges],
+        }
+
+    def _sample(self, sample, change) -> list:
+        trajectory = sample.trajectory
+        name = str(trajectory.__uuid__)
+        whole = True
+        if name not in self.active and name not in self.known_paths:
+            whole = not isinstance(change.mover, ShootingMover)  # other moves say nothing of the legs of their trials
+            trajectory = trajectory if whole else thinned(trajectory, change.details)
+            name = str(trajectory.__uuid__)
+            self.new_paths[name] = trajectory
+            self._add_frames(trajectory, self.other_frames)
+        return [int(sample.replica), name, _uuid(sample.ensemble), _plain_float(sample.bias), _uuid(sample.mover), whole]
+
+    def _details(self, details) -> dict:
+        named = {name: self._value(value) for name, value in vars(details).items() if not name.startswith("_")}
+        return {name: value for name, value in named.items() if value is not _LEFT_OUT}
+
+    def _value(self, value):
+        if isinstance(value, PLAIN):
+            return value
+        if isinstance(value, (list, tuple)):
+            parts = [self._value(part) for part in value]
+            return _LEFT_OUT if any(part is _LEFT_OUT for part in parts) else parts
+        if isinstance(value, dict):
+            parts = {key: self._value(part) for key, part in value.items()}
+            return (
+                _LEFT_OUT if any(p is _LEFT_OUT or not isinstance(k, str) for k, p in parts.items()) else {"$dict": parts}
+            )
+        if isinstance(value, paths.Trajectory):
+            name = str(value.__uuid__)
+            return {"$path": name} if name in self.active or name in self.known_paths else _LEFT_OUT
+        if isinstance(value, paths.engines.BaseSnapshot):
+            if frame_key(value) not in self.exact_frames and frame_key(value) not in self.known_frames:
+                self.other_frames.setdefault(frame_key(value), value)
+            reference = {"$frame": value}
+            self.frame_references.append(reference)
+            return reference
+        if isinstance(value, paths.PathMover):
+            return {"$mover": [_uuid(value), value.__class__.__name__]}
+        if isinstance(value, paths.Ensemble):
+            return {"$ensemble": _uuid(value)}
+        return _LEFT_OUT
+
+
+_LEFT_OUT = object()
+
+
+def _uuid(thing) -> str | None:
+    return None if thing is None else str(thing.__uuid__)
+
+
+def _plain_float(value) -> float | None:
+    return None if value is None else float(value)
+
+
+def _paths_in(document: dict) -> set[str]:
+    names = {name for _, name, _ in document["active"]}
+    pending = [document["change"]]
+    while pending:
+        change = pending.pop()
+        pending.extend(change["subchanges"])
+        names |= {sample[1] for sample in [*change["samples"], *change["inputs"]]}
+        names |= {v["$path"] for v in (change["details"] or {}).values() if isinstance(v, dict) and "$path" in v}
+    return names
+
+
+def _portions(snapshots: list) -> Iterator[list]:
+    """Runs of frames of one engine and class, of limited size."""
+
+    def kind(frame):
+        return frame.engine.__uuid__, frame.__class__.__name__
+
+    for _, run in groupby(sorted(snapshots, key=kind), key=kind):
+        frames = list(run)
+        size = max(1, sum(array.nbytes for array in pack_frames(frames[:1]).arrays.values()))
+        most = max(1, BLOCK_BYTES // size)
+        yield from (frames[start : start + most] for start in range(0, len(frames), most))
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+class StepLogReader:
+    """Rebuilds steps, with objects of OPS's file that were found by uuid.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    simulation : openpathsampling.PathSampling
+        Whose steps they are.
+    engines, ensembles, movers : mapping of str to object
+        By uuid.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, simulation, engines: Mapping, ensembles: Mapping, movers: Mapping):
+        self.checkpoint = checkpoint
+        self.simulation = simulation
+        self.engines = engines
+        self.ensembles = ensembles
+        self.movers = movers
+        self._blocks: OrderedDict[int, list] = OrderedDict()
+        self._trajectories: OrderedDict[str, paths.Trajectory] = OrderedDict()
+
+    def active(self, number: int) -> paths.SampleSet:
+        """The active paths after a step; after the last one in full precision."""
+        return self._sample_set(self.checkpoint.logged_step(number), {})
+
+    def steps(self, numbers: Iterable[int], previous: paths.SampleSet) -> Iterator[paths.MCStep]:
+        """Steps in the order of their numbers; `previous` are the active paths before the first of them."""
+        for number in numbers:
+            document = self.checkpoint.logged_step(number)
+            samples: dict = {}
+            active = self._sample_set(document, samples)
+            change = self._change(document["change"], samples)
+            yield paths.MCStep(self.simulation, number, previous, active, change)
+            previous = active
+
+    def _sample_set(self, document: dict, samples: dict) -> paths.SampleSet:
+        entries = [[replica, name, ensemble, None, None, True] for replica, name, ensemble in document["active"]]
+        made_here = {tuple(sample[:3]): sample for sample in _samples_in(document["change"])}
+        return paths.SampleSet([self._sample(made_here.get(tuple(entry[:3]), entry), samples) for entry in entries])
+
+    def _sample(self, entry: list, samples: dict) -> paths.Sample:
+        replica, name, ensemble, bias, mover, _ = entry
+        key = (replica, name, ensemble)
+        if key not in samples:
+            samples[key] = paths.Sample(
+                replica=replica,
+                trajectory=self.trajectory(name),
+                ensemble=self._find(self.ensembles, ensemble, "ensemble"),
+                bias=1.0 if bias is None else bias,
+                mover=self.movers.get(mover),
+            )
+        return samples[key]
+
+    def _change(self, entry: dict, samples: dict):
+        kind = getattr(movechange, entry["class"])
+        change = kind.__new__(kind)
+        details = entry["details"]
+        made = [self._sample(sample, samples) for sample in entry["samples"]]
+        movechange.MoveChange.__init__(
+            change,
+            subchanges=[self._change(part, samples) for part in entry["subchanges"]],
+            samples=made[0] if entry["bare"] else made,
+            mover=self._mover(entry["mover"]),
+            details=None if details is None else paths.Details(**{n: self._value(v) for n, v in details.items()}),
+            input_samples=[self._sample(sample, samples) for sample in entry["inputs"]],
+        )
+        if details is not None and entry["samples"] and not all(sample[5] for sample in entry["samples"]):
+            change.details.stored_trial = "ends"
+        return change
+
+    def _value(self, value):
+        if isinstance(value, list):
+            return [self._value(part) for part in value]
+        if not isinstance(value, dict):
+            return value
+        ((kind, content),) = value.items()
+        if kind == "$dict":
+            return {key: self._value(part) for key, part in content.items()}
+        if kind == "$path":
+            return self.trajectory(content)
+        if kind == "$frame":
+            return self._frame(*content)
+        if kind == "$mover":
+            return self._mover(content)
+        return self._find(self.ensembles, content, "ensemble")
+
+    def _mover(self, named: list | None):
+        if named is None:
+            return None
+        uuid, class_name = named
+        if class_name == "PathSimulatorMover":  # OPS makes it anew with each simulation
+            return self.simulation._mover
+        return self._find(self.movers, uuid, class_name)
+
+    def _find(self, objects: Mapping, uuid: str, kind: str):
+        if uuid not in objects:
+            raise KeyError(f"{kind} with the uuid {uuid} is in the log of {self.checkpoint.path} and not in OPS's file")
+        return objects[uuid]
+
+    def trajectory(self, name: str) -> paths.Trajectory:
+        """A logged path, under its old identity."""
+        if name not in self._trajectories:
+            trajectory = paths.Trajectory([self._frame(*place) for place in self.checkpoint.path_frames(name).tolist()])
+            trajectory.__uuid__ = int(name)
+            self._trajectories[name] = trajectory
+            while len(self._trajectories) > BLOCKS_REMEMBERED:
+                self._trajectories.popitem(last=False)
+        self._trajectories.move_to_end(name)
+        return self._trajectories[name]
+
+    def _frame(self, block: int, row: int, reverse: int):
+        if block not in self._blocks:
+            self._blocks[block] = unpack_frames(self.checkpoint.frame_block(block), self.engines)
+            while len(self._blocks) > BLOCKS_REMEMBERED:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(block)
+        frame = self._blocks[block][row]
+        return frame.reversed if reverse else frame
+
+
+def logged_ends(checkpoint: Checkpoint, number: int) -> Iterator[tuple[int, list[int]]]:
+    """Replica and keys (:func:`.snapshots.frame_key`) of the end frames of each active path after a step."""
+    for replica, name, _ in checkpoint.logged_step(number)["active"]:
+        keys = []
+        for block, row, _ in checkpoint.path_frames(name)[[0, -1]].tolist():
+            high, low = checkpoint.frame_block(block).arrays["uuid"][row]
+            keys.append((int(high) << 64) | int(low))
+        yield replica, keys
+
+
+def _samples_in(change: dict) -> Iterator[list]:
+    yield from change["samples"]
+    for part in change["subchanges"]:
+        yield from _samples_in(part)

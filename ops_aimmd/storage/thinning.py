@@ -1,0 +1,132 @@
+"""Less than everything in OPS's file: ends of rejected trials, every n-th frame of paths.
+
+What is left out is marked in the details of the step, ``stored_trial = "ends"`` and ``stored_stride = n``, so that whoever
+needs whole paths can refuse. Shooting points, end frames and the outcomes and lengths of the legs are always stored, and
+with them all that learning and the analysis of acceptance need.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from numbers import Integral
+
+import openpathsampling as paths
+
+from ops_aimmd.sampling.movers import ShootingMover
+
+from .snapshots import frame_key
+
+REJECTED_TRIALS = ("whole", "ends")
+
+PATHS_REMEMBERED = 64
+"""Thinned paths whose identity is kept; enough for the replicas of a run."""
+
+
+def thinned(trajectory: paths.Trajectory, details, stride: int | None = None) -> paths.Trajectory:
+    """First frame, shooting points and last frame of a path, and every `stride`-th frame.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+    details : openpathsampling.Details or None
+        Of the move that made it; its shooting points are kept.
+    stride : int, optional
+        None: no other frames.
+    """
+    known = {} if details is None else vars(details)
+    points = [known.get(name) for name in ("modified_shooting_snapshot", "shooting_snapshot")]
+    keys = {frame_key(point) for point in points if point is not None}
+    wanted = {0, len(trajectory) - 1}
+    wanted |= {index for index, frame in enumerate(trajectory.iter_proxies()) if frame_key(frame) in keys}
+    if stride is not None:
+        wanted |= set(range(0, len(trajectory), stride))
+    return paths.Trajectory([trajectory[index] for index in sorted(wanted)])
+
+
+class Thinning:
+    """Replaces, in a finished step that OPS is about to store, what shall not be stored.
+
+    The simulation itself goes on from the whole paths.
+
+    Parameters
+    ----------
+    rejected_trials : {"whole", "ends"}
+        "ends": of rejected trials of this package's moves only the first frame, the shooting point and the last frame.
+    path_stride : int
+        Of all paths every n-th frame is stored, the ends, and the shooting point that made the path.
+    """
+
+    def __init__(self, rejected_trials: str = "whole", path_stride: int = 1):
+        self.rejected_trials = rejected_trials
+        self.path_stride = path_stride
+        if rejected_trials not in REJECTED_TRIALS:
+            raise ValueError(f"rejected_trials must be one of {REJECTED_TRIALS}; got {rejected_trials!r}")
+        if not isinstance(path_stride, Integral) or path_stride < 1:
+            raise ValueError(f"path_stride must be a positive integer, 1 to store all frames; got {path_stride!r}")
+        self._thinned: OrderedDict[int, paths.Trajectory] = OrderedDict()
+        self._samples: dict[int, paths.Sample] = {}
+        self._previous: paths.SampleSet | None = None
+
+    def apply(self, step: paths.MCStep) -> None:
+        """Change a step in place."""
+        self._samples = {}
+        if self.rejected_trials == "ends":
+            for change in step.change:
+                self._cut_rejected(change)
+        if self.path_stride > 1:
+            for change in step.change:
+                self._stride(change)
+            step.previous = self._sample_set(step.previous) if self._previous is None else self._previous
+            step.active = self._previous = self._sample_set(step.active)
+
+    def _cut_rejected(self, change) -> None:
+        if not isinstance(change.mover, ShootingMover) or change.accepted or not change.samples:
+            return
+        bare = isinstance(change.samples, paths.Sample)
+        cut = [
+            _with_trajectory(sample, thinned(sample.trajectory, change.details), sample.parent)
+            for sample in ([change.samples] if bare else change.samples)
+        ]
+        change.samples = cut[0] if bare else cut
+        change.details.stored_trial = "ends"
+
+    def _stride(self, change) -> None:
+        if change.details is not None and change.samples:
+            change.details.stored_stride = int(self.path_stride)
+            for name, value in vars(change.details).items():
+                if isinstance(value, paths.Trajectory):
+                    setattr(change.details, name, self._path(value, None))
+        if isinstance(change.samples, paths.Sample):
+            change.samples = self._sample(change.samples, change.details)
+        else:
+            change.samples = [self._sample(sample, change.details) for sample in change.samples]
+        change.input_samples = [self._sample(sample, None) for sample in change.input_samples or []]
+
+    def _sample_set(self, samples: paths.SampleSet) -> paths.SampleSet:
+        return paths.SampleSet([self._sample(sample, None) for sample in samples])
+
+    def _sample(self, sample: paths.Sample, details) -> paths.Sample:
+        if sample.__uuid__ not in self._samples:
+            self._samples[sample.__uuid__] = _with_trajectory(sample, self._path(sample.trajectory, details), None)
+        return self._samples[sample.__uuid__]
+
+    def _path(self, trajectory: paths.Trajectory, details) -> paths.Trajectory:
+        key = trajectory.__uuid__
+        if key not in self._thinned:
+            self._thinned[key] = thinned(trajectory, details, self.path_stride)
+            while len(self._thinned) > PATHS_REMEMBERED:
+                self._thinned.popitem(last=False)
+        self._thinned.move_to_end(key)
+        return self._thinned[key]
+
+
+def _with_trajectory(sample: paths.Sample, trajectory: paths.Trajectory, parent) -> paths.Sample:
+    """A copy of the sample; a parent would be stored with it, and with that the parent's whole path."""
+    return paths.Sample(
+        replica=sample.replica,
+        trajectory=trajectory,
+        ensemble=sample.ensemble,
+        bias=sample.bias,
+        parent=parent,
+        mover=sample.mover,
+    )

@@ -1,0 +1,168 @@
+"""The hook that sends every finished step to the learner and to the files of the run."""
+
+from __future__ import annotations
+
+import warnings
+
+from openpathsampling.beta.hooks import PathSimulatorHook
+
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.step_learning import StepLearning
+
+from .run_files import RunFiles
+from .series_block import SeriesBlock
+from .thinning import Thinning
+
+
+class TrainingHook(PathSimulatorHook):
+    """Sends every finished step to the learner: shooting results, the density, training, and the checkpoint.
+
+    Attach it to `paths.PathSampling`. Before each step it seeds all random number generators if the learner has a seed.
+    After each step, accepted or not, it adds the shots to the training set, counts the current paths in the density,
+    trains when the schedule says so, and writes the checkpoint; all this before OPS stores the step, so that the
+    checkpoint is never behind OPS's file. Moves that are no shots only count their current path. A netCDF file gets the
+    series of the run as plain variables (:class:`.series_block.SeriesBlock`).
+
+    Parameters
+    ----------
+    learner : CommittorLearner
+        The one that the selectors of the scheme query.
+    checkpoint : str or path, optional
+        File that keeps what was learned, and all that `ops_aimmd.resume` needs; must not exist yet.
+    keep_paths : bool
+        Keep all sampled paths in the checkpoint too (float32, and the ends of rejected trials), so that a lost OPS file
+        can be made again. False: only until OPS's file has them.
+    keep_models_every : int
+        Model versions whose number is a multiple of this are kept in the checkpoint, and the newest. The default keeps
+        all: their number grows with the logarithm of the number of shots.
+    rejected_trials : {"whole", "ends"}
+        "ends": OPS's file gets only shooting point and end frames of rejected shots; outcomes and lengths of their legs
+        are in the details.
+    path_stride : int
+        OPS's file gets every n-th frame of paths, besides their ends and shooting points; needs a checkpoint, which holds
+        the whole current path. OPS's own analysis then sees short paths.
+
+    Raises
+    ------
+    ValueError
+        For options that do not exist or do not go together.
+    """
+
+    implemented_for = ["before_simulation", "before_step", "after_step", "after_simulation"]
+
+    def __init__(
+        self,
+        learner: CommittorLearner,
+        checkpoint=None,
+        keep_paths: bool = True,
+        keep_models_every: int = 1,
+        rejected_trials: str = "whole",
+        path_stride: int = 1,
+    ):
+        super().__init__()
+        self.learner = learner
+        self.checkpoint = checkpoint
+        self.keep_paths = keep_paths
+        self.keep_models_every = keep_models_every
+        self.rejected_trials = rejected_trials
+        self.path_stride = path_stride
+        if path_stride != 1 and checkpoint is None:
+            raise ValueError(
+                "path_stride needs a checkpoint: the current path, from which the run goes on, would be whole nowhere"
+            )
+        self._learning = StepLearning(learner)
+        self._thinning = Thinning(rejected_trials, path_stride)
+        self._files = None if checkpoint is None else RunFiles(checkpoint, learner, keep_paths, keep_models_every)
+        self._series: SeriesBlock | None = None
+        self._simulation = None
+
+    def before_simulation(self, sim, **kwargs) -> None:
+        """Check that scheme and hook belong together, and open the files.
+
+        Raises
+        ------
+        ValueError
+            If a selector queries another learner, a mover stops at other states, or the checkpoint is that of another
+            simulation.
+        FileExistsError
+            If there is something at the path of the checkpoint.
+        """
+        if self._files is not None and self._simulation not in (None, sim):
+            raise ValueError(
+                f"this hook writes the checkpoint {str(self.checkpoint)!r} of another simulation: make a TrainingHook "
+                "with a checkpoint of its own for each simulation"
+            )
+        after_step = sim.hooks["after_step"]
+        attached = [h.__self__ for h in after_step if isinstance(getattr(h, "__self__", None), TrainingHook)]
+        owners = [hook for hook in attached if hook.learner is self.learner]
+        if len({id(hook) for hook in owners}) > 1 or after_step.count(self.after_step) > 1:
+            raise ValueError(
+                "this simulation has more than one TrainingHook for the same learner, which would count every shot twice: "
+                "make the PathSampling object anew (in a notebook, run the cell that makes it again) and attach one hook"
+            )
+        self._learning.prepare(sim)
+        after_step.remove(self.after_step)
+        after_step.insert(0, self.after_step)  # before OPS stores the step
+        if self._files is not None:
+            self._files.open(sim, self.to_dict(), self._learning.engines)
+        if sim.storage is not None and self._series is None:
+            self._series = self._series_of(sim.storage, None if self._files is None else self._files.run_id)
+        self._simulation = sim
+
+    def _series_of(self, storage, run_id: str | None) -> SeriesBlock | None:
+        if not SeriesBlock.possible(storage):
+            return None
+        try:
+            return SeriesBlock(storage, self.learner.states, run_id)
+        except ValueError as error:
+            warnings.warn(f"the series of this run are not written as plain variables: {error}", stacklevel=3)
+            return None
+
+    def before_step(self, sim, step_number, step_info, state) -> None:
+        """Seed the generators of this step."""
+        self._learning.seed(step_number)
+
+    def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
+        """Learn from the step and write it to the checkpoint."""
+        self._learning.learn(results)
+        if self._files is not None:
+            self._files.record(results)
+        self.prepare_for_storage(results)
+
+    def prepare_for_storage(self, step) -> None:
+        """Write a step's rows of the series, and take out of it what OPS's file shall not hold."""
+        if self._series is not None and step.mccycle > self._series.last_step:
+            self._series.append(step)
+            self._series.flush()
+        self._thinning.apply(step)
+
+    def continue_run(self, sim, run_id: str) -> None:
+        """Go on with a checkpoint that is there, as `ops_aimmd.resume` does before it hands over the simulation."""
+        self._files.begun = True
+        self._simulation = sim
+        self._series = self._series_of(sim.storage, run_id)
+
+    def learn_from_stored(self, sim, steps) -> None:
+        """Learn from steps that are in OPS's file already, and write them to the checkpoint."""
+        self._learning.prepare(sim)
+        self._files.open(sim, self.to_dict(), self._learning.engines)
+        for step in steps:
+            self._learning.learn(step)
+            self._files.record(step)
+        self._files.close(sim)
+
+    def after_simulation(self, sim, hook_state) -> None:
+        """Close the checkpoint; all that is in it was written after each step."""
+        if self._files is not None:
+            self._files.close(sim)
+
+    def to_dict(self) -> dict:
+        """Set-up only, for OPS storage."""
+        return {
+            "learner": self.learner,
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "keep_paths": self.keep_paths,
+            "keep_models_every": self.keep_models_every,
+            "rejected_trials": self.rejected_trials,
+            "path_stride": self.path_stride,
+        }

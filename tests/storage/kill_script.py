@@ -1,0 +1,66 @@
+"""A run that starts or resumes, whichever is possible, and goes on until it is killed or has made enough steps.
+
+usage: kill_script.py OPS_FILE CHECKPOINT [N_STEPS]
+
+Says "ready" when sampling begins.
+"""
+
+import os
+import sys
+import warnings
+
+import openpathsampling as paths
+
+import ops_aimmd
+from ops_aimmd.checkpoint import Checkpoint, NotACheckpointError
+from ops_aimmd.sampling.random_state import seed_step
+from ops_aimmd.systems import toy
+
+
+def new_storage(file):
+    if file.endswith(".nc"):
+        return paths.Storage(file, "w")
+    from openpathsampling.experimental.storage import Storage, monkey_patch_all
+
+    monkey_patch_all(paths)
+    return Storage(file, "w")
+
+
+def start(storage, checkpoint):
+    system = toy.wolfe_quapp()
+    seed_step(1, 0)
+    learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=1)
+    scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine)
+    conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(1))
+    sampler = paths.PathSampling(storage, scheme, conditions)
+    sampler.attach_hook(ops_aimmd.TrainingHook(learner, checkpoint))
+    return sampler
+
+
+def has_begun(checkpoint):
+    if not os.path.exists(checkpoint):
+        return False
+    try:
+        with Checkpoint.open(checkpoint) as file:
+            return file.step >= 0
+    except NotACheckpointError:
+        return False
+
+
+def start_or_resume(file, checkpoint):
+    if has_begun(checkpoint):
+        return ops_aimmd.resume(file, checkpoint, progress=False)
+    for leftover in (file, checkpoint, f"{checkpoint}-wal", f"{checkpoint}-shm", f"{checkpoint}-journal"):
+        if os.path.exists(leftover):
+            os.remove(leftover)
+    return start(new_storage(file), checkpoint)
+
+
+if __name__ == "__main__":
+    file, checkpoint, *n_steps = sys.argv[1:]
+    out, sys.stdout = sys.stdout, open(os.devnull, "w")
+    warnings.simplefilter("always")
+    sampler = start_or_resume(file, checkpoint)
+    sampler.output_stream = sys.stdout
+    print("ready", file=out, flush=True)
+    sampler.run(int(n_steps[0]) - sampler.step if n_steps else 10**6)

@@ -1,0 +1,142 @@
+"""A run that is killed again and again, at any moment, is the run that was never killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kill_script
+import numpy as np
+import pytest
+
+from ops_aimmd.checkpoint import Checkpoint
+
+SCRIPT = Path(kill_script.__file__)
+
+
+def child(*arguments):
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def run_and_kill(file, checkpoint, seconds, while_resuming):
+    """Let the run go on for some time after it is ready, or for that time from its start; what it said on stderr."""
+    process = child(file, checkpoint)
+    if not while_resuming:
+        assert process.stdout.readline() == "ready\n", process.stderr.read()[-3000:]
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    errors = process.communicate()[1]
+    assert process.returncode == -signal.SIGKILL, errors[-3000:]
+    return errors
+
+
+def finish(file, checkpoint, n_steps):
+    process = child(file, checkpoint, n_steps)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
+
+
+def contents(checkpoint):
+    """All that a run has left in its checkpoint, by name."""
+    with Checkpoint.open(checkpoint, read_only=True) as file:
+        shots = file.shots()
+        found = {name: getattr(shots, name) for name in ("descriptors", "counts", "steps", "chains", "predicted_committor")}
+        found |= {f"leg frames {name}": getattr(shots.auxiliary, name) for name in ("descriptors", "outcomes", "shot")}
+        for number in file.model_versions():
+            _, description, arrays = file.model_version(number)
+            found |= {f"model {number} {name}": array for name, array in arrays.items()}
+            report = {name: value for name, value in (description.pop("report") or {}).items() if name != "seconds"}
+            found[f"model {number}"] = repr((description, report))  # losses may be NaN
+        for number, path in enumerate(file.density_paths().values()):
+            found[f"density {number}"], found[f"density frames {number}"] = path[:2], path.frames
+        found["learner"] = file.state("learner")
+        found["steps logged"] = file.logged_steps()
+        for step in file.logged_steps():
+            found[f"step {step}"] = what_happened(file.logged_step(step)["change"])
+        active = file.logged_step(file.step)["active"]
+        places = [file.path_frames(name) for _, name, _ in active]
+        found["active"] = np.concatenate(
+            [file.frame_block(block).arrays["coordinates"][row] for place in places for block, row, _ in place.tolist()]
+        )
+        return found
+
+
+def what_happened(change):
+    """Details of the shot in a logged step, but for identities and times."""
+    while change["subchanges"]:
+        change = change["subchanges"][0]
+    plain = {name: value for name, value in (change["details"] or {}).items() if not isinstance(value, dict)}
+    return change["class"], plain
+
+
+def differences(one, other):
+    names = [name for name in one.keys() | other.keys() if name not in one or name not in other]
+    return names + [name for name in one.keys() & other.keys() if not same(one[name], other[name])]
+
+
+def same(one, other):
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    return one == other
+
+
+def steps_of(file):
+    code = f"""
+import sys
+import ops_aimmd
+from ops_aimmd.storage.ops_files import check_steps, open_storage, step_numbers
+storage = open_storage({str(file)!r})
+check_steps(iter(storage.steps))
+(simulation,) = storage.pathsimulators
+print([int(step.mccycle) for step in storage.steps])
+print(step_numbers(storage, str(simulation.__uuid__)))
+"""
+    read = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    one, other = read.stdout.strip().splitlines()[-2:]
+    assert one == other
+    return eval(one)
+
+
+def check_killed_runs(directory, suffix, n_kills, longest=2.0):
+    file, checkpoint = directory / f"run.{suffix}", directory / "run.aimmd"
+    chance = random.Random(n_kills)
+    damaged, step, lost = 0, -1, 0
+    for _ in range(n_kills):
+        errors = run_and_kill(file, checkpoint, chance.uniform(0, longest), while_resuming=chance.random() < 0.15)
+        damaged += "renamed to" in errors
+        if kill_script.has_begun(checkpoint):
+            with Checkpoint.open(checkpoint, read_only=True) as now:
+                lost += now.step < step
+                step = now.step
+    assert lost == 0
+    n_steps = step + 3
+    finish(file, checkpoint, n_steps)
+    finish(directory / f"whole.{suffix}", directory / "whole.aimmd", n_steps)
+    killed, whole = contents(checkpoint), contents(directory / "whole.aimmd")
+    assert differences(killed, whole) == []
+    assert steps_of(file) == list(range(n_steps + 1))
+    print(f"\n{suffix}: {n_kills} kills, {n_steps} steps, {len(killed['steps'])} shots, {damaged} OPS files damaged")
+    return killed
+
+
+@pytest.mark.parametrize("suffix", ["nc", "db"])
+def test_a_run_that_was_killed_is_the_run_that_was_not(tmp_path, suffix):
+    killed = check_killed_runs(tmp_path, suffix, n_kills=3)
+    assert len(killed["steps"]) > 0
+    other = dict(killed, counts=killed["counts"][:, ::-1])  # control
+    assert differences(killed, other) == ["counts"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["nc", "db"])
+def test_fifty_kills(tmp_path, suffix):
+    check_killed_runs(tmp_path, suffix, n_kills=50)
