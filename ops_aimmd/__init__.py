@@ -12,7 +12,9 @@ from ops_aimmd.sampling.movers import OneWayShooting, ShootingMover
 from ops_aimmd.sampling.schemes import CommittorShootingScheme, CommittorShootingStrategy
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
+from ops_aimmd.storage.existing_files import selection_table
 from ops_aimmd.storage.resume import ResumeWarning, current_paths, resume
+from ops_aimmd.storage.series_block import read_series
 from ops_aimmd.storage.training_hook import TrainingHook
 from ops_aimmd.systems import dihedrals, markov_chain, toy  # noqa: F401 - OPS reads back only classes that are imported
 from ops_aimmd.version import __version__
@@ -41,5 +43,7 @@ __all__ = [
     "current_paths",
     "fit",
     "load_learner",
+    "read_series",
     "resume",
+    "selection_table",
 ]

@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
     [
         ("01_alanine_dipeptide.py", ["alanine_dipeptide.nc", "alanine_dipeptide.aimmd", "alanine_dipeptide.png"]),
         ("02_exact_committor.py", ["exact_committor.png"]),
+        ("03_existing_file.py", ["plain.nc", "guided.nc", "guided.aimmd", "existing_file.png"]),
     ],
 )
 def test_example(name, written, tmp_path):
@@ -38,5 +39,5 @@ def test_an_example_does_not_overwrite(tmp_path):
 
 
 def test_every_example_is_run():
-    tested = {"01_alanine_dipeptide.py", "02_exact_committor.py"}
+    tested = {"01_alanine_dipeptide.py", "02_exact_committor.py", "03_existing_file.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested

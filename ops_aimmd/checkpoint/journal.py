@@ -79,6 +79,8 @@ from ops_aimmd.checkpoint.rows import (
     append_model_version,
     append_shots,
     check_count,
+    check_keys,
+    check_missing,
     empty_columns,
     read_density,
     read_document,
@@ -348,7 +350,7 @@ class Checkpoint:
         """Numbers of the model versions that are in the file, oldest first."""
         with self._reading() as connection:
             numbers = [row[0] for row in connection.execute("SELECT number FROM model_versions ORDER BY number")]
-            check_count(self.path, "model_versions", len(numbers), self._progress()["model_versions"])
+            check_keys(self.path, "model_versions", numbers, self._progress()["model_versions"])
         return numbers
 
     def model_version(self, number: int | None = None) -> tuple[int, dict, dict[str, np.ndarray]]:
@@ -372,9 +374,9 @@ class Checkpoint:
     def state_keys(self) -> list[str]:
         """Keys of the state, sorted."""
         with self._reading() as connection:
-            keys = sorted(row[0] for row in connection.execute("SELECT CAST(key AS TEXT) FROM state"))
-            check_count(self.path, "state", len(keys), self._progress()["state_keys"])
-        return keys
+            keys = [row[0] for row in connection.execute("SELECT CAST(key AS TEXT) FROM state")]
+            check_keys(self.path, "state", keys, self._progress()["state_keys"])
+        return sorted(keys)
 
     def state(self, key: str) -> Any:
         """The value last recorded under a key: tuples come back as lists, all else as it was.
@@ -388,7 +390,9 @@ class Checkpoint:
             try:
                 return read_document(connection, self.path, "state", key)
             except KeyError:
-                raise KeyError(f"{self.path} holds no state {key!r}; it has {self.state_keys()}") from None
+                keys = self.state_keys()
+                check_missing(connection, self.path, "state", "key", key, keys)
+                raise KeyError(f"{self.path} holds no state {key!r}; it has {keys}") from None
 
     def logged_steps(self) -> list[int]:
         """Numbers of the steps whose documents are in the log, in order."""

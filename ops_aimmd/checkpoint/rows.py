@@ -153,10 +153,15 @@ def check_count(path: Path, table: str, found: int, expected: int) -> None:
         raise CheckpointCorruptError(damaged(path, f"{table}: {found} of {expected} rows found"))
 
 
-def check_index(connection, path: Path, table: str, column: str, key: int | str) -> None:
-    """Whether a row that was not found is really missing, or hidden by a damaged index: looks at all of them."""
+def check_keys(path: Path, table: str, keys: list, expected: int) -> None:
+    """Refuse a list of the keys of all rows in which one is missing or has become None or another."""
+    check_count(path, table, len(set(keys) - {None}), expected)
+
+
+def check_missing(connection, path: Path, table: str, column: str, key: int | str, keys: list) -> None:
+    """Refuse a row that was not found although it is there: a damaged index hides it, or order and key disagree."""
     found = connection.execute(f"SELECT count(*) FROM {table} NOT INDEXED WHERE {column} = ?", (key,)).fetchone()
-    if found[0]:
+    if found[0] or key in keys:
         raise CheckpointCorruptError(damaged(path, f"{table}, index of {column} {key!r}"))
 
 
@@ -207,7 +212,6 @@ def read_document(connection, path: Path, table: str, key: str) -> Any:
     if row is None:
         if table == "run":
             raise CheckpointCorruptError(damaged(path, f"run: the row {key!r} is missing"))
-        check_index(connection, path, table, "key", key)
         raise KeyError(key)
     text, arrays, checksum = row
     if checksum != checksum_of(key, b"\0", text, arrays):

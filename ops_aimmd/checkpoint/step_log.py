@@ -17,7 +17,7 @@ import numpy as np
 
 from ops_aimmd.checkpoint.documents import decode, decode_arrays, encode, encode_arrays
 from ops_aimmd.checkpoint.errors import CheckpointCorruptError, damaged
-from ops_aimmd.checkpoint.rows import check_count, check_index, check_size, checksum_of, raw_bytes
+from ops_aimmd.checkpoint.rows import check_keys, check_missing, check_size, checksum_of, raw_bytes
 
 STEP_LOG_SCHEMA = (
     """CREATE TABLE frame_blocks (
@@ -166,7 +166,7 @@ def read_keys(connection, path: Path, progress: dict, table: str) -> list:
     """Keys of all rows of a table, sorted."""
     key, kind, _ = _TABLES[table]
     keys = [row[0] for row in connection.execute(f"SELECT CAST({key} AS {kind}) FROM {table} ORDER BY {key}")]
-    check_count(path, table, len(keys), progress[table])
+    check_keys(path, table, keys, progress[table])
     return keys
 
 
@@ -182,8 +182,8 @@ def read_row(connection, path: Path, progress: dict, table: str, key: int | str)
     if content is not None:
         return content
     column = _TABLES[table].key
-    check_index(connection, path, table, column, key)
     keys = read_keys(connection, path, progress, table)
+    check_missing(connection, path, table, column, key, keys)
     there = f"{len(keys)} from {keys[0]!r} to {keys[-1]!r}" if len(keys) > LISTED_KEYS else keys
     raise KeyError(f"{path} holds no {column} {key!r} in its {table.replace('_', ' ')}; it has {there}")
 

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -65,6 +65,9 @@ class CommittorLearner(StorableNamedObject):
     model : CommittorModel, optional
         A trained model to go on from, for instance of a similar system; it is copied and never started anew. A default
         model for the number of descriptors, if left out.
+    training_set : TrainingSet, optional
+        Shots to begin with, of the same descriptors and states, for instance ``TrainingSet.from_storage(...)``; they get
+        the step -1, being of no step of this run. Call `fit` to begin with a model that knows them.
     schedule : DiminishingSchedule, optional
         When to train.
     fit_options : dict, optional
@@ -75,10 +78,20 @@ class CommittorLearner(StorableNamedObject):
     Raises
     ------
     ValueError
-        For fewer than two states or descriptors that cannot be evaluated.
+        For fewer than two states, descriptors that cannot be evaluated, or a model or training set of other states.
     """
 
-    def __init__(self, descriptors, states, seed=None, model=None, schedule=None, fit_options=None, device=None):
+    def __init__(
+        self,
+        descriptors,
+        states,
+        seed=None,
+        model=None,
+        schedule=None,
+        fit_options=None,
+        device=None,
+        training_set=None,
+    ):
         super().__init__()
         self.descriptors = descriptors
         self.states = states
@@ -115,6 +128,18 @@ class CommittorLearner(StorableNamedObject):
             if model.n_states != len(states):
                 raise ValueError(f"the model knows {model.n_states} states; the learner was given {len(states)}")
             self._start(model.n_descriptors, model)
+        if training_set is not None:
+            self._begin_with(training_set)
+
+    def _begin_with(self, training_set: TrainingSet) -> None:
+        if not isinstance(training_set, TrainingSet) or training_set.n_states != len(self.states):
+            raise ValueError(
+                f"training_set must be a TrainingSet of the {len(self.states)} states of the learner; got {training_set!r}"
+            )
+        if self._version is None:
+            self._start(training_set.n_descriptors, None)
+        for shot in training_set:
+            self._training_set.append(replace(shot, step=-1))
 
     # ---- what was learned -------------------------------------------------------------------------------------------
 

@@ -78,8 +78,8 @@ class ShootingMover(EngineMover):
     -----
     The details of each step hold `shooting_index, predicted_committor, model_version, frozen, leg_outcomes, leg_lengths`
     (backward, forward in the old path's time; outcome -1 and length 0 for a leg that a one-way move does not make),
-    `selection_probability_old, selection_probability_new, weight_sum_old, weight_sum_new, seed`; None where a value
-    does not exist.
+    `trial_reversed` (whether the trial runs against the old path's time), `selection_probability_old,
+    selection_probability_new, weight_sum_old, weight_sum_new, seed`; None where a value does not exist.
 
     References
     ----------
@@ -110,8 +110,7 @@ class ShootingMover(EngineMover):
     @property
     def length_limit(self) -> float:
         """Largest number of frames of a path; infinite where neither the mover nor the engine has a limit."""
-        engine_limit = self.engine.options["n_frames_max"] or math.inf
-        return engine_limit if self.max_length is None else min(self.max_length, engine_limit)
+        return length_limit(self.engine, self.max_length)
 
     def check_engine(self) -> None:
         """Check that the engine makes legs as they must be.
@@ -121,20 +120,7 @@ class ShootingMover(EngineMover):
         ValueError
             If there is no engine, it cannot make legs of `max_length` frames, or it repeats dynamics that failed.
         """
-        if self.engine is None:
-            raise ValueError("committor shooting needs an engine: pass engine= to the scheme, strategy or mover")
-        engine_limit = self.engine.options["n_frames_max"] or math.inf
-        if self.max_length is not None and self.max_length > engine_limit:
-            raise ValueError(
-                f"max_length={self.max_length} frames is more than the engine allows for one leg (n_frames_max="
-                f"{engine_limit}): raise n_frames_max in the engine's options to at least max_length"
-            )
-        if self.engine.options.get("on_nan", "fail") != "fail":
-            raise ValueError(
-                f"the engine's option on_nan is {self.engine.options['on_nan']!r}: a leg that breaks down would be "
-                "repeated until it does not, which changes the distribution of the outcomes; use on_nan='fail', and the "
-                "move is rejected and recorded"
-            )
+        check_engine(self.engine, self.max_length)
 
     def __call__(self, input_sample):
         """Make a trial; returns the list of one sample and the details of the step."""
@@ -155,6 +141,7 @@ class ShootingMover(EngineMover):
         }
         start = self.modifier(point) if self.legs == "both" else point
         details["modified_shooting_snapshot"] = start
+        details["trial_reversed"] = False
         legs = {name: self._run_leg(start, name) for name in LEGS[self.legs]}
         details["leg_outcomes"] = [legs[name].outcome if name in legs else -1 for name in LEGS["both"]]
         details["leg_lengths"] = [len(legs[name].trajectory) if name in legs else 0 for name in LEGS["both"]]
@@ -170,6 +157,8 @@ class ShootingMover(EngineMover):
 
         trial_index = len(legs["backward"].trajectory) - 1 if "backward" in legs else index
         trial, trial_index, orientations = self._orient(trial, trial_index)
+        details["trial_reversed"] = trial[trial_index].__uuid__ != start.__uuid__
+        details["modified_shooting_snapshot"] = trial[trial_index]  # as it is stored: SimStore keeps no reversed partners
         bias = 0.0
         if orientations:
             bias = self._acceptance_bias(old, index, trial, trial_index, details) * self.modifier.probability_ratio(
@@ -207,27 +196,8 @@ class ShootingMover(EngineMover):
         return float(self.selector.probability(path[index], path)), float(self.selector.sum_bias(path))
 
     def _run_leg(self, start, direction: str) -> Leg:
-        limit = self.length_limit
-        outcome = -1
-
-        def still_running(trajectory, trusted=None) -> bool:
-            nonlocal outcome
-            if _is_wrecked(trajectory[-1]):
-                raise EngineNaNError("positions are beyond all bounds", trajectory)
-            outcome = state_index(trajectory[-1], self.states)
-            return outcome < 0 and len(trajectory) < limit
-
-        try:
-            leg = self.engine.generate(start if direction == "forward" else start.reversed, running=[still_running])
-        except EngineNaNError as error:
-            _forget_current_frame(self.engine)
-            return Leg(error.last_trajectory, -1, "nan")
-        except EngineMaxLengthError as error:
-            return Leg(error.last_trajectory, -1, "max_length")
-        except BaseException:
-            _forget_current_frame(self.engine)
-            raise
-        return Leg(leg, outcome, None if outcome >= 0 else "max_length")
+        start = start if direction == "forward" else start.reversed
+        return run_leg(self.engine, start, self.states, self.length_limit)
 
     def _join(self, old, index: int, legs: dict[str, Leg]) -> paths.Trajectory:
         if "backward" in legs and "forward" in legs:
@@ -283,6 +253,72 @@ class ShootingMover(EngineMover):
             mover=self,
             bias=bias,
         )
+
+
+def length_limit(engine, max_length: int | None) -> float:
+    """The smaller one of `max_length` and the engine's `n_frames_max`; infinite where there is neither."""
+    engine_limit = engine.options["n_frames_max"] or math.inf
+    return engine_limit if max_length is None else min(max_length, engine_limit)
+
+
+def check_engine(engine, max_length: int | None) -> None:
+    """Check that an engine makes legs as they must be: see `ShootingMover.check_engine`."""
+    if engine is None:
+        raise ValueError("committor shooting needs an engine: pass engine= to the scheme, strategy or mover")
+    engine_limit = engine.options["n_frames_max"] or math.inf
+    if max_length is not None and max_length > engine_limit:
+        raise ValueError(
+            f"max_length={max_length} frames is more than the engine allows for one leg (n_frames_max={engine_limit}): "
+            "raise n_frames_max in the engine's options to at least max_length"
+        )
+    if engine.options.get("on_nan", "fail") != "fail":
+        raise ValueError(
+            f"the engine's option on_nan is {engine.options['on_nan']!r}: a leg that breaks down would be repeated until "
+            "it does not, which changes the distribution of the outcomes; use on_nan='fail', and the leg is recorded as "
+            "one that broke down"
+        )
+
+
+def run_leg(engine, start, states: Sequence, limit: float) -> Leg:
+    """Dynamics from a snapshot on, until a state is reached.
+
+    Parameters
+    ----------
+    engine : openpathsampling.engines.DynamicsEngine
+        One that `check_engine` accepts.
+    start : Snapshot
+        With the velocities to start with.
+    states : sequence of openpathsampling.Volume
+        Where the leg stops.
+    limit : float
+        Largest number of frames, the first one included.
+
+    Returns
+    -------
+    Leg
+        Whose outcome is -1 if it hit the limit or broke down. Other errors of the engine are raised, and leave it so that
+        the leg can be tried again.
+    """
+    outcome = -1
+
+    def still_running(trajectory, trusted=None) -> bool:
+        nonlocal outcome
+        if _is_wrecked(trajectory[-1]):
+            raise EngineNaNError("positions are beyond all bounds", trajectory)
+        outcome = state_index(trajectory[-1], states)
+        return outcome < 0 and len(trajectory) < limit
+
+    try:
+        leg = engine.generate(start, running=[still_running])
+    except EngineNaNError as error:
+        _forget_current_frame(engine)
+        return Leg(error.last_trajectory, -1, "nan")
+    except EngineMaxLengthError as error:
+        return Leg(error.last_trajectory, -1, "max_length")
+    except BaseException:
+        _forget_current_frame(engine)
+        raise
+    return Leg(leg, outcome, None if outcome >= 0 else "max_length")
 
 
 def _is_wrecked(snapshot) -> bool:

@@ -120,15 +120,14 @@ def _own_shot(part, states) -> Shot:
     made = LEGS[mover.legs]
     lengths = dict(zip(LEGS["both"], (int(n) for n in details.leg_lengths), strict=True))
     outcomes = dict(zip(LEGS["both"], (int(i) for i in details.leg_outcomes), strict=True))
-    trial_index = trial.index_symmetric(details.modified_shooting_snapshot)
-    trial_reversed = trial[trial_index].__uuid__ != details.modified_shooting_snapshot.__uuid__
+    trial_index = int(trial.index_symmetric(details.modified_shooting_snapshot))
     names = [name for name in made if lengths[name] > 1]  # a leg without dynamics is no trial
     shot = Shot(
         path=details.initial_trajectory,
         index=index,
         trial=trial,
         trial_index=trial_index,
-        trial_reversed=trial_reversed,
+        trial_reversed=bool(details.trial_reversed),
         leg_lengths={name: lengths[name] for name in names},
         leg_outcomes={},
         unbiased_legs=tuple(names),

@@ -63,7 +63,7 @@ class StepLearning:
             self.learner.step_seed = seed_step(self.learner.seed, step_number, self.engines)
 
     def learn(self, step) -> None:
-        """Add the shots of a step to the training set, count its current paths, and train if it is due.
+        """Add the shots of a step to the training set, and count its current paths.
 
         Parameters
         ----------
@@ -71,13 +71,16 @@ class StepLearning:
             Best before OPS stores it and replaces its frames by proxies of what it stored.
         """
         self.learner.results_are_reported()
-        for shot in shots(step.change, self.learner.states):
-            result = shooting_result(shot, self.learner, step.mccycle)
+        found = shots(step.change, self.learner.states)
+        for result in [shooting_result(shot, self.learner, step.mccycle) for shot in found]:  # all or, if it fails, none
             if result is not None:
                 self.learner.add(result)
         for sample in step.active:
             if _identities(sample.trajectory)[0] not in self._initial_paths:  # these were not sampled
                 self.learner.count_path(sample.trajectory)
+
+    def train(self, step) -> None:
+        """Train if it is due after a step."""
         if self.learner.training_due:
             try:
                 self.learner.fit()

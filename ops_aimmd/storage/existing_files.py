@@ -95,7 +95,7 @@ def training_set_from_storage(storage, descriptors, states: Sequence, progress: 
 
     with _opened(storage) as file:
         name = file_of(file)
-        for shot, mover, result in _read_steps(file, read, progress):
+        for shot, mover, result in _read_steps(file, learner, read, progress):
             census.count(shot, mover)
             if result is not None:
                 learner.add(result)
@@ -132,10 +132,8 @@ def selection_table(storage, selector: CommittorSelector, progress: bool = True)
     ValueError
         If paths were stored with a stride, or a shooting point has no chance under the selector.
     """
-    rows = []
     with _opened(storage) as file:
-        for row in _read_steps(file, lambda step: _selection_rows(step, selector), progress):
-            rows.append(row)
+        rows = list(_read_steps(file, selector.learner, lambda step: _selection_rows(step, selector), progress))
     return pd.DataFrame(rows, columns=["step", "replica", "accepted", *WEIGHTS])
 
 
@@ -155,23 +153,20 @@ def _opened(storage) -> Iterator:
         file.close()
 
 
-def _read_steps(storage, read: Callable, progress: bool) -> Iterator:
+def _read_steps(storage, learner: CommittorLearner, read: Callable, progress: bool) -> Iterator:
     """What `read` makes of each step that can be read, item by item."""
     unreadable = []
     with _caches_of_two_steps(storage) as caches:
         for index in tqdm(range(len(storage.steps)), unit="step", disable=not progress, dynamic_ncols=True):
-            step = None
-            try:
-                step = storage.steps[index]
-                items = read(step)
-            except Exception as error:
-                if _is_whole(step):
-                    raise
-                unreadable.append((index, error))
-                items = []
-            yield from items
             for cache in caches:
                 cache.step()
+            try:
+                step = storage.steps[index]
+                _check_whole(step, learner)
+            except Exception as error:  # what is missing shows in many ways
+                unreadable.append((index, error))
+                continue
+            yield from read(step)
     if unreadable:
         index, error = unreadable[0]
         warnings.warn(
@@ -234,18 +229,24 @@ def _caches_of_two_steps(storage) -> Iterator[list[_LastTwoSteps]]:
             holder.cache = cache
 
 
-def _is_whole(step) -> bool:
-    """Whether all that a shot consists of can be read."""
-    try:
-        for part in step.change:
-            if part.samples and isinstance(part.mover, pathmover.EngineMover):
-                samples = [part.samples] if isinstance(part.samples, paths.Sample) else part.samples
-                for path in (part.details.initial_trajectory, *(sample.trajectory for sample in samples)):
-                    if len(path) == 0 or not all(np.abs(frame.xyz).max() < WRECKED for frame in path):
-                        return False
-    except Exception:  # what is missing shows in many ways
-        return False
-    return True
+def _check_whole(step, learner: CommittorLearner) -> None:
+    """Read all that shots consist of, but for paths that the learner remembers, and raise where something is missing."""
+    for part in step.change:
+        if not part.samples or not isinstance(part.mover, pathmover.EngineMover):
+            continue
+        if not learner.remembers(part.details.initial_trajectory):
+            _check_frames(part.details.initial_trajectory)
+        if not isinstance(part, paths.RejectedNaNSampleMoveChange):  # its frames are wrecked rightly
+            for sample in [part.samples] if isinstance(part.samples, paths.Sample) else part.samples:
+                _check_frames(sample.trajectory)
+
+
+def _check_frames(trajectory) -> None:
+    if len(trajectory) == 0:
+        raise ValueError("a path without frames")
+    for frame in trajectory:
+        if not np.abs(frame.xyz).max() < WRECKED:  # what was never written is masked, or has a fill value of 1e37
+            raise ValueError("a frame without coordinates")
 
 
 # ---- shots of a step -------------------------------------------------------------------------------------------------

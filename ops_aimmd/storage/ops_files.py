@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import openpathsampling as paths
 
@@ -37,6 +38,22 @@ def kind_of_file(path: Path) -> str | None:
     with open(path, "rb") as file:
         head = file.read(16)
     return next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)
+
+
+def is_something_else(path: Path) -> bool:
+    """Whether a file is sound and no OPS file: a trajectory in netCDF, a checkpoint, another database."""
+    kind = kind_of_file(path)
+    try:
+        if kind == NETCDF:
+            with netCDF4.Dataset(path) as file:
+                return "steps" not in file.dimensions
+        if kind == SIMSTORE:
+            with closing(_sqlite(path)) as connection:
+                tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                return not {"tables", "uuid"} <= tables
+    except Exception:  # damaged, in one of many ways
+        return False
+    return False
 
 
 def file_of(storage) -> Path:
@@ -103,6 +120,11 @@ def last_steps(storage, simulation: str, n_steps: int) -> list[paths.MCStep]:
     return [storage.steps[index] for index, _ in _steps_of(storage, simulation)[-n_steps:]]
 
 
+def find_step(storage, simulation: str, number: int) -> paths.MCStep:
+    """The step of a simulation that has a number."""
+    return next(storage.steps[index] for index, found in reversed(_steps_of(storage, simulation)) if found == number)
+
+
 def _steps_of(storage, simulation: str) -> list[tuple[int, int]]:
     """Index in the file and number of each step of a simulation."""
     if kind_of(storage) == NETCDF:
@@ -166,21 +188,48 @@ def save_step(storage, step: paths.MCStep) -> None:
 # ---- SimStore: a sync that died half-way is undone -------------------------------------------------------------------
 
 
-def mark_of(storage) -> dict[str, int] | None:
-    """What a later :func:`roll_back` goes back to: the last row of each table; None for netCDF, which cannot go back."""
+def mark_of(storage) -> dict | None:
+    """What a later :func:`roll_back` goes back to; None for netCDF, which cannot go back.
+
+    Returns
+    -------
+    dict or None
+        "rows": last row of each table; "last_step": uuid of the last step.
+    """
     if kind_of(storage) == NETCDF:
         return None
     with closing(_sqlite(file_of(storage))) as connection:
-        return {table: _last_row(connection, table) for table in _tables(connection)}
+        rows = {table: _last_row(connection, table) for table in _tables(connection)}
+        return {"rows": rows, "last_step": _uuid_of_step(connection, rows["steps"])}
 
 
-def roll_back(path: Path, mark: dict[str, int]) -> bool:
-    """Take out of a SimStore file all that was written after the mark; whether there was anything."""
+def roll_back(path: Path, mark: dict, simulation: str, last_step: int) -> bool:
+    """Take out of a SimStore file what a sync that died has written after the mark; whether there was anything.
+
+    A file is left alone if it is not the marked one, or if what follows the mark is more than that sync can have written:
+    later steps, or those of other simulations.
+
+    Parameters
+    ----------
+    path : Path
+    mark : dict
+        Of :func:`mark_of`.
+    simulation : str
+        Uuid of the simulation that wrote.
+    last_step : int
+        The last step that it can have written.
+    """
     with closing(_sqlite(path)) as connection, connection:
         (kinds,) = [dict(connection.execute("SELECT name, idx FROM tables"))]
+        last_row = mark["rows"]["steps"]
+        if _uuid_of_step(connection, last_row) != mark["last_step"]:
+            return False
+        others = "SELECT count(*) FROM steps WHERE idx > ? AND NOT (simulation = ? AND mccycle <= ?)"
+        if connection.execute(others, (last_row, simulation, last_step)).fetchone()[0]:
+            return False
         changed = False
         for table in _tables(connection):
-            last = mark.get(table, 0)
+            last = mark["rows"].get(table, 0)
             if _last_row(connection, table) > last:
                 changed = True
                 connection.execute(f'DELETE FROM "{table}" WHERE idx > ?', (last,))
@@ -202,3 +251,8 @@ def _tables(connection) -> list[str]:
 
 def _last_row(connection, table: str) -> int:
     return connection.execute(f'SELECT max(idx) FROM "{table}"').fetchone()[0] or 0
+
+
+def _uuid_of_step(connection, row: int) -> str | None:
+    found = connection.execute("SELECT uuid FROM steps WHERE idx = ?", (row,)).fetchone()
+    return None if found is None else found[0]

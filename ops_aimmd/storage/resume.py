@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import openpathsampling as paths
@@ -30,6 +31,8 @@ from .ops_files import (
     check_steps,
     file_of,
     find_simulation,
+    find_step,
+    is_something_else,
     kind_of_file,
     last_steps,
     open_storage,
@@ -38,12 +41,15 @@ from .ops_files import (
     step_numbers,
 )
 from .run_files import newest_mark, restore_generators, setup_copy
-from .snapshots import frame_key
-from .step_log import StepLogReader, logged_ends
+from .step_log import StepLogReader, logged_ends, step_ends
 from .training_hook import TrainingHook
 
 SYNC_EVERY = 20
 """Steps between two syncs while steps are written from the log."""
+
+
+JOURNALS = ("-journal", "-wal", "-shm")
+"""Endings of the files in which sqlite keeps unfinished changes of a SimStore file."""
 
 
 class ResumeWarning(UserWarning):
@@ -107,20 +113,23 @@ def resume(
         If this process has used an OPS file of the other kind.
     """
     path = Path(os.path.abspath(storage))
-    with Checkpoint.open(checkpoint) as file:
-        run = _description(file, checkpoint)
-        ops_storage = _open_ops_file(path, file, run)
-        sim = find_simulation(ops_storage, run["simulation"])
-        sim.storage = ops_storage
-        learner = _learner(sim, checkpoint, descriptors, states, network, device)
-        _bind(sim, learner, weight)
-        _initialise_engines(sim, run["platforms"], platform)
-        sim.save_frequency = run["save_frequency"]
-        hook = TrainingHook(learner, checkpoint, **run["hook"])
-        _bring_up(sim, file, hook, progress)
-        generators = file.state("generators") if "generators" in file.state_keys() else None
-    sim.attach_hook(hook)
-    _adopt(sim, checkpoint, hook, progress)
+    with ExitStack() as on_failure:
+        with Checkpoint.open(checkpoint) as file:
+            run = _description(file, checkpoint)
+            ops_storage = _open_ops_file(path, file, run)
+            on_failure.callback(ops_storage.close)  # to open it again for the next attempt would crash HDF5
+            sim = find_simulation(ops_storage, run["simulation"])
+            sim.storage = ops_storage
+            learner = _learner(sim, checkpoint, descriptors, states, network, device)
+            _bind(sim, learner, weight)
+            _initialise_engines(sim, run["platforms"], platform)
+            sim.save_frequency = run["save_frequency"]
+            hook = TrainingHook(learner, checkpoint, **run["hook"])
+            _bring_up(sim, file, hook, progress)
+            generators = file.state("generators") if "generators" in file.state_keys() else None
+        sim.attach_hook(hook)
+        _adopt(sim, checkpoint, hook, progress)
+        on_failure.pop_all()
     if generators is not None and learner.seed is None:
         restore_generators(generators)
     return sim
@@ -139,7 +148,7 @@ def _description(file: Checkpoint, path) -> dict:
         raise ValueError(
             f"the run of {path} had no OPS file, which alone can hold engine and move scheme: make them again with the "
             "learner of ops_aimmd.load_learner(...), and start from "
-            "ops_aimmd.storage.resume.current_paths(checkpoint, engine)"
+            "ops_aimmd.current_paths(checkpoint, engine)"
         )
     return run
 
@@ -152,14 +161,15 @@ def _open_ops_file(path: Path, file: Checkpoint, run: dict):
     if not path.exists():
         _restore_setup(path, file, f"there is no OPS file {path}")
         return open_storage(path, "a")
-    if kind_of_file(path) not in (run["ops_file"]["kind"], None):
+    kind = "directory" if path.is_dir() else kind_of_file(path)
+    if kind not in (run["ops_file"]["kind"], None) or is_something_else(path):
         raise ValueError(
-            f"{path} is a {kind_of_file(path)} file, the run of {file.path} has written a {run['ops_file']['kind']} file, "
-            f"{run['ops_file']['name']}: give that one"
+            f"{path} is {'no OPS file' if kind == run['ops_file']['kind'] else f'a {kind}'}; the run of {file.path} has "
+            f"written a {run['ops_file']['kind']} file of OPS, {run['ops_file']['name']}: give that one"
         )
     try:
         if run["ops_file"]["kind"] == SIMSTORE:
-            _take_off_half_written_end(path, file)
+            _take_off_half_written_end(path, file, run)
         return _opened_and_checked(path, run)
     except UnreadableFileError as error:
         aside = _free_name(path)
@@ -169,17 +179,17 @@ def _open_ops_file(path: Path, file: Checkpoint, run: dict):
                 "began), so the run cannot be resumed from it alone; its learner can be used in a new run, "
                 "ops_aimmd.load_learner(...)"
             ) from error
-        path.rename(aside)
+        _put_aside(path, aside)
         _restore_setup(path, file, f"{error}. It was renamed to {aside.name}")
         return open_storage(path, "a")
 
 
-def _take_off_half_written_end(path: Path, file: Checkpoint) -> None:
+def _take_off_half_written_end(path: Path, file: Checkpoint, run: dict) -> None:
     mark = newest_mark(file)
     if mark is None:
         return
     try:
-        roll_back(path, mark)
+        roll_back(path, mark, run["simulation"], file.step)
     except Exception as error:  # sqlite's many ways to say that it is no database
         raise UnreadableFileError(f"{path} cannot be read: {error}") from error
 
@@ -187,18 +197,18 @@ def _take_off_half_written_end(path: Path, file: Checkpoint) -> None:
 def _opened_and_checked(path: Path, run: dict):
     storage = open_storage(path, "a")
     try:
-        if find_simulation(storage, run["simulation"]) is None:
-            raise ValueError(
-                f"{path} does not hold the run of this checkpoint, but another: give the two files of one run (its OPS "
-                f"file was {run['ops_file']['name']})"
-            )
+        found = find_simulation(storage, run["simulation"])
         check_steps(last_steps(storage, run["simulation"], run["save_frequency"] + 1))
-    except ValueError:
-        storage.close()
-        raise
-    except Exception as error:
-        storage.close()
+    except Exception as error:  # damage shows in many ways
+        with suppress(Exception):
+            storage.close()
         raise UnreadableFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    if found is None:
+        storage.close()
+        raise ValueError(
+            f"{path} does not hold the run of this checkpoint, but another: give the two files of one run (its OPS file "
+            f"was {run['ops_file']['name']})"
+        )
     return storage
 
 
@@ -206,20 +216,28 @@ def _restore_setup(path: Path, file: Checkpoint, why: str) -> None:
     setup = setup_copy(file)
     if setup is None:
         raise FileNotFoundError(f"{why}, and the checkpoint {file.path} has no copy of its beginning")
-    kept = file.logged_steps()
-    contents = f"all steps up to {file.step}" if len(kept) > file.step - kept[0] else f"the steps from {kept[0]} on"
     warnings.warn(
-        f"{why}. A new {path.name} is made from the checkpoint, with {contents}; of rejected trials it holds the shooting "
-        "point and the end frames. Nothing that was learned is lost",
+        f"{why}. A new {path.name} is made from the steps that are in the checkpoint; of rejected trials it holds the "
+        "shooting point and the end frames. Nothing that was learned is lost",
         ResumeWarning,
         stacklevel=4,
     )
+    for suffix in JOURNALS:  # sqlite would apply them to the new file
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
     temporary = Path(f"{path}.new")
     with open(temporary, "wb") as output:
         output.write(setup)
         output.flush()
         os.fsync(output.fileno())
     temporary.rename(path)
+
+
+def _put_aside(path: Path, aside: Path) -> None:
+    """Rename an OPS file, and what sqlite has left beside it."""
+    for suffix in JOURNALS:
+        if Path(f"{path}{suffix}").exists():
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    path.rename(aside)
 
 
 def _free_name(path: Path) -> Path:
@@ -312,6 +330,7 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     previous = reader.active(stored[-1]) if stored and stored[-1] in logged else None
     missing = [number for number in logged if not stored or number > stored[-1]]
     name = file_of(storage).name
+    _warn_of_lost_steps(name, stored, missing, file.step, hook)
     bar = tqdm(missing, desc=f"writing steps to {name}", unit="step", disable=not progress or len(missing) < SYNC_EVERY)
     for count, step in enumerate(reader.steps(bar, previous), start=1):
         hook.prepare_for_storage(step)
@@ -322,23 +341,47 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     if logged and (not stored or file.step >= stored[-1]):
         sim.sample_set = reader.active(logged[-1])
     else:  # snapshots of a kind that is not kept in the checkpoint, or steps that only OPS's file has
+        _check_that_paths_are_whole(sim, file, hook)
         sim.sample_set = last_steps(storage, str(sim.__uuid__), 1)[0].active
     sim.step = max([file.step, *stored[-1:]])
 
 
+def _check_that_paths_are_whole(sim, file: Checkpoint, hook: TrainingHook) -> None:
+    if hook.path_stride > 1:
+        raise ValueError(
+            f"{file_of(sim.storage)} is ahead of the checkpoint, which stands at step {file.step}, and holds only every "
+            f"{hook.path_stride}-th frame of its last path, from which the run cannot go on: give the newest checkpoint, "
+            "or move the OPS file away, and a new one is made from this checkpoint"
+        )
+
+
+def _warn_of_lost_steps(name: str, stored: list[int], missing: list[int], last: int, hook: TrainingHook) -> None:
+    """Where the checkpoint keeps no paths, or not for ever, steps can be in neither file."""
+    first_lost = stored[-1] + 1 if stored else 0
+    last_lost = missing[0] - 1 if missing else last
+    if last_lost < first_lost or (missing and hook.keep_paths):
+        return
+    warnings.warn(
+        f"the paths of steps {first_lost} to {last_lost} are lost: they are not in {name}, and the checkpoint has not kept "
+        "them. Nothing that was learned is lost",
+        ResumeWarning,
+        stacklevel=4,
+    )
+
+
 def _check_that_they_agree(sim, stored: list[int], file: Checkpoint) -> None:
-    """The last step that both have must have the same active paths."""
-    common = [number for number in stored[-1:] if number in file.logged_steps()]
-    for number in common:
-        (step,) = last_steps(sim.storage, str(sim.__uuid__), 1)
-        in_ops_file = sorted((s.replica, *(frame_key(s.trajectory[i]) for i in (0, -1))) for s in step.active)
-        in_checkpoint = sorted((replica, *ends) for replica, ends in logged_ends(file, number))
-        if in_ops_file != in_checkpoint:
-            raise ValueError(
-                f"{file_of(sim.storage)} and {file.path} are of the same run and disagree on step {number}: one was "
-                "resumed without the other, or is an older copy. Give the OPS file that belongs to this checkpoint; if "
-                "there is none, move this one away, and a new one is made from the checkpoint"
-            )
+    """The last step that both have must be the same: its trials, and the paths that it left."""
+    number = max({*stored} & {*file.logged_steps()}, default=None)
+    if number is None:
+        return
+    paths_stored, trials_stored = step_ends(find_step(sim.storage, str(sim.__uuid__), number))
+    paths_logged, trials_logged = logged_ends(file, number)
+    if paths_stored != paths_logged or trials_logged not in (set(), trials_stored):  # of its first step a run logs no trial
+        raise ValueError(
+            f"{file_of(sim.storage)} and {file.path} are of the same run and disagree on step {number}: one was resumed "
+            "without the other, or is an older copy. Give the OPS file that belongs to this checkpoint; if there is none, "
+            "move this one away, and a new one is made from the checkpoint"
+        )
 
 
 def _adopt(sim, file_path, hook: TrainingHook, progress: bool) -> None:

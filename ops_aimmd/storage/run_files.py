@@ -20,8 +20,8 @@ from .step_log import StepLogWriter
 SETUP_FILE = "ops_setup.xz"
 """Name, in the checkpoint, of the compressed copy of OPS's file as it was when the run began."""
 
-MARK_FILE = "ops_mark.json"
-"""Name, in the checkpoint, of what OPS's file held when the run last came to an end."""
+END_FILE = "run_end.json"
+"""Name, in the checkpoint, of the step at which the run last came to an end, with OPS's file whole."""
 
 LARGEST_SETUP = 400 * 2**20
 """Bytes; a new netCDF file of OPS has 100 MB, which shrink to 1 MB. A larger file is not copied."""
@@ -53,6 +53,11 @@ class RunFiles:
     @property
     def run_id(self) -> str:
         return self._file.run_id
+
+    @property
+    def last_step(self) -> int:
+        """Number of the last step in the checkpoint, while it is open."""
+        return self._file.step
 
     def open(self, sim, options: dict, engines: list) -> None:
         """Begin the checkpoint of a simulation, or go on with it."""
@@ -133,9 +138,7 @@ class RunFiles:
         """Let go of the file; all steps are in it."""
         if self._file is None:
             return
-        mark = None if sim.storage is None else mark_of(sim.storage)
-        if mark is not None:
-            self._file.store_file(MARK_FILE, json.dumps({"step": self._file.step, "mark": mark}).encode())
+        self._file.store_file(END_FILE, json.dumps({"step": self._file.step}).encode())
         self._file.close()
         self._file = self._log = None
 
@@ -148,11 +151,9 @@ def setup_copy(checkpoint: Checkpoint) -> bytes | None:
 
 
 def newest_mark(checkpoint: Checkpoint) -> dict | None:
-    """What OPS's SimStore file held when it was last whole."""
-    if MARK_FILE in checkpoint.file_names():
-        ended = json.loads(checkpoint.file(MARK_FILE))
-        if ended["step"] == checkpoint.step:
-            return ended["mark"]
+    """What OPS's SimStore file held before its last sync; None where that sync was not cut short."""
+    if END_FILE in checkpoint.file_names() and json.loads(checkpoint.file(END_FILE))["step"] == checkpoint.step:
+        return None
     return checkpoint.state("ops_mark") if "ops_mark" in checkpoint.state_keys() else None
 
 

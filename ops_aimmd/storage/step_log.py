@@ -393,14 +393,34 @@ class StepLogReader:
         return frame.reversed if reverse else frame
 
 
-def logged_ends(checkpoint: Checkpoint, number: int) -> Iterator[tuple[int, list[int]]]:
-    """Replica and keys (:func:`.snapshots.frame_key`) of the end frames of each active path after a step."""
-    for replica, name, _ in checkpoint.logged_step(number)["active"]:
-        keys = []
-        for block, row, _ in checkpoint.path_frames(name)[[0, -1]].tolist():
-            high, low = checkpoint.frame_block(block).arrays["uuid"][row]
-            keys.append((int(high) << 64) | int(low))
-        yield replica, keys
+def step_ends(step: paths.MCStep) -> tuple[set, set]:
+    """What tells a step from any other: replica and end frames (:func:`.snapshots.frame_key`) of its paths and trials.
+
+    Thinned paths have the ends of the whole ones.
+    """
+    made = [change.samples for change in step.change]
+    trials = [sample for found in made for sample in ([found] if isinstance(found, paths.Sample) else found or [])]
+    return tuple(
+        {(int(sample.replica), *(frame_key(sample.trajectory[i]) for i in (0, -1))) for sample in samples}
+        for samples in (step.active, trials)
+    )
+
+
+def logged_ends(checkpoint: Checkpoint, number: int) -> tuple[set, set]:
+    """What :func:`step_ends` gives, of a step in the log."""
+    document = checkpoint.logged_step(number)
+    return tuple(
+        {(entry[0], *_ends(checkpoint, entry[1])) for entry in entries}
+        for entries in (document["active"], _samples_in(document["change"]))
+    )
+
+
+def _ends(checkpoint: Checkpoint, name: str) -> list[int]:
+    keys = []
+    for block, row, _ in checkpoint.path_frames(name)[[0, -1]].tolist():
+        high, low = checkpoint.frame_block(block).arrays["uuid"][row]
+        keys.append((int(high) << 64) | int(low))
+    return keys
 
 
 def _samples_in(change: dict) -> Iterator[list]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.step_learning import StepLearning
 
+from .ops_files import save_step
 from .run_files import RunFiles
 from .series_block import SeriesBlock
 from .thinning import Thinning
@@ -75,6 +77,12 @@ class TrainingHook(PathSimulatorHook):
         self._files = None if checkpoint is None else RunFiles(checkpoint, learner, keep_paths, keep_models_every)
         self._series: SeriesBlock | None = None
         self._simulation = None
+        self._running = False
+        """Whether a run was begun and not ended; before a run begins: whether the one before it was interrupted."""
+        self._step = None
+        self._to_do: list[Callable] = []
+        """What is still to be done with that step."""
+        self._last_step = 0
 
     def before_simulation(self, sim, **kwargs) -> None:
         """Check that scheme and hook belong together, and open the files.
@@ -108,6 +116,22 @@ class TrainingHook(PathSimulatorHook):
         if sim.storage is not None and self._series is None:
             self._series = self._series_of(sim.storage, None if self._files is None else self._files.run_id)
         self._simulation = sim
+        if self._running:
+            self._take_up(sim)
+        self._running, self._step, self._last_step = True, None, sim.step
+
+    def _take_up(self, sim) -> None:
+        """Go on after an interruption, by Ctrl-C or an error, as if there had been none.
+
+        A step that was made is learned from, recorded and stored as far as that was not done, one that was not made is begun
+        again.
+        """
+        self._finish_step()
+        sim.step = self._last_step
+        if sim.storage is not None:
+            if self._step is not None:
+                save_step(sim.storage, self._step)  # changes nothing if it was saved
+            sim.sync_storage()
 
     def _series_of(self, storage, run_id: str | None) -> SeriesBlock | None:
         if not SeriesBlock.possible(storage):
@@ -124,10 +148,18 @@ class TrainingHook(PathSimulatorHook):
 
     def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
         """Learn from the step and write it to the checkpoint."""
-        self._learning.learn(results)
-        if self._files is not None:
-            self._files.record(results)
-        self.prepare_for_storage(results)
+        self._step, self._last_step = results, step_number
+        self._to_do = [self._learning.learn, self._learning.train, self._record, self.prepare_for_storage]
+        self._finish_step()
+
+    def _finish_step(self) -> None:
+        while self._to_do:
+            self._to_do[0](self._step)
+            del self._to_do[0]
+
+    def _record(self, step) -> None:
+        if self._files is not None and self._files.last_step < step.mccycle:
+            self._files.record(step)
 
     def prepare_for_storage(self, step) -> None:
         """Write a step's rows of the series, and take out of it what OPS's file shall not hold."""
@@ -148,11 +180,13 @@ class TrainingHook(PathSimulatorHook):
         self._files.open(sim, self.to_dict(), self._learning.engines)
         for step in steps:
             self._learning.learn(step)
+            self._learning.train(step)
             self._files.record(step)
         self._files.close(sim)
 
     def after_simulation(self, sim, hook_state) -> None:
         """Close the checkpoint; all that is in it was written after each step."""
+        self._running = False
         if self._files is not None:
             self._files.close(sim)
 

@@ -54,6 +54,14 @@ def test_drop_in_script(system, tmp_path, with_storage):
     if with_storage:
         assert len(storage.steps) == 13
         storage.close()
+        sampler = ops_aimmd.resume(str(tmp_path / "run.nc"), checkpoint=checkpoint)
+        sampler.run(2)
+        assert sampler.step == 14
+        assert len(sampler.storage.steps) == 15
+        training_set = ops_aimmd.TrainingSet.from_storage(sampler.storage, descriptors, states=[state_A, state_B])
+        assert training_set.steps.tolist() == list(range(1, 15))
+        assert np.array_equal(training_set.counts, sampler.move_scheme.learner.training_set.counts)
+        sampler.storage.close()
 
 
 def test_inside_someones_own_scheme(system):

@@ -554,7 +554,7 @@ class InterruptOnce:
 
 
 class InterruptAt(PathSimulatorHook):
-    """Ctrl-C at a step."""
+    """Ctrl-C at a step, once."""
 
     implemented_for = ["before_step"]
 
@@ -564,6 +564,7 @@ class InterruptAt(PathSimulatorHook):
 
     def before_step(self, sim, step_number, step_info, state):
         if step_number == self.at:
+            self.at = None  # the step is begun again
             raise KeyboardInterrupt
 
 

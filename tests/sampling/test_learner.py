@@ -5,7 +5,8 @@ import openpathsampling as paths
 import pytest
 from sampling_support import Chain, simulation, site_descriptors, table_model
 
-from ops_aimmd import CommittorLearner, CommittorModel, DiminishingSchedule, ShootingResult, TrainingHook
+from ops_aimmd import CommittorLearner, CommittorModel, DiminishingSchedule, ShootingResult, TrainingHook, TrainingSet
+from ops_aimmd.checkpoint import Checkpoint
 
 
 @pytest.fixture
@@ -175,6 +176,24 @@ def test_the_users_model_is_not_trained_in_place(chain):
     shots(learner, 30, np.random.default_rng(1))
     learner.fit()
     assert np.array_equal(model.committor(np.arange(7.0)[:, None]), before)
+
+
+def test_shots_from_elsewhere_are_learned_from_and_kept(chain, tmp_path):
+    given = TrainingSet([[1.0], [2.0], [4.0]], [[2, 0], [1, 1], [0, 2]], steps=[3, 4, 5])
+    learner = CommittorLearner(site_descriptors, chain.states, training_set=given, seed=1)
+    assert np.array_equal(learner.training_set.counts, given.counts)
+    assert learner.training_set.steps.tolist() == [-1] * 3
+    untrained = learner.model
+    learner.fit()
+    x = np.array([[0.5], [5.5]])
+    assert np.ptp(learner.model.committor(x)) > np.ptp(untrained.committor(x))
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, tmp_path / "run.aimmd"))
+    sampler.run(4)
+    with Checkpoint.open(tmp_path / "run.aimmd") as file:
+        assert file.shots().steps.tolist() == [-1, -1, -1, 1, 2, 3, 4]
+    for wrong in (TrainingSet([[1.0]], [[1, 1, 0]]), given.counts):
+        with pytest.raises(ValueError, match="TrainingSet of the 2 states"):
+            CommittorLearner(site_descriptors, chain.states, training_set=wrong)
 
 
 def test_a_frozen_learner_records_and_does_not_train(chain):

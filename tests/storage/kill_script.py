@@ -2,7 +2,7 @@
 
 usage: kill_script.py OPS_FILE CHECKPOINT [N_STEPS]
 
-Says "ready" when sampling begins.
+Says "ready" when sampling begins, and "storing" in each step when OPS is about to write to its file.
 """
 
 import os
@@ -62,5 +62,10 @@ if __name__ == "__main__":
     warnings.simplefilter("always")
     sampler = start_or_resume(file, checkpoint)
     sampler.output_stream = sys.stdout
+
+    def announce(**kwargs):
+        print("storing", file=out, flush=True)
+
+    sampler.hooks["after_step"].insert(0, announce)  # the training hook will step in front of it
     print("ready", file=out, flush=True)
     sampler.run(int(n_steps[0]) - sampler.step if n_steps else 10**6)

@@ -27,12 +27,23 @@ def child(*arguments):
     )
 
 
-def run_and_kill(file, checkpoint, seconds, while_resuming):
-    """Let the run go on for some time after it is ready, or for that time from its start; what it said on stderr."""
+WHEN = {"starting or resuming": 0.15, "sampling": 0.35, "storing": 0.5}
+"""In which part of its life a run is killed, and how often."""
+
+
+def run_and_kill(file, checkpoint, when, chance):
+    """Kill the run at a random moment of a part of its life; what it said on stderr."""
     process = child(file, checkpoint)
-    if not while_resuming:
+    if when == "starting or resuming":
+        time.sleep(chance.uniform(0, 4))
+    else:
         assert process.stdout.readline() == "ready\n", process.stderr.read()[-3000:]
-    time.sleep(seconds)
+    if when == "sampling":
+        time.sleep(chance.uniform(0, 2))
+    if when == "storing":
+        for _ in range(chance.randint(1, 3)):
+            assert process.stdout.readline() == "storing\n", process.stderr.read()[-3000:]
+        time.sleep(chance.uniform(0, 0.1))
     process.send_signal(signal.SIGKILL)
     errors = process.communicate()[1]
     assert process.returncode == -signal.SIGKILL, errors[-3000:]
@@ -106,12 +117,13 @@ print(step_numbers(storage, str(simulation.__uuid__)))
     return eval(one)
 
 
-def check_killed_runs(directory, suffix, n_kills, longest=2.0):
+def check_killed_runs(directory, suffix, n_kills):
     file, checkpoint = directory / f"run.{suffix}", directory / "run.aimmd"
     chance = random.Random(n_kills)
     damaged, step, lost = 0, -1, 0
     for _ in range(n_kills):
-        errors = run_and_kill(file, checkpoint, chance.uniform(0, longest), while_resuming=chance.random() < 0.15)
+        (when,) = chance.choices(list(WHEN), WHEN.values())
+        errors = run_and_kill(file, checkpoint, when, chance)
         damaged += "renamed to" in errors
         if kill_script.has_begun(checkpoint):
             with Checkpoint.open(checkpoint, read_only=True) as now:
@@ -130,7 +142,7 @@ def check_killed_runs(directory, suffix, n_kills, longest=2.0):
 
 @pytest.mark.parametrize("suffix", ["nc", "db"])
 def test_a_run_that_was_killed_is_the_run_that_was_not(tmp_path, suffix):
-    killed = check_killed_runs(tmp_path, suffix, n_kills=3)
+    killed = check_killed_runs(tmp_path, suffix, n_kills=2)
     assert len(killed["steps"]) > 0
     other = dict(killed, counts=killed["counts"][:, ::-1])  # control
     assert differences(killed, other) == ["counts"]

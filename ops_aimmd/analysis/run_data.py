@@ -1,0 +1,416 @@
+"""What is known of a run, whatever is left of it: an OPS file, a checkpoint, both, or the objects of a running program."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import openpathsampling as paths
+import pandas as pd
+from openpathsampling.pathmover import EngineMover
+
+from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.training import FitReport
+from ops_aimmd.committor.training_set import TrainingSet
+from ops_aimmd.sampling.collective_variables import describe, evaluate_descriptors
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.learner_checkpoint import load_learner
+from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.shooting_results import shots
+from ops_aimmd.sampling.states import selectable_frames
+from ops_aimmd.sampling.step_learning import submovers
+from ops_aimmd.sampling.step_records import COLUMNS, shot_record
+from ops_aimmd.storage.existing_files import _opened, _read_steps, training_set_from_storage
+from ops_aimmd.storage.ops_files import UnreadableFileError, file_of, find_simulation
+
+ACCEPTED = "AcceptedSampleMoveChange"
+"""OPS's class of the change that an accepted move makes, as the log of a checkpoint names it."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run as numbers, from which its health is judged.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        Columns of `ops_aimmd.analysis.series.step_table`, one row per shot; NaN where something is not known. A column
+        "legs" (new legs per shot) is used where it is there.
+    states : list of str
+        Names, in the order of the committor.
+    training_set : TrainingSet or None
+    model : CommittorModel or None
+        The newest.
+    reports : sequence of FitReport
+    paths : sequence of array, shape (n_frames, d)
+        Descriptors of the interior frames of each distinct current path, in their order.
+    path_of_row : int array, shape (n_rows,)
+        Index in `paths` of the current path after each row; -1 where its frames are not known.
+    descriptor_names : list of str
+    time_per_frame : float
+    time_unit : str
+        Of `time_per_frame`; 1 and "frames" where the engine does not say.
+    same_ensemble : bool
+        Whether all chains sample the same ensemble, so that their means can be compared.
+    name : str
+        For titles.
+    notes : list of str
+        What could not be read, in words.
+    """
+
+    table: pd.DataFrame
+    states: Sequence[str]
+    training_set: TrainingSet | None = None
+    model: CommittorModel | None = None
+    reports: Sequence[FitReport] = ()
+    paths: Sequence[np.ndarray] = ()
+    path_of_row: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    descriptor_names: Sequence[str] = ()
+    time_per_frame: float = 1.0
+    time_unit: str = "frames"
+    same_ensemble: bool = True
+    name: str = "run"
+    notes: Sequence[str] = ()
+
+    def __post_init__(self):
+        if len(self.path_of_row) not in (0, len(self.table)):
+            raise ValueError(
+                f"path_of_row names the current path after each of the {len(self.table)} rows of the table; got "
+                f"{len(self.path_of_row)}"
+            )
+
+    @property
+    def chains(self) -> np.ndarray:
+        """Chain of each row, shape (n_rows,)."""
+        return self.table["replica"].to_numpy()
+
+    @property
+    def n_chains(self) -> int:
+        return len(np.unique(self.chains))
+
+    @property
+    def current_paths(self) -> np.ndarray:
+        """`path_of_row`, -1 for all rows where nothing is known of the paths; shape (n_rows,)."""
+        return self.path_of_row if len(self.path_of_row) else np.full(len(self.table), -1)
+
+
+def read_run(storage=None, checkpoint=None, descriptors=None, states=None, progress: bool = False) -> RunData:
+    """Gather what is known of a run from its files, which are only read.
+
+    Parameters
+    ----------
+    storage : openpathsampling.Storage, SimStore Storage, or path-like, optional
+        Of a finished or running simulation, also one made without this package. A netCDF file that another process is
+        writing is often locked; then the checkpoint must do.
+    checkpoint : path-like, optional
+        Also one that is being written.
+    descriptors, states : optional
+        As for `ops_aimmd.CommittorLearner`; needed only where the files do not hold them.
+    progress : bool
+        Show a progress bar while an OPS file is read step by step.
+
+    Raises
+    ------
+    ValueError
+        If there is neither file, no shot in them, they are of different runs, or states or descriptors must be given.
+    FileNotFoundError
+    ops_aimmd.storage.ops_files.UnreadableFileError
+        If the OPS file cannot be read and there is no checkpoint.
+    """
+    if storage is None and checkpoint is None:
+        raise ValueError("a report needs the OPS file of a run, its checkpoint, or both; got neither")
+    if checkpoint is not None and not os.path.exists(checkpoint):
+        raise FileNotFoundError(f"there is no checkpoint {checkpoint}")
+    if storage is None:
+        return _from_checkpoint(checkpoint)
+    try:
+        with _opened(storage) as file:
+            if checkpoint is None:
+                return _from_storage(file, descriptors, states, progress)
+            return _from_both(file, checkpoint, descriptors, states, progress)
+    except UnreadableFileError as error:
+        if checkpoint is None:
+            raise
+        run = _from_checkpoint(checkpoint)
+        note = f"The OPS file could not be read, so this page is made from the checkpoint alone: {error}."
+        return replace(run, notes=[note, *run.notes])
+
+
+# ---- from a checkpoint -----------------------------------------------------------------------------------------------
+
+
+def _from_checkpoint(path) -> RunData:
+    learner = load_learner(path)
+    with Checkpoint.open(path, read_only=True) as file:
+        rows, path_of_row, same_ensemble = _logged_rows(file)
+        names, frames = _density_paths(file)
+        source = file.metadata["descriptors"]
+        n_steps = file.step
+    notes = []
+    if len({row["step"] for row in rows}) < n_steps:
+        notes.append(
+            f"The checkpoint logs {len(rows)} shots of {n_steps} steps; of the others it has only the outcomes. The OPS file "
+            "has the rest."
+        )
+        rows, path_of_row = _rows_of_shots(learner.training_set, rows, path_of_row)
+    if not rows:
+        raise ValueError(f"{path} holds no shot yet, of which a report could be made: run some steps first")
+    return RunData(
+        table=pd.DataFrame(rows, columns=[*COLUMNS, "legs"]),
+        states=[state.name for state in learner.states],
+        training_set=learner.training_set,
+        model=learner.model,
+        reports=learner.reports,
+        paths=frames,
+        path_of_row=np.array([names.get(name, -1) for name in path_of_row], dtype=int),
+        descriptor_names=_descriptor_names(source, learner.model.n_descriptors),
+        same_ensemble=same_ensemble,
+        name=os.path.basename(path),
+        notes=notes,
+    )
+
+
+def _density_paths(file: Checkpoint) -> tuple[dict[str, int], list[np.ndarray]]:
+    stored = file.density_paths()
+    return {name: index for index, name in enumerate(stored)}, [path.frames for path in stored.values()]
+
+
+def _logged_rows(file: Checkpoint) -> tuple[list[dict], list[str], bool]:
+    """Rows of the step table from the log, the name of the current path of each, and whether all are of one ensemble."""
+    rows, names, ensembles, lengths = [], [], set(), {}
+    for number in file.logged_steps():
+        document = file.logged_step(number)
+        ensembles.update(ensemble for _, _, ensemble in document["active"])
+        active = {replica: name for replica, name, _ in document["active"]}
+        for change in _changes(document["change"]):
+            details = change["details"] or {}
+            if "leg_outcomes" not in details or not change["samples"]:
+                continue
+            replica = change["samples"][0][0]
+            name = active[replica]
+            if name not in lengths:
+                lengths[name] = len(file.path_frames(name))
+            rows.append(_logged_row(number, replica, change["class"] == ACCEPTED, details, lengths[name]))
+            names.append(name)
+    return rows, names, len(ensembles) <= 1
+
+
+def _changes(change: dict):
+    yield change
+    for part in change["subchanges"]:
+        yield from _changes(part)
+
+
+def _logged_row(step: int, replica: int, accepted: bool, details: dict, path_length: int) -> dict:
+    made = [length > 1 for length in details["leg_lengths"]]
+    reached = [outcome for outcome, leg in zip(details["leg_outcomes"], made, strict=True) if leg and outcome >= 0]
+    two_way = all(length > 0 for length in details["leg_lengths"])
+    predicted = details["predicted_committor"]
+    if two_way:
+        generated = len(reached) == 2 and reached[0] != reached[1]
+        expected = np.nan if predicted is None else 1.0 - float(np.square(predicted).sum())
+    else:  # the log does not say in which state the kept part of the path ends
+        generated, expected = True if accepted else np.nan, np.nan
+    return {
+        "step": step,
+        "accepted": accepted,
+        "generated": generated,
+        "expected": expected,
+        "reached": len(reached),
+        "frames": sum(length - 1 for length in details["leg_lengths"] if length > 0),
+        "path_length": path_length,
+        "model_version": np.nan if details["model_version"] is None else float(details["model_version"]),
+        "frozen": np.nan if details["frozen"] is None else float(details["frozen"]),
+        "replica": replica,
+        "legs": sum(made),
+    }
+
+
+def _rows_of_shots(training_set: TrainingSet, rows: list[dict], names: list[str]) -> tuple[list[dict], list[str]]:
+    """Rows of all shots, those that are not logged as far as the training set knows them."""
+    logged = {(row["step"], row["replica"]) for row in rows}
+    found = []
+    for step, chain, counts, predicted in zip(
+        training_set.steps, training_set.chains, training_set.counts, training_set.predicted_committor, strict=True
+    ):
+        if step < 0 or (step, chain) in logged:
+            continue
+        row = dict.fromkeys([*COLUMNS, "legs"], np.nan)
+        row.update(step=int(step), replica=int(chain), reached=int(counts.sum()))
+        if counts.sum() == 2:
+            row.update(generated=bool(counts.max() == 1), expected=1.0 - float(np.square(predicted).sum()))
+        found.append((row, ""))
+    found += zip(rows, names, strict=True)
+    found.sort(key=lambda pair: pair[0]["step"])
+    return [row for row, _ in found], [name for _, name in found]
+
+
+# ---- from an OPS file ------------------------------------------------------------------------------------------------
+
+
+def _from_both(storage, checkpoint, descriptors, states, progress) -> RunData:
+    with Checkpoint.open(checkpoint, read_only=True) as file:
+        run = file.state("run") if "run" in file.state_keys() else None
+        if run is not None and find_simulation(storage, run["simulation"]) is None:
+            raise ValueError(
+                f"{file_of(storage)} does not hold the run of the checkpoint {file.path}, but another: give two files of one "
+                "run"
+            )
+        known_paths = {name: path.frames for name, path in file.density_paths().items()}
+        rows, _, _ = _logged_rows(file)
+        complete = rows and len(rows) >= file.step and not any(np.isnan(row["expected"]) for row in rows)
+    time, unit = _time_per_frame(storage)
+    stored = _stored_learner(storage)
+    descriptors = descriptors if descriptors is not None or stored is None else stored.descriptors
+    if complete:
+        found = _from_checkpoint(checkpoint)
+    else:
+        learner = load_learner(checkpoint)
+        states = states if states is not None or stored is None else stored.states
+        found = _read_rows(storage, _checked(states, storage), None, known_paths, progress)
+        found = replace(found, training_set=learner.training_set, model=learner.model, reports=learner.reports)
+    names = _descriptor_names(descriptors, found.model.n_descriptors)
+    return replace(found, time_per_frame=time, time_unit=unit, name=file_of(storage).name, descriptor_names=names)
+
+
+def _from_storage(storage, descriptors, states, progress) -> RunData:
+    stored = _stored_learner(storage)
+    if stored is not None:
+        descriptors = stored.descriptors if descriptors is None else descriptors
+        states = stored.states if states is None else states
+    states = _checked(states, storage)
+    found = _read_rows(storage, states, descriptors, {}, progress)
+    time, unit = _time_per_frame(storage)
+    found = replace(found, time_per_frame=time, time_unit=unit)
+    if descriptors is None:
+        note = (
+            "Neither file nor call say what the descriptors are (descriptors=...), so nothing is said here of the committor "
+            "and of channels."
+        )
+        return replace(found, notes=[*found.notes, note])
+    shots_in_file = training_set_from_storage(storage, descriptors, states, progress=progress)
+    learner = CommittorLearner(descriptors, states, seed=0, training_set=shots_in_file)
+    learner.fit()
+    note = "There is no checkpoint: the committor of this page was trained on the shots in the OPS file."
+    return replace(
+        found,
+        training_set=shots_in_file,
+        model=learner.model,
+        reports=learner.reports,
+        descriptor_names=_descriptor_names(descriptors, learner.model.n_descriptors),
+        notes=[*found.notes, note],
+    )
+
+
+def _checked(states, storage) -> list:
+    if states is None or any(state is None for state in states):
+        raise ValueError(
+            f"{file_of(storage)} does not say which states its paths join, as it was made without a CommittorLearner: give "
+            "them, report(..., states=[state_A, state_B])"
+        )
+    return list(states)
+
+
+def _read_rows(storage, states, descriptors, known_paths: dict, progress: bool) -> RunData:
+    """The step table of an OPS file, and the frames of its current paths: from a checkpoint, or evaluated now."""
+    reader = _StepReader(states, descriptors, known_paths)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = list(_read_steps(storage, reader.rows, progress))
+    if not rows:
+        raise ValueError(f"{file_of(storage)} holds no shooting move, of which a report could be made")
+    return RunData(
+        table=pd.DataFrame(rows, columns=[*COLUMNS, "legs"]),
+        states=[state.name for state in states],
+        paths=reader.paths,
+        path_of_row=np.array(reader.path_of_row, dtype=int),
+        same_ensemble=len(reader.ensembles) <= 1,
+        name=file_of(storage).name,
+        notes=[str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)],
+    )
+
+
+class _StepReader:
+    """Reads steps one after the other.
+
+    Parameters
+    ----------
+    states : sequence of openpathsampling.Volume
+    descriptors : optional
+        To evaluate the frames of paths with; None: only of paths that are known.
+    known_paths : dict of str to array
+        Interior frames by uuid of the path.
+    """
+
+    def __init__(self, states, descriptors, known_paths: dict):
+        self.states = states
+        self.descriptors = descriptors
+        self.known_paths = known_paths
+        self.paths: list[np.ndarray] = []
+        self.path_of_row: list[int] = []
+        self.ensembles: set = set()
+        self._index: dict[str, int] = {}
+
+    def rows(self, step) -> list[dict]:
+        """Rows of the shots of a step."""
+        active = {sample.replica: sample for sample in step.active}
+        self.ensembles.update(sample.ensemble.__uuid__ for sample in step.active)
+        rows = []
+        for shot in shots(step.change, self.states):
+            if not self.path_of_row:
+                self._index[str(shot.path.__uuid__)] = -1  # the initial path was not sampled
+            rows.append({**shot_record(step, shot), "legs": len(shot.leg_lengths)})
+            sample = active.get(shot.replica)
+            self.path_of_row.append(-1 if sample is None else self._path(sample.trajectory))
+        return rows
+
+    def _path(self, trajectory) -> int:
+        name = str(trajectory.__uuid__)
+        if name not in self._index:
+            frames = self.known_paths.get(name)
+            if frames is None and self.descriptors is not None:
+                selectable = selectable_frames(trajectory, self.states)
+                frames = evaluate_descriptors(self.descriptors, trajectory)[selectable]
+            self._index[name] = -1 if frames is None else len(self.paths)
+            if frames is not None:
+                self.paths.append(frames)
+        return self._index[name]
+
+
+def _stored_learner(storage) -> CommittorLearner | None:
+    """The learner of the last path sampling in the file, as far as OPS could store it."""
+    simulations = [sim for sim in storage.pathsimulators if isinstance(sim, paths.PathSampling)]
+    for sim in reversed(simulations):
+        for mover in submovers(sim.root_mover):
+            if isinstance(mover, EngineMover) and isinstance(mover.selector, CommittorSelector):
+                return mover.selector.learner
+    return None
+
+
+def _time_per_frame(storage) -> tuple[float, str]:
+    """Time between two frames of the engine of the last step, and its unit."""
+    engines = [engine for engine in storage.engines if isinstance(engine, paths.engines.DynamicsEngine)]
+    times = [_timestep(engine) for engine in engines if type(engine) is not paths.engines.NoEngine]
+    known = {time for time in times if time is not None}
+    return known.pop() if len(known) == 1 else (1.0, "frames")
+
+
+def _timestep(engine) -> tuple[float, str] | None:
+    if isinstance(engine, paths.engines.openmm.Engine):  # its own property asks a context that is not there
+        step = engine.integrator.getStepSize() * engine.options["n_steps_per_frame"]
+        return float(step.value_in_unit(step.unit)), step.unit.get_symbol()
+    try:
+        return float(engine.snapshot_timestep), "time units"
+    except (AttributeError, KeyError, TypeError, NotImplementedError):  # engines need not know it
+        return None
+
+
+def _descriptor_names(descriptors, n_descriptors: int) -> list[str]:
+    """Short names of the columns: those of one-column collective variables, else numbers from 0."""
+    if isinstance(descriptors, Sequence) and not isinstance(descriptors, str) and len(descriptors) == n_descriptors:
+        return [describe(part).split("'")[1] for part in descriptors]
+    return [f"descriptor {i}" for i in range(n_descriptors)]

@@ -1,0 +1,556 @@
+r"""Committor simulation: is the learned committor right where it matters? Shoot and see.
+
+The committor of a configuration is the fraction of the trajectories from it, with velocities from the Boltzmann
+distribution, that reach B before A. So N shots from configurations that are spread along the predicted committor tell
+whether the prediction is right, with a standard deviation of :math:`\sqrt{p(1-p)/N}` each (Peters, J. Chem. Phys. 125,
+241101 (2006), doi:10.1063/1.2409924; Geissler, Dellago, Chandler, J. Phys. Chem. B 103, 3706 (1999),
+doi:10.1021/jp984837g). Only shots that the model has not been trained on are a test of it.
+
+::
+
+    snapshots = spread_along_committor([step.active[0].trajectory for step in storage.steps], learner)
+    result = committor_simulation(snapshots, learner, engine, checkpoint="validation.aimmd", seed=1)
+    print(result)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import openpathsampling as paths
+from openpathsampling.engines import BaseSnapshot, DynamicsEngine
+from tqdm.auto import tqdm
+
+from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.committor.calibration import Calibration, calibration
+from ops_aimmd.committor.training_set import TrainingSet
+from ops_aimmd.version import __version__
+
+from .collective_variables import describe
+from .learner import CommittorLearner
+from .movers import check_engine, length_limit, run_leg
+from .random_state import seed_step
+from .shooting_results import _velocity_origin
+from .states import state_index
+from .velocities import BoltzmannVelocities
+
+NEAR_ENOUGH = 0.05
+"""Distance in committor from a wanted value, half a bin of the reliability table, up to which a frame may stand for it."""
+
+KIND = "committor simulation"
+"""Marks the checkpoint of a committor simulation in its metadata."""
+
+TOO_LONG, BROKEN_DOWN = -1, -2
+"""What stands in a checkpoint in the place of the index of a state where a shot reached none."""
+
+FAILURES = {"max_length": TOO_LONG, "nan": BROKEN_DOWN}
+
+CHANGED = 1e-3
+"""Difference in committor from which on a model is another one; single precision of stored coordinates stays below."""
+
+
+# ---- configurations --------------------------------------------------------------------------------------------------
+
+
+def spread_along_committor(
+    trajectories: Iterable[paths.Trajectory], learner: CommittorLearner, n_configurations: int = 50, seed=None
+) -> list[BaseSnapshot]:
+    """Pick configurations whose predicted committor is spread evenly over 0 to 1.
+
+    The range of the committor is divided into `n_configurations` equal intervals, and each gives one frame: from a
+    trajectory that has given the fewest so far, at random. Where an interval has no frame, the nearest free one takes its
+    place, if it is less than 0.05 away from the middle of the interval. With more than two states, each state gets its
+    share of the configurations, spread along the probability of reaching it.
+
+    Frames inside the states and the two end frames of each trajectory are left out. A trajectory or frame that occurs
+    several times, as after rejected moves and in one-way shooting, counts once.
+
+    Parameters
+    ----------
+    trajectories : iterable of openpathsampling.Trajectory
+        Transition paths, for instance ``[step.active[0].trajectory for step in storage.steps]``, or plain dynamics. For a
+        test of the model, best of a run from which it has not learned.
+    learner : CommittorLearner
+        Whose current model predicts the committor.
+    n_configurations : int
+    seed : int, optional
+        Fixes the choice. No global generator is touched.
+
+    Returns
+    -------
+    list of Snapshot
+        In the order of the committor, at most `n_configurations`.
+
+    Raises
+    ------
+    ValueError
+        If what is given are no trajectories, they have no frame outside of the states, or descriptors are not finite.
+    RuntimeError
+        If the learner has no model yet.
+
+    Warns
+    -----
+    UserWarning
+        If ranges of the committor have no frames; the message names them.
+    """
+    _check_positive("n_configurations", n_configurations)
+    learner.version  # noqa: B018 - raises where there is no model
+    snapshots, trajectory_of, descriptors = _frames_outside_states(trajectories, learner)
+    committor = np.exp(learner.model.log_committor(descriptors))
+    picker = _Picker(trajectory_of, np.random.default_rng(seed))
+    last = learner.n_states - 1
+    states = [last] if last == 1 else range(learner.n_states)
+    chosen, gaps = [], []
+    for state, intervals in zip(states, np.array_split(np.arange(n_configurations), len(states)), strict=True):
+        rows = picker.pick(committor[:, state], len(intervals))
+        chosen.extend(row for row in rows if row >= 0)
+        empty = _ranges(rows < 0)
+        gaps.extend([f"{' and '.join(empty)} of {learner.states[state].name}"] if empty else [])
+    if gaps:
+        warnings.warn(
+            f"no frames have a predicted committor of {', '.join(gaps)}, so that only {len(chosen)} of {n_configurations} "
+            "configurations were chosen and the model is not tested there: give more trajectories, or, if there are "
+            "plenty, look at the model, which may not be able to tell these frames apart",
+            stacklevel=2,
+        )
+    return [snapshots[row] for row in chosen]
+
+
+def _frames_outside_states(trajectories, learner) -> tuple[list, np.ndarray, np.ndarray]:
+    """Snapshots, the number of the trajectory that each belongs to, and their descriptors; each frame once."""
+    snapshots, numbers, descriptors, known = [], [], [], set()
+    for number, trajectory in enumerate(trajectories):
+        if not isinstance(trajectory, paths.Trajectory):
+            raise ValueError(
+                "trajectories are openpathsampling.Trajectory objects, for instance [step.active[0].trajectory for step in "
+                f"storage.steps]; number {number} is a {trajectory.__class__.__name__} (one trajectory alone: put it in a "
+                "list)"
+            )
+        if trajectory.__uuid__ in known:
+            continue
+        known.add(trajectory.__uuid__)
+        frames = learner.path_frames(trajectory)
+        for index in np.flatnonzero(frames.selectable):
+            snapshot = trajectory[int(index)]
+            key = int(snapshot.__uuid__) & ~1  # a snapshot and its time reversal are one configuration
+            if key not in known:
+                known.add(key)
+                snapshots.append(snapshot)
+                numbers.append(number)
+                descriptors.append(frames.descriptors[index])
+    if not snapshots:
+        raise ValueError(
+            "there are no configurations to choose from: no trajectory was given that has frames outside of the states "
+            f"{[state.name for state in learner.states]} besides its two ends"
+        )
+    return snapshots, np.array(numbers), np.array(descriptors)
+
+
+class _Picker:
+    """Picks frames, each once, from as many different trajectories as there are."""
+
+    def __init__(self, trajectory_of: np.ndarray, rng: np.random.Generator):
+        self._trajectory_of = trajectory_of
+        self._rng = rng
+        self._free = np.ones(len(trajectory_of), dtype=bool)
+        self._times_used = np.zeros(trajectory_of.max() + 1, dtype=int)
+
+    def pick(self, values: np.ndarray, n: int) -> np.ndarray:
+        """A frame for each of n equal intervals of 0 to 1, by values (m,); int array (n,), -1 where there is none."""
+        rows = np.full(n, -1)
+        interval = np.minimum((values * n).astype(int), n - 1)
+        for k in range(n):
+            inside = np.flatnonzero(self._free & (interval == k))
+            if len(inside):
+                rows[k] = self._take_from_least_used(inside)
+        for k in np.flatnonzero(rows < 0):
+            distance = np.where(self._free, np.abs(values - (k + 0.5) / n), np.inf)
+            if distance.min() < NEAR_ENOUGH:
+                rows[k] = self._take(int(distance.argmin()))
+        return rows
+
+    def _take_from_least_used(self, candidates: np.ndarray) -> int:
+        trajectory_of = self._trajectory_of[candidates]
+        owners = np.unique(trajectory_of)
+        used = self._times_used[owners]
+        owner = self._rng.choice(owners[used == used.min()])
+        return self._take(int(self._rng.choice(candidates[trajectory_of == owner])))
+
+    def _take(self, row: int) -> int:
+        self._free[row] = False
+        self._times_used[self._trajectory_of[row]] += 1
+        return row
+
+
+def _ranges(empty: np.ndarray) -> list[str]:
+    """Neighbouring empty intervals of 0 to 1 joined, in words."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], empty, [False]])))
+    return [f"{low / len(empty):.2f}-{high / len(empty):.2f}" for low, high in edges.reshape(-1, 2)]
+
+
+# ---- shots -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class CommittorSimulation:
+    """What the shots from n configurations have shown.
+
+    Attributes
+    ----------
+    descriptors : float64 array, shape (n, d)
+    predicted : float64 array, shape (n, n_states)
+        Committor of each state by the learner's model when the simulation began.
+    counts : int array, shape (n, n_states)
+        Shots that reached each state.
+    too_long, broken_down : int arrays, shape (n,)
+        Shots that reached no state within `max_length`, and shots whose dynamics failed. They count nowhere else; where
+        they are many, the committor is that of the short trajectories.
+    state_names : tuple of str
+    max_length : int or None
+        Largest number of frames of a shot.
+    velocity_origin : {"boltzmann", "path", "unknown"}
+        As in `TrainingSet`.
+    """
+
+    descriptors: np.ndarray
+    predicted: np.ndarray
+    counts: np.ndarray
+    too_long: np.ndarray
+    broken_down: np.ndarray
+    state_names: tuple[str, ...]
+    max_length: int | None
+    velocity_origin: str
+
+    @classmethod
+    def load(cls, checkpoint: str | os.PathLike) -> CommittorSimulation:
+        """All that a checkpoint holds, also that of a simulation that is running.
+
+        Raises
+        ------
+        ValueError
+            If it is the checkpoint of something else.
+        ops_aimmd.checkpoint.CheckpointError, FileNotFoundError
+            If the file cannot be read.
+        """
+        with Checkpoint.open(checkpoint, read_only=True) as file:
+            _check_kind(file)
+            return _result(file.metadata, _stored_outcomes(file))
+
+    @property
+    def unfinished(self) -> np.ndarray:
+        """Shots without an outcome, int array, shape (n,)."""
+        return self.too_long + self.broken_down
+
+    @property
+    def calibration(self) -> Calibration:
+        """Predictions against outcomes; configurations without a single outcome are left out.
+
+        Raises
+        ------
+        ValueError
+            For more than two states, or if no shot has an outcome.
+        """
+        if len(self.state_names) != 2:
+            raise ValueError(
+                f"calibration is for two states, these are {list(self.state_names)}: of two of them, i and j, take the "
+                "conditional committor, ops_aimmd.calibration(predicted[:, j] / (predicted[:, i] + predicted[:, j]), "
+                "counts[:, [i, j]]), over the configurations with counts"
+            )
+        return calibration(self.predicted[self._has_outcome], self.counts[self._has_outcome])
+
+    @property
+    def training_set(self) -> TrainingSet:
+        """One row per configuration that has an outcome, to be learned from; afterwards these shots are no test any more.
+
+        The weights are 1: the likelihood of a row is that of its counts, so that a configuration with 50 outcomes weighs
+        as much as 25 two-way shots. That is right for independent trials of one committor, as legs with fresh velocities
+        are. It holds as far as the descriptors determine the committor; where much is hidden from them, many legs from
+        few configurations say less than as many from different ones.
+        """
+        rows = self._has_outcome
+        return TrainingSet(
+            self.descriptors[rows],
+            self.counts[rows],
+            velocity_origin=[self.velocity_origin] * int(rows.sum()),
+            predicted_committor=self.predicted[rows],
+        )
+
+    @property
+    def _has_outcome(self) -> np.ndarray:
+        return self.counts.sum(axis=1) > 0
+
+    def __str__(self) -> str:
+        shots = self.counts.sum(axis=1) + self.unfinished
+        per_configuration = f"{shots.min()}" if shots.min() == shots.max() else f"{shots.min()} to {shots.max()}"
+        last = self.predicted[:, -1]
+        return (
+            f"{len(shots)} configurations with predicted committors of {self.state_names[-1]} from {last.min():.2f} to "
+            f"{last.max():.2f}, {per_configuration} shots each: of {shots.sum()} shots {self._reached()}"
+            f"{self._no_outcome()}.\n{self._verdict()}"
+        )
+
+    def _reached(self) -> str:
+        expected = (self.predicted * self.counts.sum(axis=1)[:, None]).sum(axis=0)
+        reached = zip(self.counts.sum(axis=0), expected, self.state_names, strict=True)
+        return ", ".join(f"{n} reached {name} ({e:.0f} expected)" for n, e, name in reached)
+
+    def _no_outcome(self) -> str:
+        parts = []
+        if self.too_long.any():
+            parts.append(f"{self.too_long.sum()} did not within {self.max_length} frames")
+        if self.broken_down.any():
+            parts.append(f"{self.broken_down.sum()} broke down")
+        return f"; {' and '.join(parts)}, which count nowhere" if parts else ""
+
+    def _verdict(self) -> str:
+        if not self._has_outcome.any():
+            return "No shot has an outcome: there is nothing to compare the predictions with."
+        if len(self.state_names) != 2:
+            return "Calibration is for two states: take the conditional committor of two of them."
+        report = self.calibration
+        slope_off = (report.slope - 1) / report.slope_error
+        if np.isnan(slope_off):
+            verdict = "The shots do not determine slope and intercept: more shots from configurations spread over p do."
+        elif abs(slope_off) > 2:
+            verdict = "The model is too " + ("sure: it has over-fitted." if slope_off < 0 else "careful.")
+        elif abs(report.intercept) > 2 * report.intercept_error:
+            more = "More" if report.intercept > 0 else "Fewer"
+            verdict = f"{more} shots reach {self.state_names[-1]} than predicted."
+        else:
+            verdict = "Slope and intercept agree with 1 and 0, those of a true committor, within two standard errors."
+        return f"{verdict} Each configuration taken as one shot of many legs: {report}"
+
+
+def committor_simulation(
+    snapshots: Iterable[BaseSnapshot],
+    learner: CommittorLearner,
+    engine: DynamicsEngine,
+    n_shots: int = 50,
+    modifier=None,
+    max_length: int | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    seed: int | None = None,
+    progress: bool = True,
+) -> CommittorSimulation:
+    """Shoot from configurations with fresh velocities until the states are reached, and compare with the prediction.
+
+    Each shot is one leg: the distribution of velocities is symmetric, so that forward and backward legs are the same
+    trial. Shots are made in rounds, one from each configuration, so that an interrupted simulation is as even as a
+    finished one.
+
+    With a checkpoint every finished shot is on disk. The same call again goes on after an interruption or, with a larger
+    `n_shots`, adds shots. The predictions stay those of the first call: shots that the model has learned from since would
+    be no test of it.
+
+    Parameters
+    ----------
+    snapshots : iterable of Snapshot
+        Configurations outside of all states; their velocities do not matter. See `spread_along_committor`.
+    learner : CommittorLearner
+        Its model predicts the committor, in its states the shots end; it learns nothing here.
+    engine : openpathsampling.engines.DynamicsEngine
+    n_shots : int
+        Shots from each configuration.
+    modifier : openpathsampling.SnapshotModifier, optional
+        Draws the velocities; `BoltzmannVelocities(engine)` by default. One that keeps velocities of paths makes biased
+        trials.
+    max_length : int, optional
+        Largest number of frames of a shot, the configuration included; the engine's `n_frames_max` by default.
+    checkpoint : str or path, optional
+        File that keeps the simulation; made if it does not exist.
+    seed : int, optional
+        Each shot has its own random numbers, which follow from the seed and the numbers of configuration and shot alone:
+        with all of OPS's generators in reach (see `random_state`), the result does not depend on interruptions. None:
+        the generators are left alone; but a simulation that is continued begins with fresh random numbers, so that a
+        script that seeds numpy's generator does not repeat shots.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    CommittorSimulation
+
+    Raises
+    ------
+    ValueError
+        If a configuration lies in a state, something given is of the wrong kind, the engine cannot make such shots, or
+        the checkpoint is of something else.
+    RuntimeError
+        If the learner has no model yet.
+    ops_aimmd.checkpoint.CheckpointError
+        If the checkpoint cannot be read or written.
+
+    Warns
+    -----
+    UserWarning
+        If the model has changed since the simulation in the checkpoint began.
+    """
+    snapshots = list(snapshots)
+    _check_arguments(snapshots, learner, engine, n_shots, max_length, seed)
+    modifier = BoltzmannVelocities(engine) if modifier is None else modifier
+    modifier(snapshots[0])  # what is wrong with the modifier shows before there is a checkpoint
+    limit = length_limit(engine, max_length)
+    setup = _setup(snapshots, learner, modifier, limit, seed)
+    with _opened(checkpoint, setup) as file:
+        outcomes = [[] for _ in snapshots]
+        if file is not None:
+            setup = file.metadata
+            outcomes = _stored_outcomes(file)
+        missing = [(i, j) for j in range(n_shots) for i in range(len(snapshots)) if j >= len(outcomes[i])]
+        if seed is None and any(outcomes):
+            seed_step(np.random.SeedSequence().entropy, 0, [engine])
+        for configuration, shot in tqdm(missing, unit="shot", disable=not progress, dynamic_ncols=True):
+            if seed is not None:
+                seed_step(_seed_of(seed, configuration), shot, [engine])
+            leg = run_leg(engine, modifier(snapshots[configuration]), learner.states, limit)
+            outcomes[configuration].append(leg.outcome if leg.failure is None else FAILURES[leg.failure])
+            if file is not None:
+                state = {_key(configuration): np.array(outcomes[configuration])}
+                file.record_step(file.step + 1, state=state)
+    return _result(setup, [shots[:n_shots] for shots in outcomes])
+
+
+def _seed_of(seed: int, configuration: int) -> int:
+    """A seed for the shots from one configuration. As a spawn key the number gives others than `seed_step` gives steps."""
+    return int(np.random.SeedSequence(seed, spawn_key=(configuration,)).generate_state(1, np.uint64)[0])
+
+
+def _check_positive(name: str, number) -> None:
+    if not isinstance(number, Integral) or number < 1:
+        raise ValueError(f"{name} must be a positive integer; got {number!r}")
+
+
+def _check_arguments(snapshots, learner, engine, n_shots, max_length, seed) -> None:
+    for name, thing, kind in (("learner", learner, CommittorLearner), ("engine", engine, DynamicsEngine)):
+        if not isinstance(thing, kind):
+            raise ValueError(f"{name} must be a {kind.__name__}; got a {thing.__class__.__name__}")
+    _check_positive("n_shots", n_shots)
+    if max_length is not None and not (isinstance(max_length, Integral) and max_length >= 2):
+        raise ValueError(f"max_length is the largest number of frames of a shot, at least 2; got {max_length!r}")
+    if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
+        raise ValueError(f"seed must be a non-negative integer or None; got {seed!r}")
+    check_engine(engine, max_length)
+    learner.version  # noqa: B018 - raises where there is no model
+    if not snapshots:
+        raise ValueError("there are no configurations to shoot from; pick some with ops_aimmd.spread_along_committor")
+    for index, snapshot in enumerate(snapshots):
+        if not isinstance(snapshot, BaseSnapshot):
+            raise ValueError(f"snapshots are OPS snapshots; number {index} is a {snapshot.__class__.__name__}")
+    inside = [index for index, snapshot in enumerate(snapshots) if state_index(snapshot, learner.states) >= 0]
+    if inside:
+        raise ValueError(
+            f"configurations {inside[:10]} lie in states, where the committor is 0 or 1 and there is nothing to shoot for: "
+            "leave them out"
+        )
+
+
+# ---- on disk ---------------------------------------------------------------------------------------------------------
+
+
+def _setup(snapshots, learner, modifier, limit, seed) -> dict:
+    """What never changes in a committor simulation: the metadata of its checkpoint."""
+    frames = paths.Trajectory(snapshots)
+    committor = learner.committor(frames)
+    return {
+        "ops_aimmd": __version__,
+        "kind": KIND,
+        "states": [state.name for state in learner.states],
+        "descriptors": describe(learner.descriptors),
+        "seed": None if seed is None else int(seed),
+        "max_length": None if np.isinf(limit) else int(limit),
+        "velocity_origin": _velocity_origin(modifier),
+        "configurations": {
+            "coordinates": [_digest(snapshot) for snapshot in snapshots],
+            "descriptors": learner.evaluate_descriptors(frames),
+            "predicted": np.stack([1 - committor, committor], axis=1) if committor.ndim == 1 else committor,
+        },
+    }
+
+
+def _digest(snapshot) -> str:
+    """The same for a frame and for what OPS stored of it, in single precision."""
+    return hashlib.sha256(np.ascontiguousarray(snapshot.xyz, dtype="<f4").tobytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path, setup: dict) -> Iterator[Checkpoint | None]:
+    """The checkpoint of this simulation, a new one where there is none; None without a path."""
+    if path is None:
+        yield None
+        return
+    exists = Path(path).exists() and Path(path).stat().st_size > 0  # empty: creation was interrupted
+    with Checkpoint.open(path) if exists else Checkpoint.create(path, setup) as file:
+        _check_kind(file)
+        _check_same(file, setup)
+        yield file
+
+
+def _check_kind(file: Checkpoint) -> None:
+    if file.metadata.get("kind") != KIND:
+        raise ValueError(
+            f"{file.path} is the checkpoint of a run that learns, not of a committor simulation: give the committor "
+            "simulation a checkpoint of its own"
+        )
+
+
+def _check_same(file: Checkpoint, setup: dict) -> None:
+    advice = "give what the first call was given, or another checkpoint for another simulation"
+    old = file.metadata
+    for name in ("states", "descriptors", "seed", "max_length", "velocity_origin"):
+        if old[name] != setup[name]:
+            raise ValueError(
+                f"the committor simulation in {file.path} has {name.replace('_', ' ')} {old[name]!r}, this call "
+                f"{setup[name]!r}: {advice}"
+            )
+    before, now = old["configurations"], setup["configurations"]
+    if before["coordinates"] != now["coordinates"]:
+        n_before, n_now = len(before["coordinates"]), len(now["coordinates"])
+        pairs = zip(before["coordinates"], now["coordinates"], strict=False)
+        other = [index for index, (one, another) in enumerate(pairs) if one != another]
+        raise ValueError(
+            f"the committor simulation in {file.path} is of {n_before} configurations, this call of {n_now}"
+            + (f", and numbers {other[:10]} are not the same" if other else "")
+            + f": {advice}"
+        )
+    if np.abs(before["predicted"] - now["predicted"]).max() > CHANGED:
+        warnings.warn(
+            f"the model has changed since the committor simulation in {file.path} began; the result holds the predictions "
+            "of that time. For the present model, if it has not learned from these shots, call ops_aimmd.calibration("
+            "learner.model.committor(result.descriptors), result.counts)",
+            stacklevel=5,
+        )
+
+
+def _key(configuration: int) -> str:
+    return f"shots from {configuration}"
+
+
+def _stored_outcomes(file: Checkpoint) -> list[list[int]]:
+    """Outcomes of the shots from each configuration, in their order."""
+    stored = set(file.state_keys())
+    keys = [_key(i) for i in range(len(file.metadata["configurations"]["coordinates"]))]
+    return [file.state(key).tolist() if key in stored else [] for key in keys]
+
+
+def _result(setup: dict, outcomes: list[list[int]]) -> CommittorSimulation:
+    def count(outcome: int) -> np.ndarray:
+        return np.array([shots.count(outcome) for shots in outcomes])
+
+    return CommittorSimulation(
+        descriptors=setup["configurations"]["descriptors"],
+        predicted=setup["configurations"]["predicted"],
+        counts=np.stack([count(state) for state in range(len(setup["states"]))], axis=1),
+        too_long=count(TOO_LONG),
+        broken_down=count(BROKEN_DOWN),
+        state_names=tuple(setup["states"]),
+        max_length=setup["max_length"],
+        velocity_origin=setup["velocity_origin"],
+    )

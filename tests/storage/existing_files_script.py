@@ -1,0 +1,207 @@
+"""Writes OPS files of many kinds, with what OPS itself knew when it wrote them; reads a file in a process of its own.
+
+usage: existing_files_script.py write netcdf|simstore DIRECTORY
+       existing_files_script.py alanine netcdf DIRECTORY
+       existing_files_script.py read FILE
+Prints JSON in its last line.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import openpathsampling as paths
+from openmm import unit
+from openpathsampling.analysis.shooting_point_analysis import ShootingPointAnalysis
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sampling"))
+
+from sampling_support import Chain, Steps, site_descriptors  # noqa: E402
+
+import ops_aimmd  # noqa: E402
+from ops_aimmd.sampling.random_state import seed_step  # noqa: E402
+from ops_aimmd.storage.existing_files import selection_table  # noqa: E402
+from ops_aimmd.systems import toy  # noqa: E402
+from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide  # noqa: E402
+
+LEARNED = ("descriptors", "counts", "steps", "chains", "velocity_origin", "predicted_committor")
+
+
+def two_wells():
+    """Legs of some twenty frames, with velocities to draw anew."""
+    return toy.hummer_szabo(n_steps_per_frame=60)
+
+
+def system_of(file):
+    """Descriptors and states, made anew, of the system of a file."""
+    if file.stem.startswith("alanine"):
+        system = alanine_dipeptide()
+    elif file.stem.startswith(("own", "committor")):
+        system = two_wells()
+    else:
+        return site_descriptors, Chain().states
+    return system.descriptors, system.states
+
+
+class CountedByOPS(Steps):
+    """What OPS's own analysis finds of each shot when it is made."""
+
+    def __init__(self, descriptors, states):
+        super().__init__()
+        self.descriptors = descriptors
+        self.states = states
+        self.found = {"steps": [], "counts": [], "descriptors": [], "chains": []}
+
+    def keep(self, sim, step_number, step_info, state, results, hook_state):
+        analysis = ShootingPointAnalysis([results], self.states, error_if_no_state=False)
+        for snapshot, counts in analysis.items():
+            self.found["steps"].append(int(results.mccycle))
+            self.found["counts"].append([int(counts[state]) for state in self.states])
+            self.found["descriptors"].append(np.ravel(self.descriptors(paths.Trajectory([snapshot]))).tolist())
+            self.found["chains"].append(int(results.change.canonical.trials[0].replica))
+
+
+def learned(training_set):
+    """A training set as lists."""
+    auxiliary = training_set.auxiliary
+    return {
+        **{name: getattr(training_set, name).tolist() for name in LEARNED},
+        "auxiliary": [auxiliary.descriptors.tolist(), auxiliary.outcomes.tolist(), auxiliary.is_end.tolist()],
+        "auxiliary shot": auxiliary.shot.tolist(),
+    }
+
+
+def run(storage, scheme, initial, n_steps, hook):
+    sampler = paths.PathSampling(storage, scheme, scheme.initial_conditions_from_trajectories(initial))
+    sampler.output_stream = open(os.devnull, "w")
+    sampler.attach_hook(hook)
+    sampler.run(n_steps)
+
+
+def counted_run(storage, scheme, initial, n_steps, descriptors, states):
+    hook = CountedByOPS(descriptors, states)
+    run(storage, scheme, initial, n_steps, hook)
+    return hook.found
+
+
+def two_way_scheme(network, modifier, engine):
+    scheme = paths.MoveScheme(network)
+    scheme.append(paths.strategies.TwoWayShootingStrategy(modifier=modifier, engine=engine))
+    scheme.append(paths.strategies.OrganizeByMoveGroupStrategy())
+    return scheme
+
+
+def one_way(storage):
+    chain = Chain()
+    scheme = paths.OneWayShootingMoveScheme(chain.network(), engine=chain.engine)
+    return counted_run(storage, scheme, chain.initial(), 40, site_descriptors, chain.states)
+
+
+def two_way(storage):
+    """Two simulations in one file."""
+    chain = Chain()
+    scheme = two_way_scheme(chain.network(), paths.NoModification(as_copy=True), chain.engine)
+    first = counted_run(storage, scheme, chain.initial(), 20, site_descriptors, chain.states)
+    second = counted_run(storage, scheme, chain.path([0, 1, 2, 1, 2, 3, 4, 5, 6]), 10, site_descriptors, chain.states)
+    return {name: first[name] + second[name] for name in first}
+
+
+def tis(storage):
+    """Beside replica exchange, path reversal and minus moves."""
+    chain = Chain()
+    interfaces = paths.VolumeInterfaceSet(chain.site, -0.5, [0.5, 1.5, 2.5])
+    network = paths.MISTISNetwork([(*chain.states[:1], interfaces, chain.states[1])])
+    scheme = paths.DefaultScheme(network, engine=chain.engine)
+    initial = [chain.initial(), chain.path([0, 1, 0, 1, 0])]
+    return counted_run(storage, scheme, initial, 80, site_descriptors, chain.states)
+
+
+def committor(storage):
+    system = two_wells()
+    path = system.initial_trajectory(1)
+    points = [path[len(path) * i // 4] for i in (1, 2, 3)]
+    randomizer = paths.RandomVelocities(beta=1.0)
+    simulation = paths.CommittorSimulation(storage, system.engine, system.states, randomizer, points)
+    simulation.output_stream = open(os.devnull, "w")
+    hook = CountedByOPS(system.descriptors, system.states)
+    simulation.attach_hook(hook)
+    simulation.run(6)
+    return hook.found
+
+
+def own(storage, checkpoint=None, shooting="two-way", **options):
+    system = two_wells()
+    schedule = ops_aimmd.DiminishingSchedule(every=4)
+    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=1, schedule=schedule)
+    scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine, shooting=shooting)
+    run(storage, scheme, system.initial_trajectory(1), 20, ops_aimmd.TrainingHook(learner, checkpoint, **options))
+    return learned(learner.training_set)
+
+
+def alanine(storage):
+    """As a user of OPS alone would have made it: one-way and two-way shooting with OPS's moves."""
+    system = alanine_dipeptide()
+    network = system.network()
+    randomizer = paths.RandomVelocities(1.0 / (300.0 * unit.kelvin * unit.BOLTZMANN_CONSTANT_kB), system.engine)
+    initial = system.initial_trajectory(seed=1)
+    scheme = paths.OneWayShootingMoveScheme(network, engine=system.engine)
+    first = counted_run(storage, scheme, initial, 15, system.descriptors, system.states)
+    scheme = two_way_scheme(network, randomizer, system.engine)
+    second = counted_run(storage, scheme, initial, 10, system.descriptors, system.states)
+    return {name: first[name] + second[name] for name in first}
+
+
+WRITERS = {"one-way": one_way, "two-way": two_way, "tis": tis, "committor": committor, "own": own}
+NETCDF_ONLY = {
+    "own-one-way": lambda storage: own(storage, shooting="one-way"),
+    "own-ends": lambda storage: own(storage, rejected_trials="ends"),
+}
+
+
+def write(kind, directory):
+    """All files of one kind, each with a report."""
+    reports = {}
+    writers = WRITERS if kind == "simstore" else {**WRITERS, **NETCDF_ONLY}
+    for name, writer in writers.items():
+        seed_step(1, 0)
+        file = directory / name
+        storage = open_storage(kind, file)
+        if name == "own" and kind == "netcdf":
+            reports[name] = own(storage, checkpoint=f"{file}.aimmd")
+        else:
+            reports[name] = writer(storage)
+        storage.close()
+    return reports
+
+
+def write_alanine(kind, directory):
+    seed_step(1, 0)
+    storage = open_storage(kind, directory / "alanine")
+    report = alanine(storage)
+    storage.close()
+    return report
+
+
+def open_storage(kind, file):
+    if kind == "netcdf":
+        return paths.Storage(f"{file}.nc", "w")
+    from openpathsampling.experimental.storage import Storage, monkey_patch_all
+
+    monkey_patch_all(paths)
+    return Storage(f"{file}.db", "w")
+
+
+def read(file):
+    """What is learned from a file in this process."""
+    return learned(ops_aimmd.TrainingSet.from_storage(file, *system_of(file), progress=False))
+
+
+if __name__ == "__main__":
+    action, *arguments = sys.argv[1:]
+    if action == "read":
+        report = {name: read(Path(name)) for name in arguments}
+    else:
+        report = {"write": write, "alanine": write_alanine}[action](arguments[0], Path(arguments[1]))
+    print("\n" + json.dumps(report))
