@@ -15,52 +15,26 @@ import contextlib
 import io
 import os
 
-import numpy as np
 import openpathsampling as paths
-from openpathsampling.engines import EngineMaxLengthError
 
 import ops_aimmd
-from ops_aimmd.sampling.states import state_index
+from ops_aimmd.sampling.committor_simulation import committor_simulation, spread_along_committor
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 
 def sample(system, scheme, seed, n_steps, learner=None):
-    """Run a scheme; returns the frames of its current path after every fifth step."""
+    """Run a scheme; returns its current path after every fifth step."""
     with contextlib.redirect_stdout(io.StringIO()):
         conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(seed))
     sampler = paths.PathSampling(None, scheme, conditions)
     sampler.output_stream = open(os.devnull, "w")
     if learner is not None:
         sampler.attach_hook(ops_aimmd.TrainingHook(learner))
-    frames = []
+    trajectories = []
     for _ in range(n_steps // 5):
         sampler.run(5)
-        frames.extend(sampler.sample_set[0].trajectory[1:-1])
-    return frames
-
-
-def spread_along_committor(frames, committor, n_configurations, rng):
-    """Frames whose predicted committors are spread evenly over 0.02 to 0.98."""
-    wanted = np.linspace(0.02, 0.98, n_configurations)
-    chosen = []
-    for value in wanted:
-        near = np.flatnonzero(np.abs(committor - value) < 0.02)
-        if len(near):
-            chosen.append(int(rng.choice(near)))
-    return sorted(set(chosen))
-
-
-def shoot(system, snapshot, modifier):
-    """Index of the state that one fresh shot reaches; None if it reaches none within the engine's length limit."""
-
-    def outside(trajectory, trusted=None):
-        return state_index(trajectory[-1], system.states) < 0
-
-    try:
-        leg = system.engine.generate(modifier(snapshot), running=[outside])
-    except EngineMaxLengthError:
-        return None
-    return state_index(leg[-1], system.states)
+        trajectories.append(sampler.sample_set[0].trajectory)
+    return trajectories
 
 
 def main():
@@ -84,16 +58,12 @@ def main():
 
     for origin, path_seed in (("the same path", arguments.seed), ("another path", arguments.seed + 100)):
         scheme = paths.OneWayShootingMoveScheme(system.network(), engine=system.engine)
-        frames = paths.Trajectory(sample(system, scheme, path_seed, arguments.plain_steps))
-        committor = learner.committor(frames)
-        rng = np.random.default_rng(arguments.seed)
-        chosen = spread_along_committor(frames, committor, arguments.configurations, rng)
-        modifier = ops_aimmd.BoltzmannVelocities(system.engine)
-        outcomes = [[shoot(system, frames[i], modifier) for _ in range(arguments.shots)] for i in chosen]
-        counts = np.array([[shots.count(state) for state in (0, 1)] for shots in outcomes])
+        trajectories = sample(system, scheme, path_seed, arguments.plain_steps)
+        chosen = spread_along_committor(trajectories, learner, arguments.configurations, seed=arguments.seed)
+        result = committor_simulation(chosen, learner, system.engine, arguments.shots, seed=path_seed, progress=False)
         phi, psi = system.channel(system.initial_trajectory(path_seed))
         print(f"\n{len(chosen)} configurations of a run from {origin} (phi {phi}, psi {psi:.0f}) x {arguments.shots} shots")
-        print(ops_aimmd.calibration(committor[chosen], counts), flush=True)
+        print(result, flush=True)
 
 
 if __name__ == "__main__":

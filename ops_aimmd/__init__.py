@@ -5,6 +5,7 @@ from ops_aimmd.committor.density import CommittorDensity
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
+from ops_aimmd.sampling.committor_simulation import CommittorSimulation, committor_simulation, spread_along_committor
 from ops_aimmd.sampling.hooks import ProgressBar
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
@@ -29,6 +30,7 @@ __all__ = [
     "CommittorSelector",
     "CommittorShootingScheme",
     "CommittorShootingStrategy",
+    "CommittorSimulation",
     "DiminishingSchedule",
     "FitReport",
     "LegFrames",
@@ -40,10 +42,12 @@ __all__ = [
     "TrainingHook",
     "TrainingSet",
     "calibration",
+    "committor_simulation",
     "current_paths",
     "fit",
     "load_learner",
     "read_series",
     "resume",
     "selection_table",
+    "spread_along_committor",
 ]

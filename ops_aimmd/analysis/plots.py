@@ -9,9 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
+from ops_aimmd.committor.calibration import Calibration
 from ops_aimmd.committor.training import FitReport
 
 COLOURS = {"generated": "#1b6ca8", "expected": "#e07b00", "accepted": "#2a9d58"}
+
+CHANNEL_COLOURS = ("#1b6ca8", "#e07b00", "#2a9d58", "#8e4a9e", "#b5332e", "#6b6b6b")
 
 
 def plot_counts(axes: Axes, table: pd.DataFrame) -> None:
@@ -122,3 +125,155 @@ def plot_periodic_path(axes: Axes, degrees, **style) -> None:
     jumps = np.flatnonzero(np.abs(np.diff(degrees, axis=0)).max(axis=1) > 180) + 1
     for piece in np.split(degrees, jumps):
         axes.plot(piece[:, 0], piece[:, 1], **style)
+
+
+def plot_acceptance_windows(axes: Axes, table: pd.DataFrame, n_windows: int = 10) -> None:
+    """Fraction of accepted and of generated transition paths, and what the model expected, in equal parts of a run.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    table : pandas.DataFrame
+        From `step_table`.
+    n_windows : int
+        Parts; fewer where the table has fewer than ten rows for each.
+    """
+    parts = np.array_split(np.arange(len(table)), max(1, min(n_windows, len(table) // 10)))
+    centres = [table["step"].iloc[rows].mean() for rows in parts]
+    for column, style in (("generated", "o-"), ("accepted", "o-"), ("expected", "--")):
+        values = [table[column].iloc[rows].astype(float).dropna() for rows in parts]
+        means = np.array([v.mean() for v in values])
+        errors = [
+            np.sqrt(m * (1 - m) / len(v)) if column != "expected" and len(v) else 0
+            for m, v in zip(means, values, strict=True)
+        ]
+        axes.errorbar(centres, means, errors, fmt=style, color=COLOURS[column], label=column, capsize=2, markersize=4)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("MC step")
+    axes.set_ylabel("fraction of shots")
+    axes.legend(frameon=False)
+
+
+def plot_reliability(axes: Axes, calibration: Calibration, label: str = "") -> None:
+    """Observed against predicted committor: points on the diagonal are a calibrated model.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    calibration : Calibration
+    label : str
+        For the legend.
+    """
+    table = calibration.table[calibration.table["legs"] > 0]
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    axes.errorbar(
+        table["predicted"], table["observed"], table["observed_error"], fmt="o", color=COLOURS["generated"], capsize=2
+    )
+    if np.isfinite(calibration.slope):
+        p = np.linspace(0.01, 0.99, 99)
+        line = 1 / (1 + np.exp(-(calibration.intercept + calibration.slope * np.log(p / (1 - p)))))
+        text = f"{label} slope {calibration.slope:.2f} ± {calibration.slope_error:.2f}".strip()
+        axes.plot(p, line, "--", color=COLOURS["expected"], label=text)
+        axes.legend(frameon=False, loc="upper left")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.05, 1.05), xlabel="predicted before the shot", ylabel="observed fraction of legs")
+
+
+def plot_path_times(axes: Axes, steps, times, chains, unit: str) -> None:
+    """Duration of the current path after each step, chain by chain, and the running mean over all.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    steps, times, chains : array-like, shape (n_rows,)
+    unit : str
+        Of the times.
+    """
+    steps, times, chains = np.asarray(steps), np.asarray(times, dtype=float), np.asarray(chains)
+    names = np.unique(chains)
+    for name in names:
+        mine = chains == name
+        style = {"label": "current path"} if name == names[0] else {}
+        axes.plot(steps[mine], times[mine], "-", linewidth=0.7, color="#7fa8c9", drawstyle="steps-post", **style)
+    known = np.isfinite(times)
+    running = np.cumsum(times[known]) / np.arange(1, known.sum() + 1)
+    axes.plot(steps[known], running, color=COLOURS["expected"], linewidth=2, label="running mean")
+    axes.set_yscale("log")
+    axes.set_xlabel("MC step")
+    axes.set_ylabel(f"transition-path time ({unit})")
+    axes.legend(frameon=False)
+
+
+def plot_time_distribution(axes: Axes, times, unit: str) -> None:
+    """Histogram of transition-path times over the MC steps, for the whole run and its halves.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    times : array-like, shape (n_rows,)
+        In the order of the steps.
+    unit : str
+    """
+    times = np.asarray(times, dtype=float)
+    times = times[np.isfinite(times)]
+    half = len(times) // 2
+    edges = np.histogram_bin_edges(times, bins=min(30, max(5, len(times) // 10)))
+    axes.hist(times, edges, density=True, color="#cfdfeb", label="all")
+    for part, colour, label in (
+        (times[:half], COLOURS["expected"], "first half"),
+        (times[half:], COLOURS["generated"], "second"),
+    ):
+        if len(part):
+            axes.hist(part, edges, density=True, histtype="step", color=colour, linewidth=1.5, label=label)
+    axes.set_xlabel(f"transition-path time ({unit})")
+    axes.set_ylabel("density")
+    axes.legend(frameon=False)
+
+
+def plot_crossings(axes: Axes, points, labels, names: tuple[str, str]) -> None:
+    """Where paths cross the transition state, in two descriptors, one colour per channel.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    points : array, shape (n_paths, 2)
+    labels : int array, shape (n_paths,)
+        Channel of each path.
+    names : (str, str)
+        Of the descriptors.
+    """
+    points, labels = np.asarray(points), np.asarray(labels)
+    for channel in np.unique(labels):
+        mine = labels == channel
+        axes.scatter(
+            *points[mine].T, s=18, color=CHANNEL_COLOURS[channel % len(CHANNEL_COLOURS)], label=f"channel {channel + 1}"
+        )
+    axes.set(xlabel=names[0], ylabel=names[1])
+    axes.legend(frameon=False)
+
+
+def plot_channel_series(axes: Axes, steps, series, chains) -> None:
+    """Channel of the current path after each step, one row of colours for each chain.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    steps, series, chains : array-like, shape (n_rows,)
+        Channels count from 0; -1 where the channel is not known.
+    """
+    steps, series, chains = np.asarray(steps), np.asarray(series), np.asarray(chains)
+    names = np.unique(chains)
+    for row, name in enumerate(names):
+        for channel in np.unique(series[series >= 0]):
+            mine = (chains == name) & (series == channel)
+            colour = CHANNEL_COLOURS[channel % len(CHANNEL_COLOURS)]
+            axes.vlines(
+                steps[mine] - 0.5,
+                channel + 1 - 0.35,
+                channel + 1 + 0.35,
+                color=colour,
+                linewidth=1.5,
+                alpha=1 - 0.6 * row / len(names),
+            )
+    axes.set_yticks(np.arange(max(series.max(), 0) + 1) + 1)
+    axes.set_ylim(0.3, max(series.max(), 0) + 1.7)
+    axes.set(xlabel="MC step", ylabel="channel", xlim=(steps.min() - 1, steps.max() + 1))

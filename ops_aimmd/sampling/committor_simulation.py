@@ -53,6 +53,9 @@ TOO_LONG, BROKEN_DOWN = -1, -2
 
 FAILURES = {"max_length": TOO_LONG, "nan": BROKEN_DOWN}
 
+UNCERTAIN = 0.2
+"""Standard error of the slope beyond which its agreement with 1 says little: over-fitted models often have 0.7."""
+
 CHANGED = 1e-3
 """Difference in committor from which on a model is another one; single precision of stored coordinates stays below."""
 
@@ -65,10 +68,11 @@ def spread_along_committor(
 ) -> list[BaseSnapshot]:
     """Pick configurations whose predicted committor is spread evenly over 0 to 1.
 
-    The range of the committor is divided into `n_configurations` equal intervals, and each gives one frame: from a
-    trajectory that has given the fewest so far, at random. Where an interval has no frame, the nearest free one takes its
-    place, if it is less than 0.05 away from the middle of the interval. With more than two states, each state gets its
-    share of the configurations, spread along the probability of reaching it.
+    The range of the committor is divided into `n_configurations` equal intervals, and each gives one frame: of a trajectory
+    that has given the fewest so far, drawn at random, the one nearest to the middle of the interval (most frames of an
+    interval may lie at its edge, as they do next to the states). Where an interval has no frame, the nearest free one
+    takes its place, if it is less than 0.05 away from the middle. With more than two states, each state gets its share of
+    the configurations, spread along the probability of reaching it.
 
     Frames inside the states and the two end frames of each trajectory are left out. A trajectory or frame that occurs
     several times, as after rejected moves and in one-way shooting, counts once.
@@ -170,19 +174,20 @@ class _Picker:
         for k in range(n):
             inside = np.flatnonzero(self._free & (interval == k))
             if len(inside):
-                rows[k] = self._take_from_least_used(inside)
+                inside = self._of_least_used(inside)
+                rows[k] = self._take(inside[np.abs(values[inside] - (k + 0.5) / n).argmin()])
         for k in np.flatnonzero(rows < 0):
             distance = np.where(self._free, np.abs(values - (k + 0.5) / n), np.inf)
             if distance.min() < NEAR_ENOUGH:
-                rows[k] = self._take(int(distance.argmin()))
+                rows[k] = self._take(distance.argmin())
         return rows
 
-    def _take_from_least_used(self, candidates: np.ndarray) -> int:
+    def _of_least_used(self, candidates: np.ndarray) -> np.ndarray:
+        """The candidates of one trajectory."""
         trajectory_of = self._trajectory_of[candidates]
         owners = np.unique(trajectory_of)
         used = self._times_used[owners]
-        owner = self._rng.choice(owners[used == used.min()])
-        return self._take(int(self._rng.choice(candidates[trajectory_of == owner])))
+        return candidates[trajectory_of == self._rng.choice(owners[used == used.min()])]
 
     def _take(self, row: int) -> int:
         self._free[row] = False
@@ -324,6 +329,8 @@ class CommittorSimulation:
         elif abs(report.intercept) > 2 * report.intercept_error:
             more = "More" if report.intercept > 0 else "Fewer"
             verdict = f"{more} shots reach {self.state_names[-1]} than predicted."
+        elif report.slope_error > UNCERTAIN:
+            verdict = "Slope and intercept agree with 1 and 0, but within large errors: more shots would tell."
         else:
             verdict = "Slope and intercept agree with 1 and 0, those of a true committor, within two standard errors."
         return f"{verdict} Each configuration taken as one shot of many legs: {report}"

@@ -135,7 +135,8 @@ def load_learner(
     Raises
     ------
     ValueError
-        If states or descriptors have other names or another order than in the run, or a custom network is missing.
+        If states or descriptors have other names or another order than in the run, a custom network is missing, or the
+        file is that of a committor simulation.
     KeyError
         If the model version is not in the file.
     ops_aimmd.checkpoint.CheckpointError, FileNotFoundError
@@ -143,6 +144,11 @@ def load_learner(
     """
     with Checkpoint.open(path, read_only=True) as checkpoint:
         metadata = checkpoint.metadata
+        if "schedule" not in metadata:
+            raise ValueError(
+                f"{path} is the checkpoint of a {metadata.get('kind', 'simulation without a learner')}, in which there is no "
+                "learner: give that of the path sampling run"
+            )
         names = metadata["states"]
         if states is not None and [state.name for state in states] != names:
             raise ValueError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -52,7 +52,7 @@ def training_set_from_storage(storage, descriptors, states: Sequence, progress: 
     One-way and two-way shooting in any ensemble, with the moves of this package or of OPS, and the shots of OPS's
     simulations that shoot from snapshots (`CommittorSimulation`, `ShootFromSnapshotsSimulation`, `SShootingSimulation`).
     All other moves are passed over, and so are reactive-flux simulations, whose legs stop where they cross the dividing
-    surface and are no fair trials. Of one file all simulations are read.
+    surface and are no fair trials. All simulations in the file are read.
 
     Parameters
     ----------
@@ -93,9 +93,9 @@ def training_set_from_storage(storage, descriptors, states: Sequence, progress: 
         found = [*_path_shots(step, learner.states), *_snapshot_shots(step, learner.states)]
         return [(shot, mover, _result(shot, mover, learner, int(step.mccycle))) for shot, mover in found]
 
-    with _opened(storage) as file:
+    with _opened(storage) as file, closing(_read_steps(file, read, progress, learner)) as found_shots:
         name = file_of(file)
-        for shot, mover, result in _read_steps(file, learner, read, progress):
+        for shot, mover, result in found_shots:
             census.count(shot, mover)
             if result is not None:
                 learner.add(result)
@@ -133,7 +133,7 @@ def selection_table(storage, selector: CommittorSelector, progress: bool = True)
         If paths were stored with a stride, or a shooting point has no chance under the selector.
     """
     with _opened(storage) as file:
-        rows = list(_read_steps(file, selector.learner, lambda step: _selection_rows(step, selector), progress))
+        rows = list(_read_steps(file, lambda step: _selection_rows(step, selector), progress, selector.learner))
     return pd.DataFrame(rows, columns=["step", "replica", "accepted", *WEIGHTS])
 
 
@@ -153,8 +153,11 @@ def _opened(storage) -> Iterator:
         file.close()
 
 
-def _read_steps(storage, learner: CommittorLearner, read: Callable, progress: bool) -> Iterator:
-    """What `read` makes of each step that can be read, item by item."""
+def _read_steps(storage, read: Callable, progress: bool, learner: CommittorLearner | None = None) -> Iterator:
+    """What `read` makes of each step that can be read, item by item.
+
+    Paths whose descriptors a learner remembers are not read again.
+    """
     unreadable = []
     with _caches_of_two_steps(storage) as caches:
         for index in tqdm(range(len(storage.steps)), unit="step", disable=not progress, dynamic_ncols=True):
@@ -172,7 +175,7 @@ def _read_steps(storage, learner: CommittorLearner, read: Callable, progress: bo
         warnings.warn(
             f"{len(unreadable)} of {len(storage.steps)} steps in {file_of(storage)} cannot be read and were passed over, "
             f"as after a run was killed; the first is number {index} in the file ({type(error).__name__}: {error})",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
@@ -196,8 +199,10 @@ class _LastTwoSteps(Cache):
         self._now[key] = value
 
     def __delitem__(self, key):
-        if self._now.pop(key, None) is self._before.pop(key, None) is None:
+        if key not in self:
             raise KeyError(key)
+        self._now.pop(key, None)
+        self._before.pop(key, None)
 
     def __contains__(self, key):
         return key in self._now or key in self._before
@@ -229,12 +234,12 @@ def _caches_of_two_steps(storage) -> Iterator[list[_LastTwoSteps]]:
             holder.cache = cache
 
 
-def _check_whole(step, learner: CommittorLearner) -> None:
+def _check_whole(step, learner: CommittorLearner | None) -> None:
     """Read all that shots consist of, but for paths that the learner remembers, and raise where something is missing."""
     for part in step.change:
         if not part.samples or not isinstance(part.mover, pathmover.EngineMover):
             continue
-        if not learner.remembers(part.details.initial_trajectory):
+        if learner is None or not learner.remembers(part.details.initial_trajectory):
             _check_frames(part.details.initial_trajectory)
         if not isinstance(part, paths.RejectedNaNSampleMoveChange):  # its frames are wrecked rightly
             for sample in [part.samples] if isinstance(part.samples, paths.Sample) else part.samples:
@@ -381,8 +386,8 @@ def _selection_rows(step, selector: CommittorSelector) -> list[dict]:
 def _selection_row(step, shot: Shot, mover, selector: CommittorSelector) -> dict:
     if getattr(shot.details, "stored_stride", 1) > 1:
         raise ValueError(
-            f"step {step.mccycle}: of its paths every {shot.details.stored_stride}-th frame was stored, and selection "
-            "weights need all frames: store whole paths (path_stride=1) to weigh them anew"
+            f"step {step.mccycle}: of its paths one frame in {shot.details.stored_stride} was stored, and selection "
+            "weights need all of them: only runs that store whole paths (path_stride=1) can be weighed anew"
         )
     old = selector.path_weights(shot.path)
     row = dict.fromkeys(WEIGHTS, np.nan)

@@ -361,9 +361,10 @@ def _warn_of_lost_steps(name: str, stored: list[int], missing: list[int], last: 
     last_lost = missing[0] - 1 if missing else last
     if last_lost < first_lost or (missing and hook.keep_paths):
         return
+    here = "" if missing else f"; the run goes on from those of step {first_lost - 1}"
     warnings.warn(
         f"the paths of steps {first_lost} to {last_lost} are lost: they are not in {name}, and the checkpoint has not kept "
-        "them. Nothing that was learned is lost",
+        f"them{here}. Nothing that was learned is lost",
         ResumeWarning,
         stacklevel=4,
     )

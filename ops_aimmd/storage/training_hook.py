@@ -13,6 +13,7 @@ from ops_aimmd.sampling.step_learning import StepLearning
 from .ops_files import save_step
 from .run_files import RunFiles
 from .series_block import SeriesBlock
+from .snapshots import can_be_kept
 from .thinning import Thinning
 
 
@@ -90,8 +91,8 @@ class TrainingHook(PathSimulatorHook):
         Raises
         ------
         ValueError
-            If a selector queries another learner, a mover stops at other states, or the checkpoint is that of another
-            simulation.
+            If a selector queries another learner, a mover stops at other states, the checkpoint is that of another
+            simulation, or paths are to be thinned that the checkpoint cannot hold.
         FileExistsError
             If there is something at the path of the checkpoint.
         """
@@ -108,6 +109,11 @@ class TrainingHook(PathSimulatorHook):
                 "this simulation has more than one TrainingHook for the same learner, which would count every shot twice: "
                 "make the PathSampling object anew (in a notebook, run the cell that makes it again) and attach one hook"
             )
+        if self.path_stride != 1 and not all(can_be_kept(sample.trajectory[0]) for sample in sim.sample_set):
+            raise ValueError(
+                "path_stride needs frames that the checkpoint can hold, and those of this engine are more than "
+                "coordinates, velocities and box: the current path, from which the run goes on, would be whole nowhere"
+            )
         self._learning.prepare(sim)
         after_step.remove(self.after_step)
         after_step.insert(0, self.after_step)  # before OPS stores the step
@@ -123,8 +129,8 @@ class TrainingHook(PathSimulatorHook):
     def _take_up(self, sim) -> None:
         """Go on after an interruption, by Ctrl-C or an error, as if there had been none.
 
-        A step that was made is learned from, recorded and stored as far as that was not done, one that was not made is begun
-        again.
+        A step that was made is learned from, recorded and stored as far as that was not done; one that was not made is
+        begun again.
         """
         self._finish_step()
         sim.step = self._last_step

@@ -22,7 +22,6 @@ from sampling_support import Chain, Steps, site_descriptors  # noqa: E402
 
 import ops_aimmd  # noqa: E402
 from ops_aimmd.sampling.random_state import seed_step  # noqa: E402
-from ops_aimmd.storage.existing_files import selection_table  # noqa: E402
 from ops_aimmd.systems import toy  # noqa: E402
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide  # noqa: E402
 
@@ -76,6 +75,7 @@ def learned(training_set):
 def run(storage, scheme, initial, n_steps, hook):
     sampler = paths.PathSampling(storage, scheme, scheme.initial_conditions_from_trajectories(initial))
     sampler.output_stream = open(os.devnull, "w")
+    sampler.save_frequency = 10  # SimStore takes half a second each time
     sampler.attach_hook(hook)
     sampler.run(n_steps)
 
@@ -145,7 +145,7 @@ def alanine(storage):
     system = alanine_dipeptide()
     network = system.network()
     randomizer = paths.RandomVelocities(1.0 / (300.0 * unit.kelvin * unit.BOLTZMANN_CONSTANT_kB), system.engine)
-    initial = system.initial_trajectory(seed=1)
+    initial = system.initial_trajectory(seed=4)  # found in a second
     scheme = paths.OneWayShootingMoveScheme(network, engine=system.engine)
     first = counted_run(storage, scheme, initial, 15, system.descriptors, system.states)
     scheme = two_way_scheme(network, randomizer, system.engine)
@@ -154,24 +154,29 @@ def alanine(storage):
 
 
 WRITERS = {"one-way": one_way, "two-way": two_way, "tis": tis, "committor": committor, "own": own}
-NETCDF_ONLY = {
-    "own-one-way": lambda storage: own(storage, shooting="one-way"),
-    "own-ends": lambda storage: own(storage, rejected_trials="ends"),
+
+OPTIONS = {
+    "own": {"checkpoint": "own.aimmd"},
+    "own-one-way": {"shooting": "one-way"},
+    "own-ends": {"rejected_trials": "ends"},
+    "own-stride": {"checkpoint": "own-stride.aimmd", "path_stride": 3},
 }
+"""Runs with this package's moves, in netCDF only."""
 
 
 def write(kind, directory):
     """All files of one kind, each with a report."""
     reports = {}
-    writers = WRITERS if kind == "simstore" else {**WRITERS, **NETCDF_ONLY}
-    for name, writer in writers.items():
+    for name in WRITERS if kind == "simstore" else {**WRITERS, **OPTIONS}:
         seed_step(1, 0)
-        file = directory / name
-        storage = open_storage(kind, file)
-        if name == "own" and kind == "netcdf":
-            reports[name] = own(storage, checkpoint=f"{file}.aimmd")
+        storage = open_storage(kind, directory / name)
+        if kind == "netcdf" and name in OPTIONS:
+            options = dict(OPTIONS[name])
+            if "checkpoint" in options:
+                options["checkpoint"] = directory / options["checkpoint"]
+            reports[name] = own(storage, **options)
         else:
-            reports[name] = writer(storage)
+            reports[name] = WRITERS[name](storage)
         storage.close()
     return reports
 

@@ -1,11 +1,14 @@
 """An OPS file that exists already gives the training set that its run would have given, in a process that never sampled."""
 
+import functools
 import gc
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import existing_files_script
@@ -13,11 +16,14 @@ import netCDF4
 import numpy as np
 import openpathsampling as paths
 import pytest
-from existing_files_script import learned, site_descriptors, system_of
+from existing_files_script import Chain, learned, site_descriptors, system_of
+from openpathsampling.engines.toy import Snapshot
 
 import ops_aimmd
 from ops_aimmd import CommittorLearner, CommittorSelector, TrainingSet
 from ops_aimmd.storage.existing_files import selection_table
+
+WEIGHTS = ["selection_probability_old", "selection_probability_new", "weight_sum_old", "weight_sum_new"]
 
 SCRIPT = Path(existing_files_script.__file__)
 
@@ -46,14 +52,13 @@ def reports(directory):
     return run_script("write", "netcdf", directory)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def training_set(reports, directory):
     """The training set from a netCDF file."""
 
-    def from_file(name, states=None, descriptors=None):
-        file = directory / f"{name}.nc"
-        known = system_of(file)
-        return TrainingSet.from_storage(file, descriptors or known[0], states or known[1], progress=False)
+    @functools.cache
+    def from_file(name):
+        return TrainingSet.from_storage(directory / f"{name}.nc", *system_of(Path(name)), progress=False)
 
     return from_file
 
@@ -111,9 +116,10 @@ def test_shots_of_which_only_the_ends_were_stored(reports, training_set):
     assert len(found["auxiliary shot"]) < len(report["auxiliary shot"])
 
 
-def test_another_order_of_the_states(training_set):
+def test_another_order_of_the_states(training_set, directory):
     there = training_set("own")
-    back = training_set("own", states=system_of(Path("own"))[1][::-1])
+    descriptors, states = system_of(Path("own"))
+    back = TrainingSet.from_storage(directory / "own.nc", descriptors, states[::-1], progress=False)
     assert np.array_equal(back.counts, there.counts[:, ::-1])
     assert np.array_equal(back.predicted_committor, there.predicted_committor[:, ::-1])
     assert not np.array_equal(back.counts, there.counts)
@@ -122,9 +128,14 @@ def test_another_order_of_the_states(training_set):
 def test_simstore_files(directory):
     """In processes of their own: SimStore changes the classes of OPS."""
     reports = run_script("write", "simstore", directory)
-    found = run_script("read", *(directory / f"{name}.db" for name in reports))
+    damaged = directory / "damaged.db"
+    shutil.copy(directory / "one-way.db", damaged)
+    with sqlite3.connect(damaged) as database:
+        database.execute("DELETE FROM details WHERE uuid = (SELECT max(uuid) FROM details WHERE json LIKE '%shooting%')")
+    found = run_script("read", damaged, *(directory / f"{name}.db" for name in reports))
     for name, report in reports.items():
         assert_equal_in_single_precision(report, found[str(directory / f"{name}.db")])
+    assert found[str(damaged)]["steps"] == found[str(directory / "one-way.db")]["steps"][:-1]
 
 
 def test_an_alanine_file_made_without_this_package_trains_a_committor(directory):
@@ -142,3 +153,165 @@ def test_an_alanine_file_made_without_this_package_trains_a_committor(directory)
     before = np.corrcoef(model.reaction_coordinate(training_set.descriptors), legs_to_C7ax)[0, 1]
     ops_aimmd.fit(model, training_set, seed=1)
     assert np.corrcoef(model.reaction_coordinate(training_set.descriptors), legs_to_C7ax)[0, 1] > max(0.4, before)
+
+
+# ---- files and states that do not fit --------------------------------------------------------------------------------
+
+
+def test_states_that_no_leg_reached(reports, directory):
+    chain = Chain()
+    states = [chain.states[0], chain.volume(9).named("nowhere")]
+    with pytest.raises(ValueError, match=r"no leg reached \['nowhere'\]: of 40 legs .*'A': \d+, 'nowhere': 0"):
+        TrainingSet.from_storage(directory / "one-way.nc", site_descriptors, states, progress=False)
+
+
+def test_a_state_of_the_run_that_was_left_out(reports, directory):
+    descriptors, (A, B) = system_of(Path("own"))
+    lower = paths.CVDefinedVolume(A.collectivevariable, 0.0, 0.15).named("lower A")
+    with pytest.raises(ValueError, match=r"legs stopped in a state that is not among \['lower A', 'B'\]"):
+        TrainingSet.from_storage(directory / "own.nc", descriptors, [lower, B], progress=False)
+
+
+def test_a_file_without_shots(tmp_path):
+    storage = paths.Storage(str(tmp_path / "empty.nc"), "w")
+    with pytest.raises(ValueError, match="empty.nc holds no shooting move"):
+        TrainingSet.from_storage(storage, site_descriptors, Chain().states, progress=False)
+    storage.close()
+
+
+@pytest.fixture
+def damaged(reports, directory):
+    """One step has lost its move, and the last one a frame."""
+    file = directory / "damaged.nc"
+    shutil.copy(directory / "one-way.nc", file)
+    with netCDF4.Dataset(file, "a") as data:
+        data.variables["steps_change"][5] = str(uuid.UUID(int=2**100))
+        data.variables["snapshot0_coordinates"][-1] = netCDF4.default_fillvals["f4"]
+    return file
+
+
+def test_unreadable_steps_are_passed_over(reports, damaged):
+    with pytest.warns(UserWarning, match="2 of 41 steps in .*damaged.nc cannot be read .* number 5") as caught:
+        training_set = TrainingSet.from_storage(damaged, *system_of(damaged), progress=False)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    rows = [row for row, step in enumerate(reports["one-way"]["steps"]) if step not in (5, 40)]
+    assert training_set.steps.tolist() == [reports["one-way"]["steps"][row] for row in rows]
+    assert training_set.counts.tolist() == [reports["one-way"]["counts"][row] for row in rows]
+
+
+def test_an_error_of_the_user_is_no_unreadable_step(reports, directory):
+    def undefined_in_the_middle(trajectory):
+        return np.where(site_descriptors(trajectory) == 3, np.nan, 1.0)
+
+    with pytest.raises(ValueError, match="NaN or infinite in frames"):
+        TrainingSet.from_storage(directory / "one-way.nc", undefined_in_the_middle, Chain().states, progress=False)
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def new_objects_of():
+    """Counts the objects of a class that were made since the test began."""
+    gc.collect()
+    gc.freeze()
+
+    def count(kind):
+        gc.collect()
+        return sum(type(thing) is kind for thing in gc.get_objects())
+
+    yield count
+    gc.unfreeze()
+
+
+def test_frames_of_two_steps_are_in_memory_at_a_time(reports, directory, new_objects_of):
+    storage = paths.Storage(str(directory / "one-way.nc"), "r")
+    caches = [store.cache for store in storage.stores]
+    most = 0
+
+    def watched(trajectory):
+        nonlocal most
+        most = max(most, new_objects_of(Snapshot))
+        return site_descriptors(trajectory)
+
+    TrainingSet.from_storage(storage, watched, Chain().states, progress=False)
+    assert all(store.cache is cache for store, cache in zip(storage.stores, caches, strict=True))
+    assert new_objects_of(Snapshot) == 0
+    for path in storage.trajectories:
+        site_descriptors(path)
+    everything = new_objects_of(Snapshot)
+    storage.close()
+    assert 0 < most < everything / 3
+
+
+# ---- selection weights -----------------------------------------------------------------------------------------------
+
+
+def details_of(file):
+    """Details of the shots of a file by step."""
+    storage = paths.Storage(str(file), "r")
+    found = {step.mccycle: vars(step.change.canonical.details) for step in storage.steps if step.mccycle > 0}
+    storage.close()
+    return found
+
+
+def stored_weights(details):
+    return np.array([[np.nan if shot[name] is None else shot[name] for name in WEIGHTS] for shot in details])
+
+
+def test_each_model_version_gives_the_stored_weights_of_its_steps(reports, directory):
+    """Coordinates of single precision, and weights that change by some units from one unit of length to the next."""
+    file = directory / "own.nc"
+    details = details_of(file)
+    versions = {shot["model_version"] for shot in details.values()}
+    assert len(versions) > 2
+    differences = []
+    for version in versions:
+        learner = ops_aimmd.load_learner(directory / "own.aimmd", *system_of(file), version=version)
+        table = selection_table(file, CommittorSelector(learner), progress=False)
+        stored = stored_weights(details.values())
+        mine = np.array([shot["model_version"] == version for shot in details.values()])
+        np.testing.assert_allclose(table[WEIGHTS].to_numpy()[mine], stored[mine], rtol=1e-4)
+        assert table["step"].tolist() == list(details)
+        differences.append(np.abs(table[WEIGHTS].to_numpy() / stored - 1)[~mine])
+    assert np.nanmax(np.concatenate(differences)) > 0.01  # control: the versions differ
+
+
+def uniform_selector(descriptors, states):
+    return CommittorSelector(CommittorLearner(descriptors, states, seed=1), weight="uniform", density_adaptation=False)
+
+
+@pytest.mark.parametrize("name", ["one-way", "own-one-way"])
+def test_ratio_of_probabilities_is_the_acceptance(reports, directory, name):
+    """OPS picks uniformly in "one-way"; the control is a run that was guided."""
+    file = directory / f"{name}.nc"
+    table = selection_table(file, uniform_selector(*system_of(file)), progress=False)
+    acceptance = [details["metropolis_acceptance"] for details in details_of(file).values()]
+    ratio = table["selection_probability_new"] / table["selection_probability_old"]
+    assert np.allclose(ratio.fillna(0.0), acceptance, rtol=1e-6) == (name == "one-way")
+    assert 0 < ratio.isna().sum() < len(table)
+    np.testing.assert_allclose(table["weight_sum_old"] * table["selection_probability_old"], 1.0)
+
+
+def test_rejected_trials_of_which_only_the_ends_were_stored_have_no_new_weights(reports, directory):
+    selector = uniform_selector(*system_of(Path("own")))
+    whole, ends = (selection_table(directory / f"{name}.nc", selector, progress=False) for name in ("own", "own-ends"))
+    old = ["selection_probability_old", "weight_sum_old"]
+    assert (ends[old] == whole[old]).all().all()
+    assert ends["weight_sum_new"].notna().equals(ends["accepted"])
+    assert whole["weight_sum_new"].notna().sum() > whole["accepted"].sum()  # control: some rejected trials were paths
+
+
+def test_paths_stored_with_a_stride_are_refused(reports, training_set, directory):
+    file = directory / "own-stride.nc"
+    with pytest.raises(ValueError, match="step 1: of its paths one frame in 3 was stored"):
+        selection_table(file, uniform_selector(*system_of(file)), progress=False)
+    report = reports["own-stride"]
+    found = learned(training_set("own-stride"))  # but they can be learned from
+    assert_equal_in_single_precision({name: report[name] for name in existing_files_script.LEARNED}, found)
+
+
+def test_shooting_points_inside_a_state_are_refused(reports, directory):
+    chain = Chain(with_middle_state=True)
+    with pytest.raises(ValueError, match="has no chance of being picked: it lies in a state"):
+        selection_table(directory / "one-way.nc", uniform_selector(site_descriptors, chain.states), progress=False)

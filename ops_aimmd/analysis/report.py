@@ -1,0 +1,426 @@
+"""A page about a run: warnings in words, numbers with their errors, pictures; one HTML file that needs nothing else.
+
+From the command line: ``python -m ops_aimmd.analysis.report run.nc --checkpoint run.aimmd``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ops_aimmd.version import __version__
+
+from . import plots
+from .channels import telling_descriptors
+from .health import PATH_LENGTH, Efficiency, Finding, Health, assess, with_error
+from .run_data import RunData, read_run
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 0 auto; padding: 0 1rem 3rem; }
+h1 { font-size: 1.5rem; margin: 1.2rem 0 0.2rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; }
+.about { color: #666; margin: 0 0 1rem; }
+.box { border-left: 0.4rem solid; border-radius: 0.2rem; padding: 0.5rem 0.8rem; margin: 0.6rem 0; overflow-wrap: anywhere; }
+.box p { margin: 0.15rem 0; }
+.good { border-color: #2a9d58; background: #e9f7ef; }
+.warning { border-color: #b5332e; background: #fbeae9; }
+.caution { border-color: #d9a300; background: #fdf6e0; }
+.note { border-color: #999; background: #f3f3f3; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 0.2rem 1.2rem 0.2rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }
+thead th { border-bottom: 2px solid #999; }
+tbody th { font-weight: normal; color: #555; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.2rem; }
+figure { margin: 0; }
+figure img { width: 100%; height: auto; }
+figcaption { font-size: 0.9rem; color: #444; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p class="about">$about</p>
+$verdict
+<h2>Numbers</h2>
+$numbers
+$tables
+<h2>Pictures</h2>
+<div class="figures">
+$figures
+</div>
+</body>
+</html>
+""")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: file name, title, what it shows, and how it is drawn."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Figure, Health], None]
+    possible: Callable[[Health], bool]
+
+
+def report(
+    storage=None,
+    checkpoint: str | os.PathLike | None = None,
+    output: str | os.PathLike = "report.html",
+    png_folder: str | os.PathLike | None = None,
+    descriptors=None,
+    states: Sequence | None = None,
+    progress: bool = False,
+) -> Health:
+    """Write a page about a finished or running simulation: ``report("run.nc", checkpoint="run.aimmd")``.
+
+    What was written by `TrainingHook` is used first: it is read in seconds. An OPS file alone, also one that was made
+    without this package, is read step by step, and a committor is trained on its shots.
+
+    Parameters
+    ----------
+    storage : openpathsampling.Storage, SimStore Storage, or path-like, optional
+        The OPS file, netCDF or SimStore; only read.
+    checkpoint : path-like, optional
+        The checkpoint; only read. One of the two files is enough.
+    output : path-like
+        The HTML file; one that is there is replaced. It holds its pictures and needs no other file and no network.
+    png_folder : path-like, optional
+        Folder for the pictures as PNG files too; made if it is not there.
+    descriptors : optional
+        As for `ops_aimmd.CommittorLearner`; needed for an OPS file without checkpoint that does not hold them.
+    states : sequence of openpathsampling.Volume, optional
+        Needed for an OPS file that was made without a `CommittorLearner`.
+    progress : bool
+        Show a progress bar while an OPS file is read.
+
+    Returns
+    -------
+    Health
+        The numbers of the page; ``print`` shows the warnings.
+
+    Raises
+    ------
+    ValueError
+        If there is neither file, no shot in them, they are of different runs, or states must be given.
+    FileNotFoundError
+    ops_aimmd.storage.ops_files.UnreadableFileError
+        If the OPS file cannot be read and there is no checkpoint.
+    RuntimeError
+        If this process has used an OPS file of the other kind.
+    """
+    health = assess(read_run(storage, checkpoint, descriptors, states, progress))
+    write_page(health, output, png_folder)
+    return health
+
+
+def write_page(health: Health, output: str | os.PathLike, png_folder: str | os.PathLike | None = None) -> None:
+    """Write the page of a run that was assessed.
+
+    Parameters
+    ----------
+    health : Health
+    output : path-like
+    png_folder : path-like, optional
+    """
+    pictures = [(picture, _png(picture, health)) for picture in PICTURES if picture.possible(health)]
+    if png_folder is not None:
+        folder = Path(png_folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture, png in pictures:
+            (folder / f"{picture.name}.png").write_bytes(png)
+    run = health.run
+    chains = f", {run.n_chains} chains" if run.n_chains > 1 else ""
+    page = PAGE.substitute(
+        title=escape(f"Path sampling: {run.name}"),
+        about=escape(f"{' and '.join(run.states)}; {len(run.table)} shots{chains}. ops_aimmd {__version__}"),
+        verdict="\n".join(_verdict(health)),
+        numbers=_table(("", ""), _numbers(health)),
+        tables="\n".join(_tables(health)),
+        figures="\n".join(_figure(picture, png) for picture, png in pictures),
+    )
+    Path(output).write_text(page, encoding="utf-8")
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+
+def _verdict(health: Health) -> Iterable[str]:
+    if health.healthy:
+        yield _box("good", "<p><strong>No warnings.</strong> All checks of this page are passed within their errors.</p>")
+    yield from (_box("warning", _words("Warning", finding)) for finding in health.warnings)
+    yield from (_box("caution", _words("Cannot be told", finding)) for finding in health.cautions)
+    yield from (_box("note", f"<p>{escape(note)}</p>") for note in health.run.notes)
+
+
+def _words(kind: str, finding: Finding) -> str:
+    return (
+        f"<p><strong>{kind}: {escape(finding.title)}.</strong> {escape(finding.seen)}</p>"
+        f"<p>What to do: {escape(finding.advice)}</p>"
+    )
+
+
+def _box(kind: str, content: str) -> str:
+    return f'<div class="box {kind}">{content}</div>'
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _numbers(health: Health) -> Iterable[tuple[str, str]]:
+    run = health.run
+    length = health.mixing[PATH_LENGTH]
+    unit = run.time_unit
+    n = len(run.table)
+    accepted = health.acceptance
+    yield "shots, accepted", f"{n}, {with_error(accepted, np.sqrt(accepted * (1 - accepted) / n))}"
+    yield "transition paths generated, expected", _efficiency(health.efficiency)
+    yield "the same, last half of the shots", _efficiency(health.recent_efficiency)
+    for name, mixing in health.mixing.items():
+        yield f"autocorrelation time of {name}", f"{with_error(mixing.tau, mixing.tau_error)} steps"
+    yield "independent paths", with_error(length.n_effective, length.n_effective_error)
+    yield "mean transition-path time", f"{health.transition_time} {unit}"
+    yield "first half, second half", f"{health.first_half}, {health.second_half} {unit}"
+    if np.isfinite(run.table["frames"].astype(float)).any():
+        yield "frames of dynamics", f"{run.table['frames'].astype(float).sum():.0f}"
+    yield "legs, without an outcome", f"{health.n_legs}, {health.n_lost_legs}"
+    adaptation = health.adaptation
+    if adaptation.n_versions:
+        yield "model versions used", f"{adaptation.n_versions}; the newest for {adaptation.shots_since_last} shots"
+        frozen = adaptation.frozen_fraction
+        yield "shots with adaptive, frozen model", f"{n * (1 - frozen):.0f}, {n * frozen:.0f}"
+    if run.reports:
+        last = run.reports[-1]
+        yield "loss per leg, training", with_error(last.train_loss_per_leg, last.train_loss_per_leg_error)
+        yield "loss per leg, held out", with_error(last.held_out_loss_per_leg, last.held_out_loss_per_leg_error)
+    channels = health.channels
+    if channels is not None and channels.n_channels > 1:
+        rate = with_error(channels.switching_rate, channels.switching_rate_error)
+        yield "channels, switches", f"{channels.n_channels}, {channels.n_switches} ({rate} per step)"
+    elif channels is not None:
+        yield "channels", "1"
+
+
+def _efficiency(found: Efficiency | None) -> str:
+    if found is None:
+        return "no predictions"
+    rate = found.generated / found.n_shots
+    return f"{found.generated} ({rate:.2f} per shot), {with_error(found.expected, found.error)}"
+
+
+def _tables(health: Health) -> Iterable[str]:
+    rows = [(f"{state}, before the shots", *_calibration(result)) for state, result in health.on_the_fly.items()]
+    rows += [(f"{state}, trained on them", *_calibration(result)) for state, result in health.trained.items()]
+    if rows:
+        heads = ("committor of", "shots", "slope (1)", "intercept (0)", "RMSE (0)", "loss per leg", "floor")
+        yield "<h2>Calibration</h2>\n" + _table(heads, rows)
+        yield (
+            '<p class="about">In brackets what a right model has. Predictions made before the last half of the shots; and '
+            "those of the newest model for all shots, which it was trained on. The root mean square error is without the "
+            "noise of the shots. No true model loses less than the floor where the legs of a shot are independent, which "
+            "inertia can prevent.</p>"
+        )
+    channels = health.channels
+    if channels is not None and channels.n_channels > 1:
+        paths = np.bincount(channels.labels)
+        rows = [
+            (str(k + 1), str(paths[k]), with_error(channels.populations[k], channels.population_errors[k]))
+            for k in range(channels.n_channels)
+        ]
+        yield "<h2>Channels</h2>\n" + _table(("channel", "distinct paths", "share of the steps"), rows)
+    if health.states:
+        rows = [
+            (state.name, f"{state.inside:.3f}", f"{state.boundary:.3f}", f"{state.dwell:.1f}") for state in health.states
+        ]
+        heads = ("state", "its committor inside", "in the last frame before it", "time in its basin / time of the crossing")
+        yield "<h2>States</h2>\n" + _table(heads, rows)
+
+
+def _calibration(result) -> tuple[str, ...]:
+    return (
+        f"{result.n_shots}",
+        with_error(result.slope, result.slope_error),
+        with_error(result.intercept, result.intercept_error),
+        with_error(result.rmse, result.rmse_error),
+        with_error(result.loss_per_leg, result.loss_per_leg_error),
+        f"{result.loss_floor:.3f}",
+    )
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    lines = [
+        f"<tr><th>{escape(first)}</th>" + "".join(f"<td>{escape(text)}</td>" for text in others) + "</tr>"
+        for first, *others in rows
+    ]
+    top = f"<thead><tr>{head}</tr></thead>" if any(heads) else ""
+    return f'<div class="table"><table>{top}<tbody>\n' + "\n".join(lines) + "\n</tbody></table></div>"
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _figure(picture: Picture, png: bytes) -> str:
+    data = base64.b64encode(png).decode("ascii")
+    return (
+        f'<figure><img alt="{escape(picture.title)}" src="data:image/png;base64,{data}">'
+        f"<figcaption><strong>{escape(picture.title)}.</strong> {escape(picture.caption)}</figcaption></figure>"
+    )
+
+
+def _png(picture: Picture, health: Health) -> bytes:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    picture.draw(figure, health)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def _times(run: RunData) -> pd.Series:
+    return (run.table["path_length"].astype(float) - 1) * run.time_per_frame
+
+
+def _draw_counts(figure: Figure, health: Health) -> None:
+    plots.plot_counts(figure.subplots(), health.run.table)
+
+
+def _draw_acceptance(figure: Figure, health: Health) -> None:
+    plots.plot_acceptance_windows(figure.subplots(), health.run.table)
+
+
+def _draw_loss(figure: Figure, health: Health) -> None:
+    plots.plot_loss(figure.subplots(), health.run.reports)
+
+
+def _draw_reliability(figure: Figure, health: Health) -> None:
+    panels = np.atleast_1d(figure.subplots(1, len(health.on_the_fly), sharey=True))
+    for axes, (state, result) in zip(panels, health.on_the_fly.items(), strict=True):
+        plots.plot_reliability(axes, result)
+        axes.set_title(_plain(f"committor of {state}"), fontsize=10)
+
+
+def _draw_times(figure: Figure, health: Health) -> None:
+    run = health.run
+    plots.plot_path_times(figure.subplots(), run.table["step"], _times(run), run.chains, run.time_unit)
+
+
+def _draw_distribution(figure: Figure, health: Health) -> None:
+    plots.plot_time_distribution(figure.subplots(), _times(health.run), health.run.time_unit)
+
+
+def _draw_channels(figure: Figure, health: Health) -> None:
+    channels, run = health.channels, health.run
+    x, y = [*telling_descriptors(channels), 0][:2]
+    above, below = figure.subplots(2, 1, height_ratios=(3, 1))
+    names = (_plain(run.descriptor_names[x]), _plain(run.descriptor_names[y]))
+    plots.plot_crossings(above, channels.points[:, [x, y]], channels.labels, names)
+    plots.plot_channel_series(below, run.table["step"], channels.series, run.chains)
+
+
+def _plain(text: str) -> str:
+    """matplotlib takes what stands between dollars for a formula."""
+    return text.replace("$", r"\$")
+
+
+PICTURES = (
+    Picture(
+        "counts",
+        "What the model promised, and what came",
+        "Transition paths expected from the predictions before each shot, generated, and accepted.",
+        _draw_counts,
+        lambda health: health.efficiency is not None,
+    ),
+    Picture(
+        "acceptance",
+        "Shots that pay",
+        "Fractions in equal parts of the run, with binomial errors.",
+        _draw_acceptance,
+        lambda health: True,
+    ),
+    Picture(
+        "loss",
+        "Learning",
+        "Loss per leg of the shots that the model was trained on, and of those held out. Far apart: over-fitted.",
+        _draw_loss,
+        lambda health: len(health.run.reports) > 0,
+    ),
+    Picture(
+        "reliability",
+        "Is the committor right?",
+        "Outcomes of the last half of the shots against what was predicted before each. On the diagonal: calibrated.",
+        _draw_reliability,
+        lambda health: len(health.on_the_fly) > 0,
+    ),
+    Picture(
+        "path_times",
+        "Transition-path time in the course of the run",
+        "Long stretches of the same value are paths that were not replaced. The mean has converged when it stays.",
+        _draw_times,
+        lambda health: bool(np.isfinite(_times(health.run)).any()),
+    ),
+    Picture(
+        "path_time_distribution",
+        "Distribution of the transition-path time",
+        "Over the MC steps. The two halves agree when the run is long enough.",
+        _draw_distribution,
+        lambda health: bool(np.isfinite(_times(health.run)).any()),
+    ),
+    Picture(
+        "channels",
+        "Channels",
+        "Above: where the paths cross the transition state (p = 1/2), in the two descriptors in which the channels differ "
+        "most or, of one channel, that vary most. Below: the channel of the current path after each step.",
+        _draw_channels,
+        lambda health: health.channels is not None and health.channels.n_channels > 0,
+    ),
+)
+
+
+# ---- command line ----------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``ops-aimmd-report run.nc --checkpoint run.aimmd``: write the page, and say what is wrong.
+
+    Returns
+    -------
+    int
+        0, also where there are warnings.
+    """
+    parser = argparse.ArgumentParser(prog="ops-aimmd-report", description="Write a page about a path sampling run.")
+    parser.add_argument("storage", nargs="?", help="OPS file of the run, netCDF (.nc) or SimStore (.db)")
+    parser.add_argument("--checkpoint", help="checkpoint of the run (.aimmd); one of the two files is enough")
+    parser.add_argument("--output", default="report.html", help="the page (default: %(default)s)")
+    parser.add_argument("--png-folder", help="folder for the pictures as PNG files too")
+    options = parser.parse_args(arguments)
+    if options.storage is None and options.checkpoint is None:
+        parser.error("give the OPS file of the run, its checkpoint (--checkpoint run.aimmd), or both")
+    try:
+        health = report(options.storage, options.checkpoint, options.output, options.png_folder, progress=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    print(health)
+    print(f"wrote {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
