@@ -4,7 +4,8 @@ A hot trajectory gives the first transition path; then the committor is learned 
 and guides the next shots. At the end a picture compares it with plain two-way shooting.
 
 Takes five to ten minutes on two cores (`--quick`: half a minute). Writes alanine_dipeptide.nc (a regular OPS file),
-alanine_dipeptide.aimmd (what was learned) and alanine_dipeptide.png.
+alanine_dipeptide.aimmd (what was learned), alanine_dipeptide.png, and the report alanine_dipeptide.html, which says in words
+how far to trust the run.
 Expected: 40-50 % of the shots give a transition path, against 15-20 % in plain two-way shooting.
 """
 
@@ -26,7 +27,7 @@ parser.add_argument("--output", default="alanine_dipeptide", help="name of the f
 parser.add_argument("--quick", action="store_true", help="only 60 steps")
 arguments = parser.parse_args()
 n_steps = 60 if arguments.quick else arguments.steps
-for extension in ("nc", "aimmd", "png"):
+for extension in ("nc", "aimmd", "png", "html"):
     if os.path.exists(f"{arguments.output}.{extension}"):
         parser.error(f"{arguments.output}.{extension} exists; move it away or choose another name with --output")
 
@@ -87,4 +88,5 @@ plots.plot_acceptance(axes[1, 1], {"guided": table, "plain two-way": recorder.ta
 axes[1, 1].set_title("shots that pay")
 figure.savefig(f"{arguments.output}.png", dpi=150)
 storage.close()
-print(f"wrote {arguments.output}.nc, {arguments.output}.aimmd and {arguments.output}.png")
+print(ops_aimmd.report(f"{arguments.output}.nc", checkpoint=f"{arguments.output}.aimmd", output=f"{arguments.output}.html"))
+print(f"wrote {arguments.output}.nc, {arguments.output}.aimmd, {arguments.output}.png and {arguments.output}.html")

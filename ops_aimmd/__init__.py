@@ -1,5 +1,7 @@
 """Path sampling guided by a committor that is learned on the fly (AIMMD), for OpenPathSampling."""
 
+from ops_aimmd.analysis.health import Health
+from ops_aimmd.analysis.report import report
 from ops_aimmd.committor.calibration import Calibration, calibration
 from ops_aimmd.committor.density import CommittorDensity
 from ops_aimmd.committor.model import CommittorModel
@@ -33,6 +35,7 @@ __all__ = [
     "CommittorSimulation",
     "DiminishingSchedule",
     "FitReport",
+    "Health",
     "LegFrames",
     "OneWayShooting",
     "ProgressBar",
@@ -47,6 +50,7 @@ __all__ = [
     "fit",
     "load_learner",
     "read_series",
+    "report",
     "resume",
     "selection_table",
     "spread_along_committor",

@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.mark.parametrize(
     "name, written",
     [
-        ("01_alanine_dipeptide.py", ["alanine_dipeptide.nc", "alanine_dipeptide.aimmd", "alanine_dipeptide.png"]),
+        ("01_alanine_dipeptide.py", [f"alanine_dipeptide.{extension}" for extension in ("nc", "aimmd", "png", "html")]),
         ("02_exact_committor.py", ["exact_committor.png"]),
         ("03_existing_file.py", ["plain.nc", "guided.nc", "guided.aimmd", "existing_file.png"]),
     ],

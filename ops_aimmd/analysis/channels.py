@@ -22,10 +22,10 @@ SEPARATION = 4.5
 """Distance of two channels in standard deviations within them, for many points; halves of one group reach 4.1."""
 
 FEW_POINTS = 20.0
-"""Separation asked for grows by the factor 1 + FEW_POINTS / n: the best of several projections of few points looks split."""
+"""Separation asked for grows by 1 + FEW_POINTS / n: of few points one of several projections always looks split."""
 
 EMPTY = 0.2
-"""Points in the middle third between two channels, as a fraction of those of the smaller one; within one group 0.27-0.42."""
+"""Points in the middle third between two channels, per point of the smaller one; within one group 0.27-0.42."""
 
 SMALLEST = 3
 """Distinct paths that make a channel ..."""

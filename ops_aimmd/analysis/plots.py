@@ -216,16 +216,18 @@ def plot_time_distribution(axes: Axes, times, unit: str) -> None:
     times = np.asarray(times, dtype=float)
     times = times[np.isfinite(times)]
     half = len(times) // 2
-    edges = np.histogram_bin_edges(times, bins=min(30, max(5, len(times) // 10)))
-    axes.hist(times, edges, density=True, color="#cfdfeb", label="all")
-    for part, colour, label in (
-        (times[:half], COLOURS["expected"], "first half"),
-        (times[half:], COLOURS["generated"], "second"),
-    ):
-        if len(part):
-            axes.hist(part, edges, density=True, histtype="step", color=colour, linewidth=1.5, label=label)
+    shortest, longest = times.min(), times.max()
+    if shortest == longest:
+        shortest, longest = 0.9 * shortest, 1.1 * longest
+    edges = np.geomspace(shortest, longest, min(25, max(6, len(times) // 10)))
+    parts = (("first half", times[:half], "#e07b00"), ("second half", times[half:], "#1b6ca8"))
+    axes.hist(times, edges, weights=np.full(len(times), 1 / len(times)), color="#cfdfeb", label="whole run")
+    for label, part, colour in parts:
+        weights = np.full(len(part), 1 / max(len(part), 1))
+        axes.hist(part, edges, weights=weights, histtype="step", color=colour, linewidth=1.5, label=label)
+    axes.set_xscale("log")
     axes.set_xlabel(f"transition-path time ({unit})")
-    axes.set_ylabel("density")
+    axes.set_ylabel("fraction of the steps")
     axes.legend(frameon=False)
 
 
@@ -252,7 +254,7 @@ def plot_crossings(axes: Axes, points, labels, names: tuple[str, str]) -> None:
 
 
 def plot_channel_series(axes: Axes, steps, series, chains) -> None:
-    """Channel of the current path after each step, one row of colours for each chain.
+    """Channel of the current path after each step; chains lie side by side within the bar of a channel.
 
     Parameters
     ----------
@@ -261,19 +263,17 @@ def plot_channel_series(axes: Axes, steps, series, chains) -> None:
         Channels count from 0; -1 where the channel is not known.
     """
     steps, series, chains = np.asarray(steps), np.asarray(series), np.asarray(chains)
-    names = np.unique(chains)
+    names, n_channels = np.unique(chains), max(series.max(), 0) + 1
+    height = 0.7 / len(names)
     for row, name in enumerate(names):
-        for channel in np.unique(series[series >= 0]):
-            mine = (chains == name) & (series == channel)
-            colour = CHANNEL_COLOURS[channel % len(CHANNEL_COLOURS)]
-            axes.vlines(
-                steps[mine] - 0.5,
-                channel + 1 - 0.35,
-                channel + 1 + 0.35,
-                color=colour,
-                linewidth=1.5,
-                alpha=1 - 0.6 * row / len(names),
-            )
-    axes.set_yticks(np.arange(max(series.max(), 0) + 1) + 1)
-    axes.set_ylim(0.3, max(series.max(), 0) + 1.7)
-    axes.set(xlabel="MC step", ylabel="channel", xlim=(steps.min() - 1, steps.max() + 1))
+        mine_steps, mine = steps[chains == name], series[chains == name]
+        starts = np.flatnonzero(np.diff(mine, prepend=-2))
+        ends = [*mine_steps[starts[1:]], mine_steps[-1] + 1]
+        for start, end in zip(starts, ends, strict=True):
+            channel = mine[start]
+            if channel >= 0:
+                place = (channel + 0.65 + row * height, 0.9 * height)
+                bar = [(mine_steps[start] - 0.5, end - mine_steps[start])]
+                axes.broken_barh(bar, place, color=CHANNEL_COLOURS[channel % len(CHANNEL_COLOURS)], linewidth=0)
+    axes.set_yticks(np.arange(n_channels) + 1)
+    axes.set(ylim=(0.4, n_channels + 0.6), xlabel="MC step", ylabel="channel", xlim=(steps.min() - 1, steps.max() + 1))

@@ -37,7 +37,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; marg
 h1 { font-size: 1.5rem; margin: 1.2rem 0 0.2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; }
 .about { color: #666; margin: 0 0 1rem; }
-.box { border-left: 0.4rem solid; border-radius: 0.2rem; padding: 0.5rem 0.8rem; margin: 0.6rem 0; overflow-wrap: anywhere; }
+.box { border-left: 0.4rem solid; padding: 0.5rem 0.8rem; margin: 0.6rem 0; overflow-wrap: anywhere; }
 .box p { margin: 0.15rem 0; }
 .good { border-color: #2a9d58; background: #e9f7ef; }
 .warning { border-color: #b5332e; background: #fbeae9; }
@@ -88,6 +88,7 @@ def report(
     png_folder: str | os.PathLike | None = None,
     descriptors=None,
     states: Sequence | None = None,
+    network=None,
     progress: bool = False,
 ) -> Health:
     """Write a page about a finished or running simulation: ``report("run.nc", checkpoint="run.aimmd")``.
@@ -109,6 +110,8 @@ def report(
         As for `ops_aimmd.CommittorLearner`; needed for an OPS file without checkpoint that does not hold them.
     states : sequence of openpathsampling.Volume, optional
         Needed for an OPS file that was made without a `CommittorLearner`.
+    network : torch.nn.Module, optional
+        Needed for a checkpoint whose network is of a class that is not of this package; see `ops_aimmd.load_learner`.
     progress : bool
         Show a progress bar while an OPS file is read.
 
@@ -127,7 +130,7 @@ def report(
     RuntimeError
         If this process has used an OPS file of the other kind.
     """
-    health = assess(read_run(storage, checkpoint, descriptors, states, progress))
+    health = assess(read_run(storage, checkpoint, descriptors, states, network, progress))
     write_page(health, output, png_folder)
     return health
 
@@ -364,7 +367,7 @@ PICTURES = (
     ),
     Picture(
         "reliability",
-        "Is the committor right?",
+        "Calibration of the committor",
         "Outcomes of the last half of the shots against what was predicted before each. On the diagonal: calibrated.",
         _draw_reliability,
         lambda health: len(health.on_the_fly) > 0,

@@ -16,15 +16,13 @@ from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import FitReport
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.sampling.collective_variables import describe, evaluate_descriptors
+from ops_aimmd.sampling.collective_variables import describe
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.selectors import CommittorSelector
-from ops_aimmd.sampling.shooting_results import shots
-from ops_aimmd.sampling.states import selectable_frames
 from ops_aimmd.sampling.step_learning import submovers
 from ops_aimmd.sampling.step_records import COLUMNS, shot_record
-from ops_aimmd.storage.existing_files import _opened, _read_steps, training_set_from_storage
+from ops_aimmd.storage.existing_files import Census, opened, path_shots, read_steps, result_of
 from ops_aimmd.storage.ops_files import UnreadableFileError, file_of, find_simulation
 
 ACCEPTED = "AcceptedSampleMoveChange"
@@ -98,7 +96,7 @@ class RunData:
         return self.path_of_row if len(self.path_of_row) else np.full(len(self.table), -1)
 
 
-def read_run(storage=None, checkpoint=None, descriptors=None, states=None, progress: bool = False) -> RunData:
+def read_run(storage=None, checkpoint=None, descriptors=None, states=None, network=None, progress: bool = False) -> RunData:
     """Gather what is known of a run from its files, which are only read.
 
     Parameters
@@ -110,6 +108,8 @@ def read_run(storage=None, checkpoint=None, descriptors=None, states=None, progr
         Also one that is being written.
     descriptors, states : optional
         As for `ops_aimmd.CommittorLearner`; needed only where the files do not hold them.
+    network : torch.nn.Module, optional
+        As for `ops_aimmd.load_learner`; needed where the run used a network of a class that is not of this package.
     progress : bool
         Show a progress bar while an OPS file is read step by step.
 
@@ -126,16 +126,16 @@ def read_run(storage=None, checkpoint=None, descriptors=None, states=None, progr
     if checkpoint is not None and not os.path.exists(checkpoint):
         raise FileNotFoundError(f"there is no checkpoint {checkpoint}")
     if storage is None:
-        return _from_checkpoint(checkpoint)
+        return _from_checkpoint(checkpoint, network)
     try:
-        with _opened(storage) as file:
+        with opened(storage) as file:
             if checkpoint is None:
                 return _from_storage(file, descriptors, states, progress)
-            return _from_both(file, checkpoint, descriptors, states, progress)
+            return _from_both(file, checkpoint, descriptors, states, network, progress)
     except UnreadableFileError as error:
         if checkpoint is None:
             raise
-        run = _from_checkpoint(checkpoint)
+        run = _from_checkpoint(checkpoint, network)
         note = f"The OPS file could not be read, so this page is made from the checkpoint alone: {error}."
         return replace(run, notes=[note, *run.notes])
 
@@ -143,8 +143,8 @@ def read_run(storage=None, checkpoint=None, descriptors=None, states=None, progr
 # ---- from a checkpoint -----------------------------------------------------------------------------------------------
 
 
-def _from_checkpoint(path) -> RunData:
-    learner = load_learner(path)
+def _from_checkpoint(path, network) -> RunData:
+    learner = load_learner(path, network=network)
     with Checkpoint.open(path, read_only=True) as file:
         rows, path_of_row, same_ensemble = _logged_rows(file)
         names, frames = _density_paths(file)
@@ -153,8 +153,8 @@ def _from_checkpoint(path) -> RunData:
     notes = []
     if len({row["step"] for row in rows}) < n_steps:
         notes.append(
-            f"The checkpoint logs {len(rows)} shots of {n_steps} steps; of the others it has only the outcomes. The OPS file "
-            "has the rest."
+            f"The checkpoint logs {len(rows)} shots of {n_steps} steps; of the others it has only the outcomes. The "
+            "rest is in the OPS file."
         )
         rows, path_of_row = _rows_of_shots(learner.training_set, rows, path_of_row)
     if not rows:
@@ -252,27 +252,29 @@ def _rows_of_shots(training_set: TrainingSet, rows: list[dict], names: list[str]
 # ---- from an OPS file ------------------------------------------------------------------------------------------------
 
 
-def _from_both(storage, checkpoint, descriptors, states, progress) -> RunData:
+def _from_both(storage, checkpoint, descriptors, states, network, progress) -> RunData:
+    """The log of the checkpoint where it holds every shot, else the OPS file, with what was learned from the checkpoint."""
     with Checkpoint.open(checkpoint, read_only=True) as file:
         run = file.state("run") if "run" in file.state_keys() else None
         if run is not None and find_simulation(storage, run["simulation"]) is None:
             raise ValueError(
-                f"{file_of(storage)} does not hold the run of the checkpoint {file.path}, but another: give two files of one "
-                "run"
+                f"{file_of(storage)} does not hold the run of the checkpoint {file.path}, but another: give the two files "
+                "of one run"
             )
-        known_paths = {name: path.frames for name, path in file.density_paths().items()}
         rows, _, _ = _logged_rows(file)
-        complete = rows and len(rows) >= file.step and not any(np.isnan(row["expected"]) for row in rows)
-    time, unit = _time_per_frame(storage)
+        complete = len({row["step"] for row in rows}) == file.step and all(row["legs"] == 2 for row in rows)
+        known_paths = {} if complete else {name: path.frames for name, path in file.density_paths().items()}
     stored = _stored_learner(storage)
-    descriptors = descriptors if descriptors is not None or stored is None else stored.descriptors
+    if stored is not None:
+        descriptors = stored.descriptors if descriptors is None else descriptors
+        states = stored.states if states is None else states
     if complete:
-        found = _from_checkpoint(checkpoint)
+        found = _from_checkpoint(checkpoint, network)
     else:
-        learner = load_learner(checkpoint)
-        states = states if states is not None or stored is None else stored.states
-        found = _read_rows(storage, _checked(states, storage), None, known_paths, progress)
+        learner = load_learner(checkpoint, network=network)
+        found = _read_rows(storage, _checked_states(states, storage), known_paths, None, progress)
         found = replace(found, training_set=learner.training_set, model=learner.model, reports=learner.reports)
+    time, unit = _time_per_frame(storage)
     names = _descriptor_names(descriptors, found.model.n_descriptors)
     return replace(found, time_per_frame=time, time_unit=unit, name=file_of(storage).name, descriptor_names=names)
 
@@ -282,31 +284,32 @@ def _from_storage(storage, descriptors, states, progress) -> RunData:
     if stored is not None:
         descriptors = stored.descriptors if descriptors is None else descriptors
         states = stored.states if states is None else states
-    states = _checked(states, storage)
-    found = _read_rows(storage, states, descriptors, {}, progress)
+    states = _checked_states(states, storage)
     time, unit = _time_per_frame(storage)
-    found = replace(found, time_per_frame=time, time_unit=unit)
     if descriptors is None:
         note = (
-            "Neither file nor call say what the descriptors are (descriptors=...), so nothing is said here of the committor "
-            "and of channels."
+            "Neither the file nor the call says what the descriptors are (descriptors=...), so nothing is said here of the "
+            "committor and of channels."
         )
-        return replace(found, notes=[*found.notes, note])
-    shots_in_file = training_set_from_storage(storage, descriptors, states, progress=progress)
-    learner = CommittorLearner(descriptors, states, seed=0, training_set=shots_in_file)
+        found = _read_rows(storage, states, {}, None, progress)
+        return replace(found, time_per_frame=time, time_unit=unit, notes=[*found.notes, note])
+    learner = CommittorLearner(descriptors, states, seed=0)
+    found = _read_rows(storage, states, {}, learner, progress)
     learner.fit()
     note = "There is no checkpoint: the committor of this page was trained on the shots in the OPS file."
     return replace(
         found,
-        training_set=shots_in_file,
+        training_set=learner.training_set,
         model=learner.model,
         reports=learner.reports,
         descriptor_names=_descriptor_names(descriptors, learner.model.n_descriptors),
+        time_per_frame=time,
+        time_unit=unit,
         notes=[*found.notes, note],
     )
 
 
-def _checked(states, storage) -> list:
+def _checked_states(states, storage) -> list:
     if states is None or any(state is None for state in states):
         raise ValueError(
             f"{file_of(storage)} does not say which states its paths join, as it was made without a CommittorLearner: give "
@@ -315,14 +318,13 @@ def _checked(states, storage) -> list:
     return list(states)
 
 
-def _read_rows(storage, states, descriptors, known_paths: dict, progress: bool) -> RunData:
-    """The step table of an OPS file, and the frames of its current paths: from a checkpoint, or evaluated now."""
-    reader = _StepReader(states, descriptors, known_paths)
+def _read_rows(storage, states, known_paths: dict, learner: CommittorLearner | None, progress: bool) -> RunData:
+    """The step table of an OPS file with the frames of its current paths; the learner is given all shots."""
+    reader = _StepReader(states, known_paths, learner)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        rows = list(_read_steps(storage, reader.rows, progress))
-    if not rows:
-        raise ValueError(f"{file_of(storage)} holds no shooting move, of which a report could be made")
+        rows = list(read_steps(storage, reader.rows, progress))
+    reader.census.check(states, file_of(storage))
     return RunData(
         table=pd.DataFrame(rows, columns=[*COLUMNS, "legs"]),
         states=[state.name for state in states],
@@ -340,16 +342,17 @@ class _StepReader:
     Parameters
     ----------
     states : sequence of openpathsampling.Volume
-    descriptors : optional
-        To evaluate the frames of paths with; None: only of paths that are known.
     known_paths : dict of str to array
         Interior frames by uuid of the path.
+    learner : CommittorLearner or None
+        Evaluates the frames of paths that are not known, and learns the shots.
     """
 
-    def __init__(self, states, descriptors, known_paths: dict):
+    def __init__(self, states, known_paths: dict, learner: CommittorLearner | None):
         self.states = states
-        self.descriptors = descriptors
         self.known_paths = known_paths
+        self.learner = learner
+        self.census = Census(len(states))
         self.paths: list[np.ndarray] = []
         self.path_of_row: list[int] = []
         self.ensembles: set = set()
@@ -357,24 +360,27 @@ class _StepReader:
 
     def rows(self, step) -> list[dict]:
         """Rows of the shots of a step."""
-        active = {sample.replica: sample for sample in step.active}
+        active = {sample.replica: sample.trajectory for sample in step.active}
         self.ensembles.update(sample.ensemble.__uuid__ for sample in step.active)
         rows = []
-        for shot in shots(step.change, self.states):
+        for shot, mover in path_shots(step, self.states):
             if not self.path_of_row:
                 self._index[str(shot.path.__uuid__)] = -1  # the initial path was not sampled
+            self.census.count(shot, mover)
             rows.append({**shot_record(step, shot), "legs": len(shot.leg_lengths)})
-            sample = active.get(shot.replica)
-            self.path_of_row.append(-1 if sample is None else self._path(sample.trajectory))
+            self.path_of_row.append(self._path(active[shot.replica]) if shot.replica in active else -1)
+            result = None if self.learner is None else result_of(shot, mover, self.learner, int(step.mccycle))
+            if result is not None:
+                self.learner.add(result)
         return rows
 
     def _path(self, trajectory) -> int:
         name = str(trajectory.__uuid__)
         if name not in self._index:
             frames = self.known_paths.get(name)
-            if frames is None and self.descriptors is not None:
-                selectable = selectable_frames(trajectory, self.states)
-                frames = evaluate_descriptors(self.descriptors, trajectory)[selectable]
+            if frames is None and self.learner is not None:
+                path = self.learner.path_frames(trajectory)
+                frames = path.descriptors[path.selectable]
             self._index[name] = -1 if frames is None else len(self.paths)
             if frames is not None:
                 self.paths.append(frames)

@@ -38,7 +38,7 @@ from .collective_variables import describe
 from .learner import CommittorLearner
 from .movers import check_engine, length_limit, run_leg
 from .random_state import seed_step
-from .shooting_results import _velocity_origin
+from .shooting_results import velocity_origin_of
 from .states import state_index
 from .velocities import BoltzmannVelocities
 
@@ -473,7 +473,7 @@ def _setup(snapshots, learner, modifier, limit, seed) -> dict:
         "descriptors": describe(learner.descriptors),
         "seed": None if seed is None else int(seed),
         "max_length": None if np.isinf(limit) else int(limit),
-        "velocity_origin": _velocity_origin(modifier),
+        "velocity_origin": velocity_origin_of(modifier),
         "configurations": {
             "coordinates": [_digest(snapshot) for snapshot in snapshots],
             "descriptors": learner.evaluate_descriptors(frames),

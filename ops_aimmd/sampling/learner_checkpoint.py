@@ -146,8 +146,8 @@ def load_learner(
         metadata = checkpoint.metadata
         if "schedule" not in metadata:
             raise ValueError(
-                f"{path} is the checkpoint of a {metadata.get('kind', 'simulation without a learner')}, in which there is no "
-                "learner: give that of the path sampling run"
+                f"{path} is the checkpoint of a {metadata.get('kind', 'simulation without a learner')}, in which there is "
+                "no learner: give that of the path sampling run"
             )
         names = metadata["states"]
         if states is not None and [state.name for state in states] != names:

@@ -132,7 +132,7 @@ def _own_shot(part, states) -> Shot:
         leg_outcomes={},
         unbiased_legs=tuple(names),
         new_frames=sum(lengths[name] - 1 for name in made),
-        velocity_origin=_velocity_origin(mover.modifier) if mover.legs == "both" else PATH,
+        velocity_origin=velocity_origin_of(mover.modifier) if mover.legs == "both" else PATH,
         accepted=bool(part.accepted),
         predicted_committor=details.predicted_committor,
         replica=int(_trial(part).replica),
@@ -173,7 +173,7 @@ def _ops_shot(part, states, mixed_directions: bool) -> Shot:
         legs = {"backward": trial[: trial_index + 1].reversed, "forward": trial[trial_index:]}
         new_frames = sum(len(legs[name]) - 1 for name in names)
         for name in names:
-            length, outcome = _until_state(legs[name], states)
+            length, outcome = until_state(legs[name], states)
             if length > 1:
                 lengths[name], outcomes[name] = length, outcome
     unbiased = tuple(lengths)
@@ -190,7 +190,7 @@ def _ops_shot(part, states, mixed_directions: bool) -> Shot:
         leg_outcomes=outcomes,
         unbiased_legs=unbiased,
         new_frames=new_frames,
-        velocity_origin=_velocity_origin(mover.modifier) if two_way else PATH,
+        velocity_origin=velocity_origin_of(mover.modifier) if two_way else PATH,
         accepted=bool(part.accepted),
         predicted_committor=None,
         replica=int(_trial(part).replica),
@@ -204,7 +204,7 @@ def _trial(part) -> paths.Sample:
     return part.samples if isinstance(part.samples, paths.Sample) else part.samples[0]
 
 
-def _until_state(leg, states) -> tuple[int, int]:
+def until_state(leg, states) -> tuple[int, int]:
     """Frames of a leg up to the first one in a state, and the index of that state; -1 if it reached none.
 
     Where the ensemble of an OPS mover lets paths pass through states, the legs go on beyond their outcome.
@@ -266,7 +266,7 @@ def _leg_frames(shot: Shot, learner: CommittorLearner) -> LegFrames:
     return LegFrames(descriptors[finite], np.array(outcomes)[finite], np.array(is_end, dtype=bool)[finite])
 
 
-def _velocity_origin(modifier) -> str:
+def velocity_origin_of(modifier) -> str:
     if isinstance(modifier, (BoltzmannVelocities, paths.RandomVelocities)):
         return BOLTZMANN
     return PATH if isinstance(modifier, paths.NoModification) else UNKNOWN

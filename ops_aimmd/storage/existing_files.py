@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
@@ -23,7 +24,7 @@ from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.movers import LEGS, WRECKED, ShootingMover
 from ops_aimmd.sampling.selectors import CommittorSelector
-from ops_aimmd.sampling.shooting_results import Shot, _until_state, _velocity_origin, shooting_result, shots
+from ops_aimmd.sampling.shooting_results import Shot, shooting_result, shots, until_state, velocity_origin_of
 
 from .ops_files import NETCDF, file_of, kind_of, open_storage
 
@@ -44,6 +45,10 @@ SAMPLED = (
     KineticContainer,
 )
 """What a file holds more of with every step."""
+
+BLOCK_ROWS = 128
+BLOCK_VALUES = 2**20
+"""Largest numbers of rows and of values that are read from a netCDF variable at once: 4 MB of coordinates."""
 
 
 def training_set_from_storage(storage, descriptors, states: Sequence, progress: bool = True) -> TrainingSet:
@@ -87,13 +92,13 @@ def training_set_from_storage(storage, descriptors, states: Sequence, progress: 
         If steps could not be read and were passed over, as in the file of a run that was killed.
     """
     learner = CommittorLearner(descriptors, states, seed=0)  # the seed leaves torch's own generator alone
-    census = _Census(learner.n_states)
+    census = Census(learner.n_states)
 
     def read(step) -> list[tuple]:
-        found = [*_path_shots(step, learner.states), *_snapshot_shots(step, learner.states)]
-        return [(shot, mover, _result(shot, mover, learner, int(step.mccycle))) for shot, mover in found]
+        found = [*path_shots(step, learner.states), *_snapshot_shots(step, learner.states)]
+        return [(shot, mover, result_of(shot, mover, learner, int(step.mccycle))) for shot, mover in found]
 
-    with _opened(storage) as file, closing(_read_steps(file, read, progress, learner)) as found_shots:
+    with opened(storage) as file, closing(read_steps(file, read, progress, learner)) as found_shots:
         name = file_of(file)
         for shot, mover, result in found_shots:
             census.count(shot, mover)
@@ -132,8 +137,8 @@ def selection_table(storage, selector: CommittorSelector, progress: bool = True)
     ValueError
         If paths were stored with a stride, or a shooting point has no chance under the selector.
     """
-    with _opened(storage) as file:
-        rows = list(_read_steps(file, lambda step: _selection_rows(step, selector), progress, selector.learner))
+    with opened(storage) as file:
+        rows = list(read_steps(file, lambda step: _selection_rows(step, selector), progress, selector.learner))
     return pd.DataFrame(rows, columns=["step", "replica", "accepted", *WEIGHTS])
 
 
@@ -141,7 +146,7 @@ def selection_table(storage, selector: CommittorSelector, progress: bool = True)
 
 
 @contextmanager
-def _opened(storage) -> Iterator:
+def opened(storage) -> Iterator:
     """An open storage as it is, or the one at a path until the end of the block."""
     if not isinstance(storage, (str, os.PathLike)):
         yield storage
@@ -153,13 +158,13 @@ def _opened(storage) -> Iterator:
         file.close()
 
 
-def _read_steps(storage, read: Callable, progress: bool, learner: CommittorLearner | None = None) -> Iterator:
+def read_steps(storage, read: Callable, progress: bool, learner: CommittorLearner | None = None) -> Iterator:
     """What `read` makes of each step that can be read, item by item.
 
     Paths whose descriptors a learner remembers are not read again.
     """
     unreadable = []
-    with _caches_of_two_steps(storage) as caches:
+    with _streaming(storage) as caches:
         for index in tqdm(range(len(storage.steps)), unit="step", disable=not progress, dynamic_ncols=True):
             for cache in caches:
                 cache.step()
@@ -214,24 +219,54 @@ class _LastTwoSteps(Cache):
         return len(set(self))
 
 
+class _InBlocks:
+    """A netCDF variable of which many rows are read at a time: OPS reads them one by one, 0.3 ms each.
+
+    Parameters
+    ----------
+    variable : netCDF4.Variable
+    """
+
+    def __init__(self, variable):
+        self._variable = variable
+        self._rows = int(np.clip(BLOCK_VALUES // np.prod(variable.shape[1:], dtype=int), 1, BLOCK_ROWS))
+        self._first = None
+
+    def __getitem__(self, key):
+        if not isinstance(key, Integral):
+            return self._variable[key]
+        offset = key % self._rows
+        if key - offset != self._first:
+            self._block = self._variable[key - offset : key - offset + self._rows]
+            self._first = key - offset
+        return self._block[offset]
+
+    def __len__(self):
+        return len(self._variable)
+
+
 @contextmanager
-def _caches_of_two_steps(storage) -> Iterator[list[_LastTwoSteps]]:
-    """Within the block the storage remembers the steps, paths and frames of two steps only, given back in the end.
+def _streaming(storage) -> Iterator[list[_LastTwoSteps]]:
+    """Within the block the storage has no more in memory than two steps, and reads frames in blocks; then all is as before.
 
     OPS's own caches hold thousands of paths, but of OpenMM frames not the coordinates, which are read at every look.
     """
     if kind_of(storage) == NETCDF:
-        holders = [store for store in storage.stores if issubclass(store.content_class or object, SAMPLED)]
+        stores = [store for store in storage.stores if issubclass(store.content_class or object, SAMPLED)]
+        replaced = [(store, "cache", _LastTwoSteps()) for store in stores]
+        for name, column in storage.vars.items():
+            if name.startswith("snapshot"):  # snapshots_*, snapshot0_*, snapshot0statics_*, ...
+                replaced.append((column, "variable", _InBlocks(column.variable)))
     else:
-        holders = [storage.cache]
-    caches = [holder.cache for holder in holders]
-    for holder in holders:
-        holder.cache = _LastTwoSteps()
+        replaced = [(storage.cache, "cache", _LastTwoSteps())]
+    before = [getattr(owner, name) for owner, name, _ in replaced]
+    for owner, name, new in replaced:
+        setattr(owner, name, new)
     try:
-        yield [holder.cache for holder in holders]
+        yield [new for _, name, new in replaced if name == "cache"]
     finally:
-        for holder, cache in zip(holders, caches, strict=True):
-            holder.cache = cache
+        for (owner, name, _), old in zip(replaced, before, strict=True):
+            setattr(owner, name, old)
 
 
 def _check_whole(step, learner: CommittorLearner | None) -> None:
@@ -257,7 +292,7 @@ def _check_frames(trajectory) -> None:
 # ---- shots of a step -------------------------------------------------------------------------------------------------
 
 
-def _path_shots(step, states) -> Iterator[tuple[Shot, pathmover.PathMover]]:
+def path_shots(step, states) -> Iterator[tuple[Shot, pathmover.PathMover]]:
     """Shots of path sampling, with their movers."""
     movers = {part.details.__uuid__: part.mover for part in step.change if part.details is not None}
     for shot in shots(step.change, states):
@@ -289,7 +324,7 @@ def _snapshot_shot(part, simulation, states) -> Shot:
     finished = part.__class__ not in (paths.RejectedMaxLengthSampleMoveChange, paths.RejectedNaNSampleMoveChange)
     index = int(trial.index(details.shooting_snapshot)) if finished else 0
     leg = trial[index:] if forward or not finished else trial[: index + 1].reversed
-    length, outcome = _until_state(leg, states) if finished else (1, -1)
+    length, outcome = until_state(leg, states) if finished else (1, -1)
     legs = {name: length} if length > 1 else {}  # a shot from within a state is no trial
     return Shot(
         path=details.initial_trajectory,
@@ -302,7 +337,7 @@ def _snapshot_shot(part, simulation, states) -> Shot:
         unbiased_legs=tuple(legs),
         new_frames=len(leg) - 1,
         # OPS does not store the randomizer of all these simulations
-        velocity_origin=_velocity_origin(getattr(simulation, "randomizer", None)),
+        velocity_origin=velocity_origin_of(getattr(simulation, "randomizer", None)),
         accepted=bool(part.accepted),
         predicted_committor=None,
         replica=int(sample.replica),
@@ -314,7 +349,7 @@ def _snapshot_shot(part, simulation, states) -> Shot:
 # ---- training set ----------------------------------------------------------------------------------------------------
 
 
-def _result(shot: Shot, mover, learner: CommittorLearner, step: int) -> ShootingResult | None:
+def result_of(shot: Shot, mover, learner: CommittorLearner, step: int) -> ShootingResult | None:
     """The result of a shot, with the prediction that was stored or none."""
     return shooting_result(replace(shot, predicted_committor=_prediction(shot, mover, learner.states)), learner, step)
 
@@ -330,7 +365,7 @@ def _prediction(shot: Shot, mover, states) -> list[float]:
     return [shot.predicted_committor[i] for i in order]
 
 
-class _Census:
+class Census:
     """Counts what a file holds, to tell a file that does not fit the states.
 
     Parameters
@@ -367,7 +402,8 @@ class _Census:
             missing = [state for state, n in zip(names, self.reached, strict=True) if n == 0]
             raise ValueError(
                 f"no leg reached {missing}: {found}. Give the states of the stored run (from the file: storage.volumes), "
-                "with collective variables in the units that they had there"
+                "with collective variables in the units that they had there; if these are right, the run is too short to "
+                "learn from"
             )
         if self.n_elsewhere > ELSEWHERE * self.n_legs:
             raise ValueError(
@@ -380,7 +416,7 @@ class _Census:
 
 
 def _selection_rows(step, selector: CommittorSelector) -> list[dict]:
-    return [_selection_row(step, shot, mover, selector) for shot, mover in _path_shots(step, selector.learner.states)]
+    return [_selection_row(step, shot, mover, selector) for shot, mover in path_shots(step, selector.learner.states)]
 
 
 def _selection_row(step, shot: Shot, mover, selector: CommittorSelector) -> dict:

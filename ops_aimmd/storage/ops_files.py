@@ -15,10 +15,15 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import openpathsampling as paths
+from openpathsampling.engines.features.shared import KineticContainer, StaticContainer
+from openpathsampling.netcdfplus import LoaderProxy, WeakLRUCache
 
 NETCDF, SIMSTORE = "netcdf", "simstore"
 
 SIGNATURES = {b"\x89HDF\r\n\x1a\n": NETCDF, b"CDF\x01": NETCDF, b"CDF\x02": NETCDF, b"SQLite format 3\x00": SIMSTORE}
+
+FRAMES_REMEMBERED = 10_000
+"""As many as OPS does for a new file."""
 
 _opened: set[str] = set()
 """Kinds of files opened in this process."""
@@ -82,13 +87,33 @@ def open_storage(path: str | os.PathLike, mode: str = "r"):
     _note_opened(kind)
     try:
         if kind == NETCDF:
-            return paths.Storage(str(path), mode)
+            _forget_closed_files()
+            storage = paths.Storage(str(path), mode)
+            _remember_what_is_saved(storage)
+            return storage
         from openpathsampling.experimental.storage import Storage, monkey_patch_all
 
         monkey_patch_all(paths)
         return Storage(str(path), mode)
     except Exception as error:  # whatever the libraries below make of a damaged file
         raise UnreadableFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _forget_closed_files() -> None:
+    """OPS keeps placeholders of stored objects for the whole process, and would look for their content in closed files."""
+    for uid, placeholder in list(LoaderProxy._stash.items()):
+        if not placeholder._store.storage.isopen():
+            LoaderProxy._stash.pop(uid, None)
+
+
+def _remember_what_is_saved(storage: paths.Storage) -> None:
+    """Give OpenMM's arrays the caches that they have in a new file and not in one that was opened again.
+
+    Without them OPS reads the current path from the file, in single precision, whenever it looks at it.
+    """
+    for store in storage.stores:
+        if store.content_class in (StaticContainer, KineticContainer):
+            store.set_caching(WeakLRUCache(FRAMES_REMEMBERED))
 
 
 def _note_opened(kind: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from openpathsampling.engines import BaseSnapshot
 from openpathsampling.integration_tools import is_simtk_quantity, unit
+from openpathsampling.netcdfplus import LoaderProxy
 
 from ops_aimmd.checkpoint import FrameBlock
 
@@ -104,6 +105,18 @@ def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[Base
         snapshot.__uuid__ = (int(high) << 64) | int(low)
         snapshots.append(snapshot)
     return snapshots
+
+
+def parts_in_memory(snapshot) -> list:
+    """All objects that hold the numbers of a snapshot.
+
+    A netCDF file keeps a snapshot that it has saved only for some time, and then reads it again, in single precision. Who
+    holds these objects keeps all digits.
+    """
+    frame = snapshot.__subject__ if type(snapshot) is LoaderProxy else snapshot
+    if "statics" in frame.__features__.variables:
+        return [frame, frame.statics, frame.kinetics]
+    return [frame]
 
 
 def _construct(snapshot_class, engine, parts: dict) -> BaseSnapshot:

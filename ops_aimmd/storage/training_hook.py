@@ -13,7 +13,7 @@ from ops_aimmd.sampling.step_learning import StepLearning
 from .ops_files import save_step
 from .run_files import RunFiles
 from .series_block import SeriesBlock
-from .snapshots import can_be_kept
+from .snapshots import can_be_kept, parts_in_memory
 from .thinning import Thinning
 
 
@@ -84,6 +84,8 @@ class TrainingHook(PathSimulatorHook):
         self._to_do: list[Callable] = []
         """What is still to be done with that step."""
         self._last_step = 0
+        self._current: dict[int, list] = {}
+        """Frames of the current paths, by path, held so that the run goes on from all their digits."""
 
     def before_simulation(self, sim, **kwargs) -> None:
         """Check that scheme and hook belong together, and open the files.
@@ -155,8 +157,15 @@ class TrainingHook(PathSimulatorHook):
     def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
         """Learn from the step and write it to the checkpoint."""
         self._step, self._last_step = results, step_number
-        self._to_do = [self._learning.learn, self._learning.train, self._record, self.prepare_for_storage]
+        self._to_do = [self._hold, self._learning.learn, self._learning.train, self._record, self.prepare_for_storage]
         self._finish_step()
+
+    def _hold(self, step) -> None:
+        trajectories = {sample.trajectory.__uuid__: sample.trajectory for sample in step.active}
+        self._current = {
+            name: self._current.get(name) or [part for frame in path.iter_proxies() for part in parts_in_memory(frame)]
+            for name, path in trajectories.items()
+        }
 
     def _finish_step(self) -> None:
         while self._to_do:

@@ -19,7 +19,7 @@ from ops_aimmd import (
     load_learner,
 )
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.sampling.shooting_results import _velocity_origin, is_transition, shooting_result, shots
+from ops_aimmd.sampling.shooting_results import is_transition, shooting_result, shots, velocity_origin_of
 from ops_aimmd.sampling.states import state_index
 from ops_aimmd.systems import toy
 
@@ -242,7 +242,7 @@ def test_length_limit_leaves_the_legs_that_reached_a_state_and_nothing_else(chai
 def test_origin_of_the_velocities(modifier, origin):
     system = toy.wolfe_quapp(dynamics="langevin")
     modifier = BoltzmannVelocities(system.engine) if modifier is None else modifier
-    assert _velocity_origin(modifier) == origin
+    assert velocity_origin_of(modifier) == origin
 
 
 # ---- auxiliary frames -----------------------------------------------------------------------------------------------

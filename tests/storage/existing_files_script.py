@@ -125,6 +125,7 @@ def committor(storage):
     randomizer = paths.RandomVelocities(beta=1.0)
     simulation = paths.CommittorSimulation(storage, system.engine, system.states, randomizer, points)
     simulation.output_stream = open(os.devnull, "w")
+    simulation.save_frequency = 10
     hook = CountedByOPS(system.descriptors, system.states)
     simulation.attach_hook(hook)
     simulation.run(6)
@@ -147,9 +148,9 @@ def alanine(storage):
     randomizer = paths.RandomVelocities(1.0 / (300.0 * unit.kelvin * unit.BOLTZMANN_CONSTANT_kB), system.engine)
     initial = system.initial_trajectory(seed=4)  # found in a second
     scheme = paths.OneWayShootingMoveScheme(network, engine=system.engine)
-    first = counted_run(storage, scheme, initial, 15, system.descriptors, system.states)
+    first = counted_run(storage, scheme, initial, 14, system.descriptors, system.states)
     scheme = two_way_scheme(network, randomizer, system.engine)
-    second = counted_run(storage, scheme, initial, 10, system.descriptors, system.states)
+    second = counted_run(storage, scheme, initial, 4, system.descriptors, system.states)
     return {name: first[name] + second[name] for name in first}
 
 
