@@ -4,8 +4,8 @@ A hot trajectory gives the first transition path; then the committor is learned 
 and guides the next shots. At the end a picture compares it with plain two-way shooting.
 
 Takes five to ten minutes on two cores (`--quick`: half a minute). Writes alanine_dipeptide.nc (a regular OPS file),
-alanine_dipeptide.aimmd (what was learned), alanine_dipeptide.png, and the report alanine_dipeptide.html, which says in words
-how far to trust the run.
+alanine_dipeptide.aimmd (what was learned), alanine_dipeptide.png, and the report alanine_dipeptide.html, which says in
+words how far to trust the run.
 Expected: 40-50 % of the shots give a transition path, against 15-20 % in plain two-way shooting.
 """
 
