@@ -434,10 +434,21 @@ def current_paths(checkpoint: str | os.PathLike, engine) -> list[paths.Trajector
     -------
     list of Trajectory
         One for each replica.
+
+    Raises
+    ------
+    ValueError
+        If there are none in the checkpoint.
     """
     with Checkpoint.open(checkpoint, read_only=True) as file:
+        logged = file.logged_steps()
+        if not logged:
+            raise ValueError(
+                f"{checkpoint} holds no paths: the run died before its first step, or its engine makes frames that a "
+                "checkpoint cannot keep"
+            )
         reader = StepLogReader(file, None, engines=_AnyEngine(engine), ensembles={}, movers={})
-        return [reader.trajectory(name) for _, name, _ in file.logged_step(file.logged_steps()[-1])["active"]]
+        return [reader.trajectory(name) for _, name, _ in file.logged_step(logged[-1])["active"]]
 
 
 class _AnyEngine(dict):

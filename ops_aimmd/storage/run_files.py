@@ -49,6 +49,8 @@ class RunFiles:
         self._log: StepLogWriter | None = None
         self._simulation = None
         self._can_be_logged = True
+        self._news: dict = {}
+        """What goes into the checkpoint with the next step."""
 
     @property
     def run_id(self) -> str:
@@ -71,9 +73,9 @@ class RunFiles:
         else:
             self._file = create_checkpoint(self.path, self.learner, self.keep_models_every)
             self._keep_setup(sim.storage)
+        self._news = {"run": self._describe(sim, options, engines)}
         if not self.begun:
-            begin = paths.MCStep(sim, sim.step, None, sim.sample_set, paths.EmptyMoveChange())
-            self.record(begin, {"run": self._describe(sim, options, engines)})
+            self.record(paths.MCStep(sim, sim.step, None, sim.sample_set, paths.EmptyMoveChange()))
         self.begun = True
 
     def _keep_setup(self, storage) -> None:
@@ -104,19 +106,20 @@ class RunFiles:
             "hook": {name: value for name, value in options.items() if name not in ("learner", "checkpoint")},
         }
 
-    def record(self, step: paths.MCStep, state: dict | None = None) -> None:
+    def record(self, step: paths.MCStep) -> None:
         """Write a finished step, before OPS stores it."""
         sim = self._simulation
         frequency = max(1, int(sim.save_frequency))
         in_ops_file = (step.mccycle - 1) // frequency * frequency if sim.storage is not None else -1
         try:
-            self._write(step, in_ops_file, dict(state or {}))
+            self._write(step, in_ops_file)
         except BaseException:  # also Ctrl-C: what log and learner believe to be in the file may not be
             self._log = None
             raise
 
-    def _write(self, step: paths.MCStep, in_ops_file: int, state: dict) -> None:
+    def _write(self, step: paths.MCStep, in_ops_file: int) -> None:
         sim = self._simulation
+        state = dict(self._news)
         if self._log is None:
             self._log = StepLogWriter(self._file, self.keep_paths)
             self.learner.recorded_version = max(self._file.model_versions(), default=-1)
@@ -134,6 +137,7 @@ class RunFiles:
         if mark is not None:
             state["ops_mark"] = mark
         record_step(self._file, self.learner, step.mccycle, log, state)
+        self._news = {}
 
     def close(self, sim) -> None:
         """Let go of the file; all steps are in it."""

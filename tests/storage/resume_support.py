@@ -140,17 +140,17 @@ def die(file, save_frequency, step):
 
 
 def begin_alanine(directory):
-    """A run that goes on, and its copy from step 2."""
+    """A run that goes on, and its copy from before it accepts a path."""
     system = alanine_dipeptide()
     seed_everything(0)
-    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=1)
+    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=5)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine)
-    initial = system.initial_trajectory(1)
+    initial = system.initial_trajectory(3)
     sampler = simulation(directory / "whole.nc", learner, scheme, initial, rejected_trials="ends")
-    sampler.run(2)
+    sampler.run(1)
     copy_run(directory / "whole.nc", directory / "run.nc")
     run_to(sampler, 4)
-    return {}
+    return {"accepted": [accepted for _, accepted, *_ in steps_in(directory / "whole.nc")]}
 
 
 def resume_alanine(directory):
@@ -162,7 +162,10 @@ def resume_alanine(directory):
         report["no such platform"] = str(error)
     sampler = resume(file, platform="CPU")
     report["platform"] = platform_of(sampler)
-    run_to(sampler, 3)
+    run_to(sampler, 2)
+    sampler = resume(file)
+    report["platform now"] = platform_of(sampler)
+    sampler.storage.close()
     sampler = resume(directory / "run.nc")
     report["platform of the run"] = platform_of(sampler)
     run_to(sampler, 4)
