@@ -23,7 +23,8 @@ from ops_aimmd.version import __version__
 
 from . import plots
 from .channels import telling_descriptors
-from .health import PATH_LENGTH, Efficiency, Finding, Health, assess, with_error
+from .health import Finding, Health, assess
+from .measures import PATH_LENGTH, Efficiency, with_error
 from .run_data import RunData, read_run
 
 PAGE = Template("""<!DOCTYPE html>

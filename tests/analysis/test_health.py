@@ -13,7 +13,8 @@ from ops_aimmd.analysis.channels import (
     find_channels,
     telling_descriptors,
 )
-from ops_aimmd.analysis.health import PATH_LENGTH, assess, efficiency, mixing_of, with_error
+from ops_aimmd.analysis.health import assess
+from ops_aimmd.analysis.measures import PATH_LENGTH, efficiency, mixing_of, with_error
 from ops_aimmd.analysis.run_data import RunData
 
 
