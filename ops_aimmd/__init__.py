@@ -8,16 +8,18 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
 from ops_aimmd.sampling.committor_simulation import CommittorSimulation, committor_simulation, spread_along_committor
-from ops_aimmd.sampling.hooks import ProgressBar
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.movers import OneWayShooting, ShootingMover
+from ops_aimmd.sampling.progress_bar import ProgressBar
 from ops_aimmd.sampling.schemes import CommittorShootingScheme, CommittorShootingStrategy
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
 from ops_aimmd.storage.existing_files import selection_table
-from ops_aimmd.storage.resume import ResumeWarning, current_paths, resume
+from ops_aimmd.storage.reopening import ResumeWarning
+from ops_aimmd.storage.resume import resume
 from ops_aimmd.storage.series_block import read_series
+from ops_aimmd.storage.step_log import current_paths
 from ops_aimmd.storage.training_hook import TrainingHook
 from ops_aimmd.systems import dihedrals, markov_chain, toy  # noqa: F401 - OPS reads back only classes that are imported
 from ops_aimmd.version import __version__

@@ -49,7 +49,7 @@ def shot_record(step, shot: Shot) -> dict:
         "expected": np.nan if predicted is None else _expected(shot, np.asarray(predicted, dtype=float)),
         "reached": sum(outcome >= 0 for outcome in shot.leg_outcomes.values()),
         "frames": shot.new_frames,
-        "path_length": len(_current_path(step, shot)),
+        "path_length": _path_length(step, shot),
         "model_version": detail(shot, "model_version"),
         "frozen": detail(shot, "frozen"),
         "replica": shot.replica,
@@ -68,8 +68,9 @@ def _expected(shot: Shot, predicted: np.ndarray) -> float:
     return float(1.0 - (predicted**2).sum())
 
 
-def _current_path(step, shot: Shot):
-    for sample in step.active:
-        if sample.replica == shot.replica:
-            return sample.trajectory
-    return shot.path
+def _path_length(step, shot: Shot) -> int:
+    """Frames of the current path after the step."""
+    whole = getattr(shot.details, "path_length", None)  # of a path of which not all frames were stored
+    if whole is not None:
+        return int(whole)
+    return next((len(sample.trajectory) for sample in step.active if sample.replica == shot.replica), len(shot.path))

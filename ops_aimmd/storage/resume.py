@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import openpathsampling as paths
@@ -26,34 +26,20 @@ from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.step_learning import submovers
 
 from .ops_files import (
-    SIMSTORE,
-    UnreadableFileError,
-    check_steps,
     file_of,
     find_simulation,
     find_step,
-    is_something_else,
-    kind_of_file,
     last_steps,
-    open_storage,
-    roll_back,
     save_step,
     step_numbers,
 )
-from .run_files import newest_mark, restore_generators, setup_copy
+from .reopening import ResumeWarning, reopen
+from .run_files import restore_generators
 from .step_log import StepLogReader, logged_ends, step_ends
 from .training_hook import TrainingHook
 
 SYNC_EVERY = 20
 """Steps between two syncs while steps are written from the log."""
-
-
-JOURNALS = ("-journal", "-wal", "-shm")
-"""Endings of the files in which sqlite keeps unfinished changes of a SimStore file."""
-
-
-class ResumeWarning(UserWarning):
-    """Something was not as a run leaves it, and was repaired; the message says what and how."""
 
 
 def resume(
@@ -116,7 +102,7 @@ def resume(
     with ExitStack() as on_failure:
         with Checkpoint.open(checkpoint) as file:
             run = _description(file, checkpoint)
-            ops_storage = _open_ops_file(path, file, run)
+            ops_storage = reopen(path, file, run)
             on_failure.callback(ops_storage.close)  # to open it again for the next attempt would crash HDF5
             sim = find_simulation(ops_storage, run["simulation"])
             sim.storage = ops_storage
@@ -151,100 +137,6 @@ def _description(file: Checkpoint, path) -> dict:
             "ops_aimmd.current_paths(checkpoint, engine)"
         )
     return run
-
-
-# ---- OPS's file -----------------------------------------------------------------------------------------------------
-
-
-def _open_ops_file(path: Path, file: Checkpoint, run: dict):
-    """OPS's file, open for appending; made again where it cannot be read or is gone."""
-    if not path.exists():
-        _restore_setup(path, file, f"there is no OPS file {path}")
-        return open_storage(path, "a")
-    kind = "directory" if path.is_dir() else kind_of_file(path)
-    if kind not in (run["ops_file"]["kind"], None) or is_something_else(path):
-        raise ValueError(
-            f"{path} is {'no OPS file' if kind == run['ops_file']['kind'] else f'a {kind}'}; the run of {file.path} has "
-            f"written a {run['ops_file']['kind']} file of OPS, {run['ops_file']['name']}: give that one"
-        )
-    try:
-        if run["ops_file"]["kind"] == SIMSTORE:
-            _take_off_half_written_end(path, file, run)
-        return _opened_and_checked(path, run)
-    except UnreadableFileError as error:
-        aside = _free_name(path)
-        if setup_copy(file) is None:
-            raise UnreadableFileError(
-                f"{error}. The checkpoint {file.path} has no copy of the set-up (the file was too large when the run "
-                "began), so the run cannot be resumed from it alone; its learner can be used in a new run, "
-                "ops_aimmd.load_learner(...)"
-            ) from error
-        _put_aside(path, aside)
-        _restore_setup(path, file, f"{error}. It was renamed to {aside.name}")
-        return open_storage(path, "a")
-
-
-def _take_off_half_written_end(path: Path, file: Checkpoint, run: dict) -> None:
-    mark = newest_mark(file)
-    if mark is None:
-        return
-    try:
-        roll_back(path, mark, run["simulation"], file.step)
-    except Exception as error:  # sqlite's many ways to say that it is no database
-        raise UnreadableFileError(f"{path} cannot be read: {error}") from error
-
-
-def _opened_and_checked(path: Path, run: dict):
-    storage = open_storage(path, "a")
-    try:
-        found = find_simulation(storage, run["simulation"])
-        check_steps(last_steps(storage, run["simulation"], run["save_frequency"] + 1))
-    except Exception as error:  # damage shows in many ways
-        with suppress(Exception):
-            storage.close()
-        raise UnreadableFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    if found is None:
-        storage.close()
-        raise ValueError(
-            f"{path} does not hold the run of this checkpoint, but another: give the two files of one run (its OPS file "
-            f"was {run['ops_file']['name']})"
-        )
-    return storage
-
-
-def _restore_setup(path: Path, file: Checkpoint, why: str) -> None:
-    setup = setup_copy(file)
-    if setup is None:
-        raise FileNotFoundError(f"{why}, and the checkpoint {file.path} has no copy of its beginning")
-    warnings.warn(
-        f"{why}. A new {path.name} is made from the steps that are in the checkpoint; of rejected trials it holds the "
-        "shooting point and the end frames. Nothing that was learned is lost",
-        ResumeWarning,
-        stacklevel=4,
-    )
-    for suffix in JOURNALS:  # sqlite would apply them to the new file
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-    temporary = Path(f"{path}.new")
-    with open(temporary, "wb") as output:
-        output.write(setup)
-        output.flush()
-        os.fsync(output.fileno())
-    temporary.rename(path)
-
-
-def _put_aside(path: Path, aside: Path) -> None:
-    """Rename an OPS file, and what sqlite has left beside it."""
-    for suffix in JOURNALS:
-        if Path(f"{path}{suffix}").exists():
-            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    path.rename(aside)
-
-
-def _free_name(path: Path) -> Path:
-    number = 1
-    while Path(f"{path}.damaged-{number}").exists():
-        number += 1
-    return Path(f"{path}.damaged-{number}")
 
 
 # ---- the objects of the simulation ----------------------------------------------------------------------------------
@@ -327,7 +219,10 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     reader = _reader(sim, file)
     _check_that_they_agree(sim, stored, file)
     hook.continue_run(sim, file.run_id)
-    previous = reader.active(stored[-1]) if stored and stored[-1] in logged else None
+    previous = None
+    if stored and stored[-1] in logged:
+        previous = reader.active(stored[-1])
+        hook.recognise_stored(previous, last_steps(storage, str(sim.__uuid__), 1)[0].active)
     missing = [number for number in logged if not stored or number > stored[-1]]
     name = file_of(storage).name
     _warn_of_lost_steps(name, stored, missing, file.step, hook)
@@ -419,47 +314,3 @@ def _reader(sim, file: Checkpoint) -> StepLogReader:
 def _signature(mover, output: bool = False) -> list:
     """Ensembles that a mover takes samples of, or gives samples of."""
     return list(mover.output_ensembles if output else mover.input_ensembles)
-
-
-def current_paths(checkpoint: str | os.PathLike, engine) -> list[paths.Trajectory]:
-    """The active paths of a run, in full precision, from its checkpoint alone.
-
-    Parameters
-    ----------
-    checkpoint : path-like
-    engine : openpathsampling.engines.DynamicsEngine
-        Of the same kind and system as the run's: the frames become its frames.
-
-    Returns
-    -------
-    list of Trajectory
-        One for each replica.
-
-    Raises
-    ------
-    ValueError
-        If there are none in the checkpoint.
-    """
-    with Checkpoint.open(checkpoint, read_only=True) as file:
-        logged = file.logged_steps()
-        if not logged:
-            raise ValueError(
-                f"{checkpoint} holds no paths: the run died before its first step, or its engine makes frames that a "
-                "checkpoint cannot keep"
-            )
-        reader = StepLogReader(file, None, engines=_AnyEngine(engine), ensembles={}, movers={})
-        return [reader.trajectory(name) for _, name, _ in file.logged_step(logged[-1])["active"]]
-
-
-class _AnyEngine(dict):
-    """Gives the same engine for every uuid."""
-
-    def __init__(self, engine):
-        super().__init__()
-        self.engine = engine
-
-    def __contains__(self, uuid) -> bool:
-        return True
-
-    def __getitem__(self, uuid):
-        return self.engine

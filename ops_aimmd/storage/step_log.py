@@ -8,6 +8,7 @@ those in OPS's file.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -404,6 +405,39 @@ def step_ends(step: paths.MCStep) -> tuple[set, set]:
         {(int(sample.replica), *(frame_key(sample.trajectory[i]) for i in (0, -1))) for sample in samples}
         for samples in (step.active, trials)
     )
+
+
+def current_paths(checkpoint: str | os.PathLike, engine) -> list[paths.Trajectory]:
+    """The active paths of a run, in full precision, from its checkpoint alone.
+
+    Parameters
+    ----------
+    checkpoint : path-like
+    engine : openpathsampling.engines.DynamicsEngine
+        Of the same kind and system as the run's: the frames become its frames.
+
+    Returns
+    -------
+    list of Trajectory
+        One for each replica.
+
+    Raises
+    ------
+    ValueError
+        If there are none in the checkpoint.
+    """
+    with Checkpoint.open(checkpoint, read_only=True) as file:
+        logged = file.logged_steps()
+        if not logged:
+            raise ValueError(
+                f"{checkpoint} holds no paths: the run died before its first step, or its engine makes frames that a "
+                "checkpoint cannot keep"
+            )
+        names = [name for _, name, _ in file.logged_step(logged[-1])["active"]]
+        blocks = {int(block) for name in names for block in file.path_frames(name)[:, 0]}
+        engines = {file.frame_block(block).meta["engine"]: engine for block in blocks}
+        reader = StepLogReader(file, None, engines=engines, ensembles={}, movers={})
+        return [reader.trajectory(name) for name in names]
 
 
 def logged_ends(checkpoint: Checkpoint, number: int) -> tuple[set, set]:

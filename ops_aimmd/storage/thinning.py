@@ -1,8 +1,8 @@
 """Less than everything in OPS's file: ends of rejected trials, every n-th frame of paths.
 
-What is left out is marked in the details of the step, ``stored_trial = "ends"`` and ``stored_stride = n``, so that whoever
-needs whole paths can refuse. Shooting points, end frames and the outcomes and lengths of the legs are always stored, and
-with them all that learning and the analysis of acceptance need.
+What is left out is marked in the details of the step, ``stored_trial = "ends"`` and ``stored_stride = n`` (with the
+``path_length`` of the current path), so that whoever needs whole paths can refuse. Shooting points, end frames and the
+outcomes and lengths of the legs are always stored, and with them all that learning and the analysis of acceptance need.
 """
 
 from __future__ import annotations
@@ -74,10 +74,19 @@ class Thinning:
             for change in step.change:
                 self._cut_rejected(change)
         if self.path_stride > 1:
+            lengths = {sample.replica: len(sample.trajectory) for sample in step.active}
             for change in step.change:
-                self._stride(change)
+                self._stride(change, lengths)
             step.previous = self._sample_set(step.previous) if self._previous is None else self._previous
             step.active = self._previous = self._sample_set(step.active)
+
+    def recognise(self, whole: paths.SampleSet, stored: paths.SampleSet) -> None:
+        """Take what a file has stored of the current paths for their thinned form, so that they are not stored again."""
+        found = {sample.replica: sample.trajectory for sample in stored}
+        for sample in whole:
+            trajectory = found[sample.replica]
+            if trajectory.__uuid__ != sample.trajectory.__uuid__:  # initial paths are stored whole
+                self._thinned[sample.trajectory.__uuid__] = trajectory
 
     def _cut_rejected(self, change) -> None:
         if not isinstance(change.mover, ShootingMover) or change.accepted or not change.samples:
@@ -90,9 +99,11 @@ class Thinning:
         change.samples = cut[0] if bare else cut
         change.details.stored_trial = "ends"
 
-    def _stride(self, change) -> None:
+    def _stride(self, change, lengths: dict) -> None:
         if change.details is not None and change.samples:
             change.details.stored_stride = int(self.path_stride)
+            made = change.samples if isinstance(change.samples, paths.Sample) else change.samples[0]
+            change.details.path_length = lengths.get(made.replica)
             for name, value in vars(change.details).items():
                 if isinstance(value, paths.Trajectory):
                     setattr(change.details, name, self._path(value, None))

@@ -189,6 +189,10 @@ class TrainingHook(PathSimulatorHook):
         self._simulation = sim
         self._series = self._series_of(sim.storage, run_id)
 
+    def recognise_stored(self, whole, stored) -> None:
+        """Take the stored active paths of a resumed run for what this hook would have stored of the whole ones."""
+        self._thinning.recognise(whole, stored)
+
     def learn_from_stored(self, sim, steps) -> None:
         """Learn from steps that are in OPS's file already, and write them to the checkpoint."""
         self._learning.prepare(sim)
