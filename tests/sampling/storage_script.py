@@ -16,9 +16,12 @@ from ops_aimmd.sampling.random_state import seed_step
 from ops_aimmd.systems import toy
 
 DETAILS = (
-    "model_version frozen shooting_index predicted_committor leg_outcomes leg_lengths selection_probability_old "
-    "selection_probability_new weight_sum_old weight_sum_new seed"
+    "model_version frozen shooting_index predicted_committor leg_outcomes leg_lengths trial_reversed "
+    "selection_probability_old selection_probability_new weight_sum_old weight_sum_new seed"
 ).split()
+
+N_STEPS = 30
+"""Enough for trials that are valid only in reverse, which SimStore files could once not give back."""
 
 
 def open_storage(kind, file, mode):
@@ -49,7 +52,7 @@ def write(kind, file):
     sampler.attach_hook(hook)
     recorder = StepRecorder(system.states)
     sampler.attach_hook(recorder)
-    sampler.run(8)
+    sampler.run(N_STEPS)
     again = ops_aimmd.TrainingHook.from_dict(hook.to_dict())
     report = {
         "details": [details_of(step) for step in storage.steps if step.mccycle > 0],

@@ -30,7 +30,8 @@ def written_and_read(request, tmp_path_factory):
 
 def test_details_of_every_step_come_back(written_and_read):
     written, read = written_and_read
-    assert len(written["details"]) == len(read["details"]) == 8
+    assert len(written["details"]) == len(read["details"]) == storage_script.N_STEPS
+    assert any(details["trial_reversed"] for details in read["details"])
     for before, after in zip(written["details"], read["details"], strict=True):
         assert after == before
         known = {name for name, value in after.items() if value is not None}
@@ -61,7 +62,7 @@ def test_hook_comes_back(written_and_read):
 
 
 def test_the_run_goes_on(written_and_read):
-    assert written_and_read[1]["goes on"] == [9, 10, 11]
+    assert written_and_read[1]["goes on"] == [storage_script.N_STEPS + i for i in (1, 2, 3)]
 
 
 def test_the_table_of_a_running_simulation_is_that_of_its_file(written_and_read):
@@ -69,3 +70,27 @@ def test_the_table_of_a_running_simulation_is_that_of_its_file(written_and_read)
     assert written["table"].keys() == read["table"].keys()
     for name, column in written["table"].items():
         assert np.array_equal(column, read["table"][name], equal_nan=True), name
+
+
+WITHOUT_THE_PACKAGE = """
+import sys
+import openpathsampling as paths
+storage = paths.Storage(sys.argv[1], "r")
+for step in storage.steps:
+    path = step.active[0].trajectory
+    print(len(path), path[0].coordinates.shape, getattr(step.change.canonical.details, "leg_outcomes", None))
+assert "ops_aimmd" not in sys.modules
+"""
+
+
+def test_without_the_package_a_netcdf_file_gives_paths_and_details(tmp_path):
+    written = storage_script.write("netcdf", str(tmp_path / "run.nc"))
+    read = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_PACKAGE, tmp_path / "run.nc"], capture_output=True, text=True, check=True
+    )
+    lines = read.stdout.splitlines()
+    assert len(lines) == storage_script.N_STEPS + 1
+    lengths = [int(line.split()[0]) for line in lines]
+    assert lengths[1:] == written["table"]["path_length"]
+    outcomes = [line.split(") ")[1] for line in lines[1:]]
+    assert outcomes == [str(details["leg_outcomes"]) for details in written["details"]]
