@@ -36,6 +36,7 @@ def shot(rng, step, n_frames):
             descriptors=rng.normal(size=(n_frames, N_DESCRIPTORS)),
             outcomes=rng.integers(N_STATES, size=n_frames),
             is_end=np.arange(n_frames) == n_frames - 1,
+            displacements=rng.normal(size=(n_frames, N_DESCRIPTORS)),
         )
     return SimpleNamespace(
         descriptors=rng.normal(size=N_DESCRIPTORS),

@@ -107,7 +107,7 @@ from ops_aimmd.checkpoint.step_log import (
 APPLICATION_ID = int.from_bytes(b"AIMD", "big")
 """Marks an sqlite file as a checkpoint, in bytes 68 to 71 of the file."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised only when an older program would misread the file. New tables and new state keys do not raise it."""
 
 QUICK_CHECK_BYTES = 32 * 2**20
@@ -604,7 +604,7 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
     if version != FORMAT_VERSION:
         raise CheckpointVersionError(
             f"{path} has format version {version}; this ops_aimmd reads version {FORMAT_VERSION}. "
-            + ("Install a newer ops_aimmd" if version > FORMAT_VERSION else "The file is damaged: take a copy of it")
+            + ("Install a newer ops_aimmd" if version > FORMAT_VERSION else "Read it with the ops_aimmd that wrote it")
         )
     foreign = connection.execute("SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index')").fetchall()
     if foreign:

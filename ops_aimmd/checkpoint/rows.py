@@ -53,7 +53,8 @@ SCHEMA = (
     descriptors BLOB NOT NULL,       -- (m, n_descriptors) little-endian float64, frame by frame
     outcomes BLOB NOT NULL,          -- state that the leg of each frame reached: m little-endian int32
     is_end BLOB NOT NULL,            -- 1 for the frame inside the state: m bytes
-    checksum INTEGER NOT NULL        -- zlib crc32 of shot (int64), descriptors, outcomes, is_end
+    displacements BLOB NOT NULL,     -- change since the frame before: as descriptors, but float32; NaN where unknown
+    checksum INTEGER NOT NULL        -- zlib crc32 of shot (int64), descriptors, outcomes, is_end, displacements
 )""",
     """CREATE TABLE density_paths (
     -- the sampled transition paths whose frames make the density, numbered from 0 in the order of their first step
@@ -98,12 +99,13 @@ MAX_ROW_BYTES = 10**9 - 1000
 
 @dataclass(frozen=True)
 class LegFrameColumns:
-    """Leg frames of all shots: descriptors (m, d) float64, outcomes (m,) int64, is_end (m,) bool, and the index of the
-    shot that each belongs to, shot (m,) int64."""
+    """Leg frames of all shots: descriptors (m, d) float64, outcomes (m,) int64, is_end (m,) bool, displacements (m, d)
+    float64, and the index of the shot that each belongs to, shot (m,) int64."""
 
     descriptors: np.ndarray
     outcomes: np.ndarray
     is_end: np.ndarray
+    displacements: np.ndarray
     shot: np.ndarray
 
     def __len__(self) -> int:
@@ -235,8 +237,8 @@ def pack_shot(shot: int, result, n_descriptors: int | None, n_states: int | None
 
     The only place that knows what a shooting result looks like: ``descriptors`` (d,), ``counts`` (n_states,),
     ``weight``, ``step``, ``chain``, ``velocity_origin`` (str), ``predicted_committor`` (n_states,) or None, and
-    ``leg_frames``, None or an object with ``descriptors`` (m, d), ``outcomes`` (m,) and ``is_end`` (m,): see
-    :class:`ops_aimmd.committor.training_set.ShootingResult`.
+    ``leg_frames``, None or an object with ``descriptors`` and ``displacements`` (m, d), ``outcomes`` (m,) and ``is_end``
+    (m,): see :class:`ops_aimmd.committor.training_set.ShootingResult`.
     """
     step, chain, weight = operator.index(result.step), operator.index(result.chain), float(result.weight)
     if not np.isfinite(weight) or len(result.velocity_origin) > 16:
@@ -260,6 +262,7 @@ def pack_shot(shot: int, result, n_descriptors: int | None, n_states: int | None
         raw_bytes("descriptors of leg frames", result.leg_frames.descriptors, (n_frames, n_descriptors)),
         raw_bytes("outcomes of leg frames", result.leg_frames.outcomes, (n_frames,), "<i4"),
         raw_bytes("is_end of leg frames", result.leg_frames.is_end, (n_frames,), "u1"),
+        raw_bytes("displacements of leg frames", result.leg_frames.displacements, (n_frames, n_descriptors), "<f4"),
     )
     return shot_row, (shot, *content, checksum_of(shot, *content))
 
@@ -281,7 +284,7 @@ def append_shots(connection, progress: dict, results: Sequence) -> None:
             progress["leg_frames"] += len(frame_row[3])
             frame_rows.append(frame_row)
     connection.executemany("INSERT INTO shots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", shot_rows)
-    connection.executemany("INSERT INTO leg_frames VALUES (?, ?, ?, ?, ?)", frame_rows)
+    connection.executemany("INSERT INTO leg_frames VALUES (?, ?, ?, ?, ?, ?)", frame_rows)
 
 
 def empty_columns(progress: dict) -> ShotColumns:
@@ -299,6 +302,7 @@ def empty_columns(progress: dict) -> ShotColumns:
             descriptors=np.empty((m, d)),
             outcomes=np.empty(m, np.int64),
             is_end=np.empty(m, bool),
+            displacements=np.empty((m, d)),
             shot=np.empty(m, np.int64),
         ),
     )
@@ -329,16 +333,16 @@ def read_shots(connection, path: Path, shots: ShotColumns, rows: slice) -> None:
 def read_leg_frames(connection, path: Path, frames: LegFrameColumns, rows: slice, first: int) -> int:
     """Fill the columns, from the frame ``first`` on, with the leg frames of some shots; returns where it stopped."""
     found = connection.execute(
-        "SELECT shot, CAST(descriptors AS BLOB), CAST(outcomes AS BLOB), CAST(is_end AS BLOB), checksum "
-        "FROM leg_frames WHERE shot >= ? AND shot < ? ORDER BY shot",
+        "SELECT shot, CAST(descriptors AS BLOB), CAST(outcomes AS BLOB), CAST(is_end AS BLOB), "
+        "CAST(displacements AS BLOB), checksum FROM leg_frames WHERE shot >= ? AND shot < ? ORDER BY shot",
         (rows.start, rows.stop),
     ).fetchall()
     for row in found:
-        if row[4] != checksum_of(*row[:4]):
+        if row[5] != checksum_of(*row[:5]):
             raise CheckpointCorruptError(damaged(path, f"leg_frames, shot {row[0]}"))
     if not found:
         return first
-    shot, descriptors, outcomes, is_end, _ = zip(*found, strict=True)
+    shot, descriptors, outcomes, is_end, displacements, _ = zip(*found, strict=True)
     sizes = [len(flags) for flags in is_end]
     here = slice(first, first + sum(sizes))
     if here.stop > len(frames):
@@ -346,6 +350,7 @@ def read_leg_frames(connection, path: Path, frames: LegFrameColumns, rows: slice
     frames.descriptors[here] = np.frombuffer(b"".join(descriptors), "<f8").reshape(sum(sizes), -1)
     frames.outcomes[here] = np.frombuffer(b"".join(outcomes), "<i4")
     frames.is_end[here] = np.frombuffer(b"".join(is_end), "u1")
+    frames.displacements[here] = np.frombuffer(b"".join(displacements), "<f4").reshape(sum(sizes), -1)
     frames.shot[here] = np.repeat(shot, sizes)
     return here.stop
 

@@ -17,6 +17,9 @@ VELOCITY_ORIGINS = (BOLTZMANN, PATH, UNKNOWN)
 class LegFrames:
     """Frames of the legs of one shot: auxiliary data that never enter calibration or held-out loss.
 
+    Leg after leg, each in the order of generation from the shooting point outwards, its end last. Nothing that happens
+    later in a leg may decide which of its frames are here, but for the end: take every n-th, with n chosen before the shot.
+
     Attributes
     ----------
     descriptors : array, shape (m, d)
@@ -25,19 +28,33 @@ class LegFrames:
         Index of the state that the leg of each frame reached.
     is_end : bool array, shape (m,)
         True for the frame inside the state, whose committor is known.
+    displacements : array, shape (m, d), optional
+        Change of the descriptors since the frame of the dynamics just before, which stands for the velocities (a training
+        set keeps it in single precision). NaN (the default) where unknown: such frames are not learned from, but for ends.
     """
 
     descriptors: np.ndarray
     outcomes: np.ndarray
     is_end: np.ndarray
+    displacements: np.ndarray | None = None
 
     def __post_init__(self):
         n_frames = len(self.descriptors)
-        if np.ndim(self.descriptors) != 2 or len(self.outcomes) != n_frames or len(self.is_end) != n_frames:
+        if self.displacements is None:
+            object.__setattr__(self, "displacements", np.full(np.shape(self.descriptors), np.nan))
+        if (
+            np.ndim(self.descriptors) != 2
+            or len(self.outcomes) != n_frames
+            or len(self.is_end) != n_frames
+            or np.shape(self.displacements) != np.shape(self.descriptors)
+        ):
             raise ValueError(
-                "LegFrames needs descriptors (m, d), outcomes (m,) and is_end (m,); got shapes "
-                f"{np.shape(self.descriptors)}, {np.shape(self.outcomes)}, {np.shape(self.is_end)}"
+                "LegFrames needs descriptors (m, d), outcomes (m,), is_end (m,) and displacements (m, d) or None; got "
+                f"shapes {np.shape(self.descriptors)}, {np.shape(self.outcomes)}, {np.shape(self.is_end)}, "
+                f"{np.shape(self.displacements)}"
             )
+        if n_frames and not self.is_end[-1] and np.isfinite(self.displacements).any():
+            raise ValueError("in LegFrames the last frame of each leg is its end: is_end must be True for the last one")
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,7 @@ class AuxiliaryFrames:
     descriptors: np.ndarray
     outcomes: np.ndarray
     is_end: np.ndarray
+    displacements: np.ndarray
     shot: np.ndarray
 
     def __len__(self) -> int:
@@ -182,6 +200,7 @@ class TrainingSet:
             "auxiliary_descriptors": _Column(np.empty((0, descriptors.shape[1]))),
             "auxiliary_outcomes": _Column(np.empty(0, np.int64)),
             "auxiliary_is_end": _Column(np.empty(0, bool)),
+            "auxiliary_displacements": _Column(np.empty((0, descriptors.shape[1]), np.float32)),
             "auxiliary_shot": _Column(np.empty(0, np.int64)),
         }
 
@@ -216,6 +235,7 @@ class TrainingSet:
             self._columns["auxiliary_descriptors"].extend(frames.descriptors)
             self._columns["auxiliary_outcomes"].extend(frames.outcomes)
             self._columns["auxiliary_is_end"].extend(frames.is_end)
+            self._columns["auxiliary_displacements"].extend(frames.displacements)
             self._columns["auxiliary_shot"].extend(np.full(len(frames.descriptors), len(self)))
         for name, value in (
             ("counts", counts),
@@ -249,7 +269,9 @@ class TrainingSet:
         row = range(len(self))[row]
         auxiliary = self.auxiliary
         mine = slice(*np.searchsorted(auxiliary.shot, [row, row + 1]))
-        frames = LegFrames(auxiliary.descriptors[mine], auxiliary.outcomes[mine], auxiliary.is_end[mine])
+        frames = LegFrames(
+            auxiliary.descriptors[mine], auxiliary.outcomes[mine], auxiliary.is_end[mine], auxiliary.displacements[mine]
+        )
         return ShootingResult(
             descriptors=self.descriptors[row],
             counts=self.counts[row],
@@ -313,9 +335,8 @@ class TrainingSet:
     @property
     def auxiliary(self) -> AuxiliaryFrames:
         """Frames of the legs with the outcome of their leg; no shots, and never counted as such."""
-        return AuxiliaryFrames(
-            *(self._columns["auxiliary_" + name].values for name in ("descriptors", "outcomes", "is_end", "shot"))
-        )
+        names = ("descriptors", "outcomes", "is_end", "displacements", "shot")
+        return AuxiliaryFrames(**{name: self._columns["auxiliary_" + name].values for name in names})
 
 
 def _check_rows(descriptors, counts, weights, origin) -> None:

@@ -232,5 +232,10 @@ def _results(columns):
             chain=int(columns.chains[row]),
             velocity_origin=str(columns.velocity_origin[row]),
             predicted_committor=columns.predicted_committor[row],
-            leg_frames=LegFrames(auxiliary.descriptors[frames], auxiliary.outcomes[frames], auxiliary.is_end[frames]),
+            leg_frames=LegFrames(
+                auxiliary.descriptors[frames],
+                auxiliary.outcomes[frames],
+                auxiliary.is_end[frames],
+                auxiliary.displacements[frames],
+            ),
         )

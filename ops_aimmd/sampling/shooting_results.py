@@ -20,8 +20,11 @@ from .movers import LEGS, ShootingMover
 from .states import state_index
 from .velocities import BoltzmannVelocities
 
-FRAMES_PER_LEG = 10
-"""Frames of a leg that are kept as auxiliary data, evenly spaced, beside its end frame."""
+FRAMES_PER_LEG = 12
+"""Frames kept as auxiliary data of a leg of half the length of the path that was shot from; its end comes on top."""
+
+MAX_FRAMES_PER_LEG = 48
+"""Of longer legs only as many, counted from the shooting point."""
 
 
 @dataclass(frozen=True)
@@ -249,21 +252,32 @@ def shooting_result(shot: Shot, learner: CommittorLearner, step: int) -> Shootin
     )
 
 
-def _leg_frames(shot: Shot, learner: CommittorLearner) -> LegFrames:
+def _leg_frames(shot: Shot, learner: CommittorLearner) -> LegFrames | None:
+    """Frames at intervals that depend on the old path alone, so that they know nothing of where their leg will go."""
     frames, outcomes, is_end = [], [], []
+    stride = max(1, round(len(shot.path) / 2 / FRAMES_PER_LEG))
+    all_stored = getattr(shot.details, "stored_stride", 1) == 1 and getattr(shot.details, "stored_trial", None) is None
     for name in shot.unbiased_legs:
         outcome = shot.leg_outcomes[name]
         if outcome < 0:
             continue
         leg = shot.leg(name)
         last = len(leg) - 1
-        chosen = np.unique(np.linspace(1, last, FRAMES_PER_LEG + 1).astype(int))
-        frames.extend(leg[int(i)] for i in chosen)
+        if last < 1:
+            continue
+        chosen = [*range(stride, last, stride)[:MAX_FRAMES_PER_LEG], last]
+        frames.extend(leg[i - before] for i in chosen for before in (1, 0))
         outcomes.extend([outcome] * len(chosen))
-        is_end.extend(chosen == last)
+        is_end.extend(i == last for i in chosen)
+    if not frames:
+        return None
     descriptors = learner.evaluate_descriptors(paths.Trajectory(frames))
-    finite = np.isfinite(descriptors).all(axis=1)  # an undefined descriptor inside a state is no reason to stop
-    return LegFrames(descriptors[finite], np.array(outcomes)[finite], np.array(is_end, dtype=bool)[finite])
+    before, descriptors = descriptors[::2], descriptors[1::2]
+    displacements = descriptors - before if all_stored else np.full_like(descriptors, np.nan)
+    is_end = np.array(is_end)
+    known = np.isfinite(descriptors).all(axis=1)  # an undefined descriptor inside a state is no reason to stop
+    known &= known[is_end][np.cumsum(is_end) - is_end]  # but a leg is told from the next one by its end
+    return LegFrames(descriptors[known], np.array(outcomes)[known], is_end[known], displacements[known])
 
 
 def velocity_origin_of(modifier) -> str:

@@ -41,6 +41,7 @@ def make_shot(rng, step=1, d=3, n_states=2, n_frames=4, **changes):
             descriptors=rng.normal(size=(n_frames, d)),
             outcomes=rng.integers(n_states, size=n_frames),
             is_end=rng.random(n_frames) < 0.3,
+            displacements=rng.normal(size=(n_frames, d)).astype(np.float32),
         )
     values = {
         "descriptors": rng.normal(size=d),
@@ -135,7 +136,8 @@ path = sys.argv[1]
 checkpoint = Checkpoint.open(path)
 for step in range(checkpoint.step + 1, 10**9):
     values = np.random.default_rng(step).normal(size=(21, 20))
-    frames = SimpleNamespace(descriptors=values[1:], outcomes=np.zeros(20, int), is_end=np.zeros(20, bool))
+    frames = SimpleNamespace(descriptors=values[1:], outcomes=np.zeros(20, int), is_end=np.zeros(20, bool),
+                             displacements=values[1:])
     shot = SimpleNamespace(descriptors=values[0], counts=np.ones(2), weight=1.0, step=step, chain=0,
                            velocity_origin="path", predicted_committor=None, leg_frames=frames)
     model = (step, {}, {"w": np.full(2000, step)}) if step % 7 == 0 else None
@@ -170,6 +172,7 @@ def check_child_file(checkpoint):
         values = np.random.default_rng(step).normal(size=(21, 20))
         assert same_bits(shots.descriptors[step], values[0])
         assert same_bits(shots.auxiliary.descriptors[shots.auxiliary.shot == step], values[1:])
+        assert np.array_equal(shots.auxiliary.displacements[shots.auxiliary.shot == step], values[1:].astype(np.float32))
     assert checkpoint.model_versions() == list(range(0, last + 1, 7))
     if last >= 0:
         assert checkpoint.state("step") == last and (checkpoint.state("path") == last).all()

@@ -80,6 +80,7 @@ def test_everything_comes_back_bit_by_bit(tmp_path):
             assert same_bits(frames.descriptors[rows], shot.leg_frames.descriptors)
             assert same_bits(frames.outcomes[rows], shot.leg_frames.outcomes)
             assert same_bits(frames.is_end[rows], shot.leg_frames.is_end)
+            assert np.array_equal(frames.displacements[rows], shot.leg_frames.displacements)
         number, description, found = checkpoint.model_version()
         assert (number, description, found.keys()) == (0, {"width": 4}, arrays.keys())
         assert all(same_bits(found[name], arrays[name]) for name in arrays)
@@ -423,8 +424,8 @@ def test_foreign_files_are_refused(tmp_path, intact):
 @pytest.mark.parametrize(
     ("statement", "error", "words"),
     [
-        ("PRAGMA user_version=2", CheckpointVersionError, "version 2.*newer ops_aimmd"),
-        ("PRAGMA user_version=0", CheckpointVersionError, "damaged"),
+        ("PRAGMA user_version=3", CheckpointVersionError, "version 3.*newer ops_aimmd"),
+        ("PRAGMA user_version=1", CheckpointVersionError, "the ops_aimmd that wrote it"),
         ("PRAGMA application_id=0", NotACheckpointError, "application_id 0"),
         ("CREATE VIEW v AS SELECT load_extension('evil')", NotACheckpointError, "triggers or views"),
         ("DELETE FROM shots WHERE shot = 4", CheckpointCorruptError, "11 of 12"),

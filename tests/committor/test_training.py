@@ -9,10 +9,11 @@ import torch
 from scipy.special import expit
 from torch import nn
 
-from ops_aimmd.committor import training
+from ops_aimmd.committor import optimisation, training
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import FeedForward
-from ops_aimmd.committor.training import DiminishingSchedule, fit, folds
+from ops_aimmd.committor.optimisation import folds
+from ops_aimmd.committor.training import DiminishingSchedule, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
 
 
@@ -55,7 +56,7 @@ def test_does_not_memorise_noise(monkeypatch):
     assert report.held_out_loss_per_leg < np.log(2) + 0.15
     assert rmse(model, 20, coin) < 0.2
     control = model_for(20)  # neither stopped early nor held by the prior
-    monkeypatch.setattr(training, "_is_better", lambda *_: False)
+    monkeypatch.setattr(optimisation, "is_better", lambda *_: False)
     fit(control, shots(200, d=20, true=coin), seed=1, weight_decay=1e-6, relevance=None)
     assert rmse(control, 20, coin) > rmse(model, 20, coin)
 
@@ -90,7 +91,7 @@ def test_a_few_one_sided_shots_give_a_weak_prediction(n):
     report = fit(model, TrainingSet(np.random.default_rng(0).normal(size=(n, 2)), [[0, 2]] * n), seed=1)
     p = model.committor(np.random.default_rng(1).normal(size=(100, 2)))
     assert (p > 0.5).all() and (p < 0.999).all()
-    assert np.isnan(report.held_out_loss) == (n <= training.SHOTS_PER_BLOCK)
+    assert np.isnan(report.held_out_loss) == (n <= optimisation.SHOTS_PER_BLOCK)
 
 
 def test_separable_outcomes_give_finite_log_odds():
@@ -123,13 +124,13 @@ def test_folds_are_balanced_and_stay_when_the_set_grows():
     chains = np.random.default_rng(0).integers(0, 3, size=200)
     fold = folds(chains, 5)
     assert np.array_equal(folds(chains[:77], 5), fold[:77])
-    assert np.ptp(np.bincount(fold)) <= 3 * training.SHOTS_PER_BLOCK
+    assert np.ptp(np.bincount(fold)) <= 3 * optimisation.SHOTS_PER_BLOCK
     first = np.flatnonzero(chains == 0)
     assert fold[first[0]] == fold[first[1]] != fold[first[2]]
 
 
 def test_a_member_does_not_see_its_fold(monkeypatch):
-    monkeypatch.setattr(training, "_is_better", lambda *_: False)  # stopping is common to all members
+    monkeypatch.setattr(optimisation, "is_better", lambda *_: False)  # stopping is common to all members
     data = shots(60)
     fold = folds(data.chains, 5)
     changed = TrainingSet(data.descriptors, np.where((fold == 2)[:, None], data.counts[:, ::-1], data.counts))
@@ -176,17 +177,6 @@ def test_auxiliary_data_are_never_part_of_a_reported_loss():
     report = fit(model_for(1), data, seed=1)
     assert report.n_shots == 50 and report.n_legs == 100
     assert report.train_loss == pytest.approx(2 * report.train_loss_per_leg)
-
-
-@pytest.mark.parametrize("max_frames", [10_000, 50])
-def test_the_frames_of_a_leg_weigh_what_was_asked_for(max_frames):
-    data = with_legs(30, frames=7)
-    rows, weights = training._choose_frames(data.auxiliary, (0.3, 1.0), max_frames, np.random.default_rng(0))
-    assert len(rows) == min(max_frames, len(data.auxiliary))
-    assert weights.sum() == pytest.approx(60 * 1.3)
-    if max_frames > 50:
-        ends = data.auxiliary.is_end[rows]
-        assert np.allclose(weights[ends], 0.3) and np.allclose(weights[~ends], 1 / 7)
 
 
 def test_decisions_are_kept_until_the_number_of_shots_has_grown_threefold():
@@ -240,7 +230,7 @@ def test_a_network_that_is_no_ensemble_holds_out_one_fold(make):
     model = CommittorModel(make(), 2)
     report = fit(model, shots(400), seed=1)
     assert rmse(model) < 0.08
-    fifth = 1 / np.sqrt(400 / training.N_FOLDS)
+    fifth = 1 / np.sqrt(400 / optimisation.N_FOLDS)
     assert 0.3 * fifth < report.held_out_loss_error < fifth
     assert not model.training or model.network.training
 
@@ -308,7 +298,7 @@ def test_our_adam_is_that_of_torch():
     start = torch.linspace(-1, 2, 15, dtype=torch.float64).reshape(5, 3)
     ours, theirs = start.clone().requires_grad_(True), start.clone().requires_grad_(True)
     unused = torch.zeros(2, requires_grad=True)
-    adam = training._Adam([ours, unused])
+    adam = optimisation.Adam([ours, unused])
     reference = torch.optim.Adam([theirs], lr=0.03, betas=(0.9, 0.99))
     for _ in range(50):
         loss = ((ours - 1) ** 4).sum()

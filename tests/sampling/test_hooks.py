@@ -19,7 +19,14 @@ from ops_aimmd import (
     load_learner,
 )
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.sampling.shooting_results import is_transition, shooting_result, shots, velocity_origin_of
+from ops_aimmd.sampling.shooting_results import (
+    FRAMES_PER_LEG,
+    MAX_FRAMES_PER_LEG,
+    is_transition,
+    shooting_result,
+    shots,
+    velocity_origin_of,
+)
 from ops_aimmd.sampling.states import state_index
 from ops_aimmd.systems import toy
 
@@ -302,15 +309,23 @@ def test_auxiliary_frames_are_new_frames_with_the_outcome_of_their_leg(shooting)
     assert shooting != "two-way" or equal_legs_reversed > 0  # the hardest case did occur
 
 
-def test_a_leg_gives_a_bounded_number_of_frames():
+def test_frames_of_a_leg_are_taken_at_intervals_that_the_old_path_decides():
     chain = Unfolded()
     learner = chain.learner(seed=1, fit_options={"max_epochs": 1})
     sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
-    sampler.run(30)
+    sampler.run(60)
+    longest = 0
     for row, details in enumerate(steps.details):
+        stride = max(1, round(len(details.initial_trajectory) / 2 / FRAMES_PER_LEG))
+        expected = [min(len(range(stride, n - 1, stride)), MAX_FRAMES_PER_LEG) + 1 for n in details.leg_lengths]
         frames = labelled_frames(learner, row)
-        assert len(frames) <= 22 and sum(is_end for _, _, is_end in frames) == 2
-        assert len(frames) >= sum(min(n - 1, 10) for n in details.leg_lengths)
+        ends = np.flatnonzero([is_end for _, _, is_end in frames])
+        assert np.diff([-1, *ends]).tolist() == expected
+        auxiliary = learner.training_set.auxiliary  # frames are numbered in the order in which they are seen first
+        displacements = auxiliary.displacements[auxiliary.shot == row]
+        assert np.isfinite(displacements).all() and (displacements != 0).all()
+        longest = max(longest, *expected)
+    assert longest > 2 * FRAMES_PER_LEG
 
 
 # ---- density --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,242 @@
+"""The inner loop of training: full passes over the data, Adam, and the epoch to keep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ops_aimmd.committor import networks
+from ops_aimmd.committor.likelihood import log_committor, negative_log_likelihood
+from ops_aimmd.committor.martingale import Legs, batches_of_legs
+from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.training_set import TrainingSet
+
+N_FOLDS = 5
+"""Folds where the network is no ensemble; an ensemble has one per member."""
+
+SHOTS_PER_BLOCK = 2
+
+SIGNIFICANT = 2.0
+"""Standard errors of the difference in held-out loss by which an alternative must beat a default."""
+
+MEMORY_LEARNING_RATE = 0.03
+"""Of the memory of velocities in units of its typical size."""
+
+LONGEST_MEMORY = 3.0
+"""In the same units."""
+
+
+def folds(chains: np.ndarray, n_folds: int = N_FOLDS, shots_per_block: int = SHOTS_PER_BLOCK) -> np.ndarray:
+    """Fold of each shot: blocks of consecutive shots of a chain are dealt in turn; appending changes no fold.
+
+    Parameters
+    ----------
+    chains : int array, shape (n,)
+
+    Returns
+    -------
+    int array, shape (n,)
+    """
+    chains = np.asarray(chains)
+    rank = np.empty(len(chains), dtype=np.int64)
+    for chain in np.unique(chains):
+        rows = np.flatnonzero(chains == chain)
+        rank[rows] = np.arange(len(rows)) // shots_per_block + chain
+    return rank % n_folds
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Shots, ends of legs and frames of legs as tensors.
+
+    Attributes
+    ----------
+    descriptors, counts : tensor, shape (n_rows, d), (n_rows, n_states)
+        Shots first, then ends of legs.
+    train : tensor, shape (n_members, n_rows)
+        Weights in the training of each member.
+    held_out : array, shape (n_members, n_shots)
+        Weights of the shots that each member does not see.
+    n_shots : int
+    legs : list of (Legs, tensor of shape (n_members, m))
+        Other frames of the legs in batches, one for each epoch, and their weights.
+    """
+
+    descriptors: Tensor
+    counts: Tensor
+    train: Tensor
+    held_out: np.ndarray
+    n_shots: int
+    legs: list[tuple[Legs, Tensor]]
+
+    @classmethod
+    def of(cls, model: CommittorModel, training_set: TrainingSet, auxiliary_weights, max_frames, rng) -> TrainingData:
+        """
+        Parameters
+        ----------
+        auxiliary_weights : (float, float)
+            Trials that (the end frame, all other frames together) of a leg count for.
+        max_frames : int
+            Frames of legs in a batch, and ends; each batch has the weight of all.
+        """
+
+        def tensor(array):
+            return torch.tensor(array, dtype=model.dtype, device=model.device)
+
+        per_end, per_leg = auxiliary_weights
+        n_members = getattr(model.network, "n_members", 1)
+        fold = folds(training_set.chains, n_members if n_members > 1 else N_FOLDS)
+        if (fold == fold[0]).all():
+            fold = np.full_like(fold, -1)
+        members = np.arange(n_members)[:, None]
+        weights, frames = training_set.weights, training_set.auxiliary
+        ends = np.flatnonzero(frames.is_end) if per_end > 0 else np.empty(0, int)
+        total = weights[frames.shot[ends]].sum()
+        if len(ends) > max_frames:
+            ends = np.sort(rng.choice(ends, max_frames, replace=False))
+        of_ends = weights[frames.shot[ends]]
+        of_ends = of_ends * (per_end * total / max(of_ends.sum(), 1e-300))
+        x = np.concatenate([training_set.descriptors, frames.descriptors[ends]])
+        counts = np.concatenate([training_set.counts, np.eye(training_set.n_states)[frames.outcomes[ends]]])
+        held_out = np.concatenate([fold, fold[frames.shot[ends]]]) == members
+        n_shots = len(training_set)
+        legs = []
+        for batch in batches_of_legs(frames, training_set.n_states, max_frames, rng, tensor) if per_leg > 0 else ():
+            of_frames = weights[batch.shot]
+            of_frames = of_frames * (per_leg * weights[frames.shot[frames.is_end]].sum() / max(of_frames.sum(), 1e-300))
+            legs.append((batch, tensor(of_frames * (fold[batch.shot] != members))))
+        return cls(
+            tensor(x),
+            tensor(counts),
+            tensor(np.concatenate([weights, of_ends]) * ~held_out),
+            weights * held_out[:, :n_shots],
+            n_shots,
+            legs,
+        )
+
+
+def weighted_ratio(nll, weights, size) -> tuple[float, float]:
+    """Ratio of sums over shots, sum w nll / sum w size, and its standard error (outcomes of shots are independent)."""
+    numerator, denominator = (weights * nll).sum(axis=0), (weights * size).sum(axis=0)
+    total = denominator.sum()
+    if not total > 0:
+        return np.nan, np.nan
+    mean = numerator.sum() / total
+    return float(mean), float(np.sqrt(((numerator - mean * denominator) ** 2).sum()) / total)
+
+
+def is_better(nll: np.ndarray, other: np.ndarray, held_out: np.ndarray, significant: float = SIGNIFICANT) -> bool:
+    """Whether a held-out loss is lower by more than some standard errors of the difference, shot by shot."""
+    difference, error = weighted_ratio(nll - other, held_out, np.ones(nll.shape[-1]))
+    return bool(difference < -significant * error)
+
+
+def optimise(
+    model: CommittorModel, data: TrainingData, max_epochs: int, max_learning_rate: float, weight_decay: float, memory: float
+) -> tuple[int, float, np.ndarray]:
+    """Train in place.
+
+    A pass over the data gives the gradient and, from the shots that each member does not train on, the held-out loss.
+
+    Parameters
+    ----------
+    memory : float
+        Memory of velocities to begin with, in frames.
+
+    Returns
+    -------
+    epochs : int
+        Epochs of the state that is kept.
+    memory : float
+    nll : array, shape (n_members, n_shots)
+        Loss of every shot under every member.
+    """
+    parameters = [p for p in model.network.parameters() if p.requires_grad]
+    optimiser = Adam(parameters)
+    unit = data.legs[0][0].typical_memory if data.legs else 0.0
+    factor = min(memory / unit, LONGEST_MEMORY) if unit > 0 else 0.0
+    factor = torch.tensor(factor, dtype=model.dtype, device=model.device)
+    memory_optimiser = Adam([factor])
+    # a common factor; Adam does not see it, except through the size of its epsilon
+    per_shot = 1 / data.train[:, : data.n_shots].sum().clamp(min=1e-12)
+    can_compare = data.held_out.sum() > 0
+    snapshots = []
+    every = max(max_epochs // 10, 1)
+    was_training = model.training
+    model.train()
+    for epoch in range(max_epochs + 1):
+        nll = negative_log_likelihood(model.member_logits(data.descriptors), data.counts)
+        if epoch == max_epochs or (can_compare and epoch and epoch % every == 0):
+            loss_of_shots = nll.detach()[:, : data.n_shots].double().cpu().numpy()
+            snapshots.append((epoch, float(factor) * unit, loss_of_shots, [p.detach().clone() for p in parameters]))
+        if epoch == max_epochs:
+            break
+        learning_rate = _learning_rate_shape((epoch + 1) / max_epochs)
+        loss = (data.train * nll).sum() - weight_decay * networks.log_prior(model.network)
+        if data.legs:
+            factor.requires_grad_(unit > 0)
+            loss = loss + _loss_of_legs(model, *data.legs[epoch % len(data.legs)], factor * unit)
+        trained = [*parameters, factor] if factor.requires_grad else parameters
+        gradients = torch.autograd.grad(loss * per_shot, trained, allow_unused=True)
+        optimiser.step(gradients[: len(parameters)], max_learning_rate * learning_rate)
+        if factor.requires_grad:
+            factor = factor.detach()
+            memory_optimiser.step(gradients[-1:], MEMORY_LEARNING_RATE * learning_rate, [factor])
+            factor.clamp_(0.0, LONGEST_MEMORY)
+    model.train(was_training)
+    epochs, memory, nll, values = last = snapshots[-1]
+    if not np.isfinite(nll).all():
+        raise FloatingPointError(
+            "training diverged: the loss is not finite. Look for extreme descriptors, or lower the learning rate"
+        )
+    if can_compare:
+        best = min(snapshots, key=lambda snapshot: (data.held_out * snapshot[2]).sum())
+        epochs, memory, nll, values = best if is_better(best[2], last[2], data.held_out) else last
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+    return epochs, memory, nll
+
+
+def _loss_of_legs(model: CommittorModel, legs: Legs, weights: Tensor, memory: Tensor) -> Tensor:
+    """Frames of legs against what the model itself believes of later frames (which is not differentiated)."""
+    logits = model.member_logits(legs.descriptors + memory * legs.displacements)
+    with torch.no_grad():
+        targets = legs.targets(log_committor(logits).exp())
+    return (weights * negative_log_likelihood(logits, targets)).sum()
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980). The one of torch imports its compiler first, which takes 1.4 s."""
+
+    def __init__(self, parameters: list[Tensor], betas=(0.9, 0.99), epsilon: float = 1e-8):
+        self.parameters = parameters
+        self.betas = betas
+        self.epsilon = epsilon
+        self.means = [torch.zeros_like(p) for p in parameters]
+        self.squares = [torch.zeros_like(p) for p in parameters]
+        self.n_steps = 0
+
+    @torch.no_grad()
+    def step(self, gradients, learning_rate: float, parameters=None) -> None:
+        self.n_steps += 1
+        first, second = (1 - beta**self.n_steps for beta in self.betas)
+        parameters = self.parameters if parameters is None else parameters
+        for parameter, gradient, mean, square in zip(parameters, gradients, self.means, self.squares, strict=True):
+            if gradient is None:  # a parameter that the network does not use
+                continue
+            mean.lerp_(gradient, 1 - self.betas[0])
+            square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+            denominator = square.sqrt().div_(math.sqrt(second)).add_(self.epsilon)
+            parameter.addcdiv_(mean, denominator, value=-learning_rate / first)
+
+
+def _learning_rate_shape(fraction: float) -> float:
+    """Half a cosine up to 1 over the first 30 % of the epochs, half a cosine down to 0 over the rest."""
+    if fraction < 0.3:
+        return 0.52 - 0.48 * math.cos(math.pi * fraction / 0.3)
+    return 0.5 + 0.5 * math.cos(math.pi * (fraction - 0.3) / 0.7)
