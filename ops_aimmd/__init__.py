@@ -1,5 +1,6 @@
 """Path sampling guided by a committor that is learned on the fly (AIMMD), for OpenPathSampling."""
 
+from ops_aimmd import descriptors
 from ops_aimmd.analysis.health import Health
 from ops_aimmd.analysis.report import report
 from ops_aimmd.committor.calibration import Calibration, calibration
@@ -8,6 +9,7 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
 from ops_aimmd.sampling.committor_simulation import CommittorSimulation, committor_simulation, spread_along_committor
+from ops_aimmd.sampling.initial_path import initial_path
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.movers import OneWayShooting, ShootingMover
@@ -22,6 +24,7 @@ from ops_aimmd.storage.series_block import read_series
 from ops_aimmd.storage.step_log import current_paths
 from ops_aimmd.storage.training_hook import TrainingHook
 from ops_aimmd.systems import dihedrals, markov_chain, toy  # noqa: F401 - OPS reads back only classes that are imported
+from ops_aimmd.systems.descriptor_cv import DescriptorCV
 from ops_aimmd.version import __version__
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "CommittorShootingScheme",
     "CommittorShootingStrategy",
     "CommittorSimulation",
+    "DescriptorCV",
     "DiminishingSchedule",
     "FitReport",
     "Health",
@@ -49,7 +53,9 @@ __all__ = [
     "calibration",
     "committor_simulation",
     "current_paths",
+    "descriptors",
     "fit",
+    "initial_path",
     "load_learner",
     "read_series",
     "report",

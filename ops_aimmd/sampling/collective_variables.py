@@ -7,15 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 from openpathsampling.collectivevariable import CollectiveVariable
 
+from ops_aimmd.descriptors.descriptor_set import Descriptors
+from ops_aimmd.systems.descriptor_cv import DescriptorCV, boxes_of
+from ops_aimmd.systems.dihedrals import positions_of
+
 
 def evaluate_descriptors(descriptors, trajectory) -> np.ndarray:
     """Evaluate descriptors on every frame of a trajectory.
 
     Parameters
     ----------
-    descriptors : CollectiveVariable, sequence of CollectiveVariable, or callable
-        A collective variable gives one number or a vector per frame; a sequence is joined column by column; a function
-        takes the trajectory and returns an array (n_frames, n_descriptors).
+    descriptors : CollectiveVariable, Descriptors, sequence of them, or callable
+        A collective variable gives one number or a vector per frame; descriptors of this package get positions and boxes
+        of the frames in nm; a sequence is joined column by column; a function takes the trajectory and returns an array
+        (n_frames, n_descriptors).
     trajectory : openpathsampling.Trajectory
 
     Returns
@@ -29,9 +34,23 @@ def evaluate_descriptors(descriptors, trajectory) -> np.ndarray:
         If what comes back has another shape or is not a number.
     """
     if isinstance(descriptors, Sequence):
-        columns = [_as_columns(cv(trajectory), len(trajectory), cv) for cv in descriptors]
-        return np.concatenate(columns, axis=1)
+        return np.concatenate([_columns_of(part, trajectory) for part in descriptors], axis=1)
+    return _columns_of(descriptors, trajectory)
+
+
+def _columns_of(descriptors, trajectory) -> np.ndarray:
+    if isinstance(descriptors, Descriptors):
+        box = boxes_of(trajectory) if descriptors.periodic else None
+        return descriptors(positions_of(trajectory), box)
     return _as_columns(descriptors(trajectory), len(trajectory), descriptors)
+
+
+def column_names(descriptors) -> list[str] | None:
+    """Names of the columns of `evaluate_descriptors`, or None where some part does not know its own."""
+    parts = descriptors if isinstance(descriptors, Sequence) else [descriptors]
+    if not all(isinstance(part, (Descriptors, DescriptorCV)) for part in parts):
+        return None
+    return [name for part in parts for name in part.names]
 
 
 def _as_columns(values, n_frames: int, source) -> np.ndarray:
@@ -52,7 +71,10 @@ def _as_columns(values, n_frames: int, source) -> np.ndarray:
 
 
 def is_storable(descriptors) -> bool:
-    """Whether OPS can store the descriptors: collective variables can, bare functions are stored by name only."""
+    """Whether OPS can store the descriptors: collective variables can, all others are stored by name only.
+
+    Wrap descriptors of this package in a `DescriptorCV` to have them stored.
+    """
     if isinstance(descriptors, Sequence):
         return all(isinstance(cv, CollectiveVariable) for cv in descriptors)
     return isinstance(descriptors, CollectiveVariable)
@@ -64,4 +86,6 @@ def describe(descriptors) -> str:
         return "[" + ", ".join(describe(part) for part in descriptors) + "]"
     if isinstance(descriptors, CollectiveVariable):
         return f"collective variable {descriptors.name!r}"
+    if isinstance(descriptors, Descriptors):
+        return f"{len(descriptors.names)} descriptors {type(descriptors).__name__}"
     return f"function {getattr(descriptors, '__name__', type(descriptors).__name__)!r}"

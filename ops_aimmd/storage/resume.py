@@ -220,9 +220,10 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     _check_that_they_agree(sim, stored, file)
     hook.continue_run(sim, file.run_id)
     previous = None
-    if stored and stored[-1] in logged:
-        previous = reader.active(stored[-1])
-        hook.recognise_stored(previous, last_steps(storage, str(sim.__uuid__), 1)[0].active)
+    if stored:
+        in_file = last_steps(storage, str(sim.__uuid__), 1)[0].active
+        previous = reader.active(stored[-1]) if stored[-1] in logged else in_file
+        hook.recognise_stored(previous, in_file)
     missing = [number for number in logged if not stored or number > stored[-1]]
     name = file_of(storage).name
     _warn_of_lost_steps(name, stored, missing, file.step, hook)

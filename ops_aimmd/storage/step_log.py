@@ -103,7 +103,8 @@ class StepLogWriter:
         still_exact = {self._places[frame_key(f)][0] for path in active.values() for f in path.iter_proxies()}
         outlived = sorted(self._exact_blocks - still_exact)
         self._exact_blocks = still_exact
-        dropped = self._dropped(step.mccycle, document, blocks, set(active), in_ops_file)
+        needed = set(blocks) | still_exact | set(outlived)  # the step also names frames of the path that it replaced
+        dropped = self._dropped(step.mccycle, document, needed, set(active), in_ops_file)
         self._active_paths = set(active)
         keys = {frame_key(frame) for path in active.values() for frame in path.iter_proxies()}
         self._places = {key: place for key, place in self._places.items() if key in keys}
@@ -139,10 +140,10 @@ class StepLogWriter:
     def _reference(self, frame) -> list[int]:
         return [*self._places[frame_key(frame)], int(is_reversed(frame))]
 
-    def _dropped(self, step: int, document: dict, blocks, active: set[str], in_ops_file: int) -> _Dropped:
+    def _dropped(self, step: int, document: dict, blocks: set[int], active: set[str], in_ops_file: int) -> _Dropped:
         if self.keep_paths:
             return _Dropped(set(), set(), None)
-        self._written[step] = (_paths_in(document), set(blocks) | self._exact_blocks)
+        self._written[step] = (_paths_in(document), blocks)
         old_paths, old_blocks, until = set(), set(), None
         while self._written and next(iter(self._written)) <= min(in_ops_file, step - 1):
             until, (names, numbers) = self._written.popitem(last=False)

@@ -808,6 +808,24 @@ def test_a_process_that_dies_where_paths_are_not_kept_loses_none(directory, whol
 
 
 @netcdf_only
+@pytest.mark.parametrize("path_stride", [1, 3])
+def test_a_step_that_ops_had_not_written_where_paths_are_not_kept(directory, whole, path_stride):
+    file = directory / "run.nc"
+    sampler = begin(file, keep_paths=False, path_stride=path_stride)
+    sampler.attach_hook(At([9], fail))
+    with pytest.raises(Breakdown):
+        sampler.run(WHOLE)
+    leave(sampler)
+    assert stands_at(file) == 9 and steps_that_can_be_read(file) == 9
+    run_to(resume(file), WHOLE)
+    assert numbers_in(file) == list(range(WHOLE + 1))
+    assert differences(what_is_learned(contents(checkpoint_of(file))), what_is_learned(whole)) == []
+    with closing(paths.Storage(str(file), "r")) as storage:
+        for before, after in zip(storage.steps[1:-1], storage.steps[2:], strict=True):  # initial paths are stored whole
+            assert before.active[0].trajectory.__uuid__ == after.previous[0].trajectory.__uuid__
+
+
+@netcdf_only
 @pytest.mark.filterwarnings("ignore:the snapshots of this engine")
 def test_frames_that_the_checkpoint_cannot_hold(directory, monkeypatch):
     """Their paths are in OPS's file alone, and the run goes on from there."""

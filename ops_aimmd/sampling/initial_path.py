@@ -1,0 +1,120 @@
+"""A first transition path for any system, out of unbiased dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import openpathsampling as paths
+
+from .movers import run_leg
+from .random_state import seed_step
+from .states import state_index
+from .velocities import BoltzmannVelocities
+
+
+def initial_path(
+    snapshot,
+    progress: Callable,
+    states: Sequence,
+    seed: int | None = None,
+    engine=None,
+    modifier=None,
+    n_shots: int = 2000,
+) -> paths.Trajectory:
+    r"""A transition path between two states, found by shooting uphill.
+
+    From the snapshot, and then from the frame with the highest `progress` that any leg has reached, two legs are shot
+    forward and backward in time with fresh velocities. Both end in the first state: the climb goes on from the highest
+    frame; if that is no higher than before, it still takes the place of the last step of the climb, as long as it is above
+    the step before that. Both end in the last: one step down again. Each in another state: together they are the path. No
+    force pulls, so that the path is a piece of the engine's own dynamics with its frame spacing and its temperature: every
+    frame but the two ends lies outside the states. Only its shooting point was not drawn from the ensemble of transition
+    paths: let the sampling forget it, and start several chains from several seeds.
+
+    Works where `progress` rises along the reaction, even if it is a poor reaction coordinate: what else has to happen does
+    happen during the legs.
+
+    Parameters
+    ----------
+    snapshot : openpathsampling snapshot
+        In the first state, or between the states.
+    progress : callable
+        A number for a snapshot (an OPS collective variable, for instance a distance), larger in the last state than in
+        the first.
+    states : two openpathsampling volumes
+    seed : int, optional
+        Seeds numpy's global generator and the engine for each shot, so that the path can be found again; None leaves them
+        alone.
+    engine : openpathsampling engine, optional
+        The snapshot's own, if left out.
+    modifier : openpathsampling.SnapshotModifier, optional
+        Draws velocities; `BoltzmannVelocities`, if left out.
+    n_shots : int
+        Shots before giving up; a barrier of 8 kT takes some hundreds, most of them of a few frames.
+
+    Returns
+    -------
+    openpathsampling.Trajectory
+        From the first state to the last, no longer than the engine's ``n_frames_max``.
+
+    Raises
+    ------
+    ValueError
+        If there are not two states.
+    RuntimeError
+        If no shot joined the states, or the dynamics from the snapshot did not leave its state.
+    """
+    if len(states) != 2:
+        raise ValueError(f"got {len(states)} states, expected two: find a path for each pair of states")
+    engine = snapshot.engine if engine is None else engine
+    modifier = BoltzmannVelocities(engine) if modifier is None else modifier
+    limit = engine.options["n_frames_max"]
+    if seed is not None:
+        seed_step(seed, 0, [engine])
+    ladder = [_leave(snapshot, engine, states, limit)]
+    for shot in range(1, n_shots + 1):
+        if seed is not None:
+            seed_step(seed, shot, [engine])
+        start = modifier(ladder[-1])
+        backward, forward = (run_leg(engine, frame, states, limit) for frame in (start.reversed, start))
+        outcomes = {backward.outcome, forward.outcome}
+        if outcomes == {0, 1}:
+            path = _join(backward, forward) if backward.outcome == 0 else _join(forward, backward)
+            if len(path) <= limit:
+                return path
+        elif outcomes == {1}:
+            ladder = ladder[:-1] if len(ladder) > 1 else ladder
+        else:
+            between = [
+                frame for leg in (backward, forward) for frame in leg.trajectory[1:] if state_index(frame, states) < 0
+            ]
+            highest = max(between, key=progress, default=ladder[-1])
+            if progress(highest) > progress(ladder[-1]):
+                ladder.append(highest)
+            elif len(ladder) > 1 and progress(highest) > progress(ladder[-2]):
+                ladder[-1] = highest  # sideways: what `progress` does not see has to move, too
+    raise RuntimeError(
+        f"{n_shots} shots gave no path between the states of at most {limit} frames; the climb came from "
+        f"{float(progress(ladder[0])):.4g} to {float(progress(ladder[-1])):.4g} in {len(ladder) - 1} steps. Is `progress` "
+        "larger in the last state? Raise n_shots, or the engine's n_frames_max"
+    )
+
+
+def _leave(snapshot, engine, states, limit):
+    """The snapshot, or the first frame outside the states of dynamics that begin there."""
+
+    def inside(trajectory, trusted=None):
+        return state_index(trajectory[-1], states) >= 0 and len(trajectory) < limit
+
+    last = engine.generate(snapshot, running=[inside])[-1]
+    if state_index(last, states) >= 0:
+        raise RuntimeError(
+            f"the dynamics from the snapshot did not leave the state within {limit} frames: give a snapshot between the "
+            "states"
+        )
+    return last
+
+
+def _join(before, after):
+    """Path from the end of one leg to the end of the other; both left the shooting point, with opposite velocities."""
+    return before.trajectory.reversed + after.trajectory[1:]

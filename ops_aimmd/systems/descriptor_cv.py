@@ -1,0 +1,79 @@
+"""Descriptors of this package as OPS collective variables."""
+
+import numpy as np
+from openmm import unit
+
+from ops_aimmd.descriptors import internal, symmetry  # noqa: F401 - only imported classes can be rebuilt
+from ops_aimmd.descriptors.descriptor_set import Descriptors, descriptors_from_dict, descriptors_to_dict
+from ops_aimmd.systems.dihedrals import BatchedCV, positions_of
+
+
+def boxes_of(snapshots):
+    """Box vectors of OPS snapshots as one array in nm, or None where there are none.
+
+    Parameters
+    ----------
+    snapshots : iterable of openpathsampling snapshots
+
+    Returns
+    -------
+    numpy.ndarray, shape (n_frames, 3, 3), or None
+    """
+    boxes = [snapshot.box_vectors for snapshot in snapshots]
+    if any(box is None for box in boxes):
+        return None
+    return np.array([box.value_in_unit(unit.nanometer) for box in boxes], dtype=np.float64)
+
+
+class DescriptorCV(BatchedCV):
+    """Collective variable of the descriptors of this package; OPS stores it with all parameters, and no code.
+
+    Serves as ``descriptors=`` of `CommittorLearner`, and to define states: a trajectory is evaluated in one batch, the
+    single frame of a running leg in the fastest way that the descriptors know.
+
+    Parameters
+    ----------
+    name : str
+        OPS takes two collective variables of the same class and name for the same one: names must differ.
+    descriptors : ops_aimmd.descriptors.descriptor_set.Descriptors
+        With lengths in nm. Where they are periodic, the boxes of the frames are used.
+
+    Returns
+    -------
+    array (n_frames, n_descriptors) for a trajectory, (n_descriptors,) for a snapshot; a single descriptor gives one number
+    per frame.
+    """
+
+    def __init__(self, name, descriptors):
+        super().__init__(name)
+        if not isinstance(descriptors, Descriptors):
+            raise TypeError(
+                f"got {descriptors!r} for the collective variable {name!r}, expected descriptors of this package "
+                "(InternalCoordinates, SymmetryFunctions, JoinedDescriptors)"
+            )
+        self.descriptors = descriptors
+        self._single = len(descriptors.names) == 1
+
+    @property
+    def names(self):
+        """Name of each column."""
+        return self.descriptors.names
+
+    def to_dict(self):
+        """Dictionary from which OPS rebuilds the collective variable."""
+        return {"name": self.name, "descriptors": descriptors_to_dict(self.descriptors)}
+
+    @classmethod
+    def from_dict(cls, dct):
+        """Rebuild from `to_dict`."""
+        return cls(dct["name"], descriptors_from_dict(dct["descriptors"]))
+
+    def _values(self, snapshots):
+        periodic = self.descriptors.periodic
+        if len(snapshots) == 1:
+            (snapshot,) = snapshots
+            boxes = boxes_of(snapshots) if periodic else None
+            values = self.descriptors.of_frame(snapshot.xyz, None if boxes is None else boxes[0])
+            return np.array(values if self._single else [values], dtype=np.float64)
+        values = self.descriptors(positions_of(snapshots), boxes_of(snapshots) if periodic else None)
+        return values[:, 0] if self._single else values
