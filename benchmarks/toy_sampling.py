@@ -1,9 +1,9 @@
-"""Does a committor learned on the fly sample as well as the exact one? Two potentials, overdamped, two-way shooting.
+"""Does a committor learned on the fly sample as well as the exact one? Two-way shooting on three potentials.
 
 Prints, for each selection of the shooting points, the fraction of shots that generated a transition path, the fraction
 that was accepted (`expected`: what the model predicted for the first) and the integrated autocorrelation time tau of
 ln(path length), beside the values that the *exact* committor gives. The first steps, in which the model is learned and
-the initial path forgotten, are left out.
+the initial path forgotten, are left out; they do count in the cost of the effective paths, n / (2 tau), 95 % interval.
 
     python benchmarks/toy_sampling.py [--quick] [--seeds 1 2 3] [--steps 1000] [--discard 300]
 
@@ -29,7 +29,11 @@ from ops_aimmd.analysis.autocorrelation import integrated_autocorrelation
 from ops_aimmd.analysis.series import StepRecorder
 from ops_aimmd.systems import toy
 
-SYSTEMS = {"Wolfe-Quapp": toy.wolfe_quapp, "Mueller-Brown": toy.mueller_brown}
+SYSTEMS = {"Wolfe-Quapp": toy.wolfe_quapp, "Mueller-Brown": toy.mueller_brown, "two wells": toy.two_gaussian_wells}
+"""Overdamped but for the wells, which have inertia."""
+
+WINDOW = 100
+"""Steps over which the acceptance is printed."""
 
 SELECTIONS = {
     "uniform": lambda learner: paths.UniformSelector(),
@@ -77,6 +81,9 @@ class Measured:
     tau: float
     tau_error: float
     path_length: float
+    effective: float
+    effective_error: float
+    frames: int
 
     @classmethod
     def of(cls, table, discard):
@@ -89,6 +96,9 @@ class Measured:
             tau=correlation.tau,
             tau_error=correlation.tau_error,
             path_length=steps.path_length.mean(),
+            effective=correlation.n_effective,
+            effective_error=correlation.n_effective * correlation.tau_error / correlation.tau,
+            frames=int(table.frames.sum()),
         )
 
 
@@ -116,10 +126,8 @@ def main():
     for name in options.systems:
         for selection in options.selections:
             start = time.perf_counter()
-            runs = []
-            for seed in options.seeds:
-                table = sample(SYSTEMS[name](), selection, options.steps, seed)
-                runs.append(Measured.of(table, options.discard))
+            tables = [sample(SYSTEMS[name](), selection, options.steps, seed) for seed in options.seeds]
+            runs = [Measured.of(table, options.discard) for table in tables]
             seconds = (time.perf_counter() - start) / n / options.steps
             print(
                 f"{name:13} {selection:19} ",
@@ -131,6 +139,21 @@ def main():
                 f" | {WITH_EXACT_COMMITTOR.get((name, selection), ''):25} {seconds:.3f} s/step",
                 flush=True,
             )
+            effective, frames = sum(run.effective for run in runs), sum(run.frames for run in runs)
+            spread = np.exp(1.96 * np.sqrt(sum(run.effective_error**2 for run in runs)) / effective)
+            rate = effective / frames * 1e6
+            interval = f"{rate / spread:.0f} to {rate * spread:.0f}"
+            print(f"{'':13} effective paths per 1e6 frames of all steps: {rate:.0f} ({interval})")
+            print(f"{'':13} accepted, every {WINDOW} steps:", *windows(tables), flush=True)
+
+
+def windows(tables):
+    """Acceptance in consecutive windows of steps, all runs together, with the error of independent steps."""
+    accepted = np.mean([np.asarray(table.accepted[table.step > 0], dtype=float) for table in tables], axis=0)
+    n_windows = len(accepted) // WINDOW
+    means = accepted[: n_windows * WINDOW].reshape(n_windows, WINDOW).mean(axis=1)
+    errors = np.sqrt(means * (1 - means) / (WINDOW * len(tables)))
+    return [f"{mean:.3f}+-{error:.3f}" for mean, error in zip(means, errors, strict=True)]
 
 
 def over_runs(runs, name, form):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import uuid
+import weakref
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -97,6 +98,18 @@ def open_storage(path: str | os.PathLike, mode: str = "r"):
         return Storage(str(path), mode)
     except Exception as error:  # whatever the libraries below make of a damaged file
         raise UnreadableFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def placeholders_of_frames_in_memory(storage, trajectory) -> list:
+    """Placeholders that stand for the frames of a path as they are in memory, not as a netCDF file would give them back.
+
+    OPS puts placeholders in the place of frames that a file holds already when it stores a path in which they occur again.
+    They serve as long as somebody holds them and the frames.
+    """
+    placeholders = [LoaderProxy.new(storage.snapshots, frame.__uuid__) for frame in trajectory]
+    for placeholder, frame in zip(placeholders, trajectory, strict=True):
+        placeholder._subject = weakref.ref(frame)
+    return placeholders
 
 
 def _forget_closed_files() -> None:

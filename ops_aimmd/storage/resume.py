@@ -220,10 +220,12 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     _check_that_they_agree(sim, stored, file)
     hook.continue_run(sim, file.run_id)
     previous = None
-    if stored:
-        in_file = last_steps(storage, str(sim.__uuid__), 1)[0].active
-        previous = reader.active(stored[-1]) if stored[-1] in logged else in_file
-        hook.recognise_stored(previous, in_file)
+    if stored and stored[-1] in logged:
+        previous = reader.active(stored[-1])
+        hook.recognise_stored(previous, last_steps(storage, str(sim.__uuid__), 1)[0].active)
+    elif stored:
+        previous = last_steps(storage, str(sim.__uuid__), 1)[0].active
+        hook.recognise_stored(previous, previous)
     missing = [number for number in logged if not stored or number > stored[-1]]
     name = file_of(storage).name
     _warn_of_lost_steps(name, stored, missing, file.step, hook)
@@ -236,6 +238,7 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     storage.sync_all()
     if logged and (not stored or file.step >= stored[-1]):
         sim.sample_set = reader.active(logged[-1])
+        hook.hold_current_paths(sim)
     else:  # snapshots of a kind that is not kept in the checkpoint, or steps that only OPS's file has
         _check_that_paths_are_whole(sim, file, hook)
         sim.sample_set = last_steps(storage, str(sim.__uuid__), 1)[0].active

@@ -82,6 +82,8 @@ class Thinning:
 
     def recognise(self, whole: paths.SampleSet, stored: paths.SampleSet) -> None:
         """Take what a file has stored of the current paths for their thinned form, so that they are not stored again."""
+        if self.path_stride == 1:  # hold nothing: frames of the file, in single precision, would replace exact ones
+            return
         self._previous = stored
         found = {sample.replica: sample.trajectory for sample in stored}
         for sample in whole:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
+import openpathsampling as paths
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.step_learning import StepLearning
 
-from .ops_files import save_step
+from .ops_files import placeholders_of_frames_in_memory, save_step
 from .run_files import RunFiles
 from .series_block import SeriesBlock
 from .snapshots import can_be_kept, parts_in_memory
@@ -166,6 +167,14 @@ class TrainingHook(PathSimulatorHook):
             name: self._current.get(name) or [part for frame in path.iter_proxies() for part in parts_in_memory(frame)]
             for name, path in trajectories.items()
         }
+
+    def hold_current_paths(self, sim) -> None:
+        """Keep all digits of the paths from which a resumed run goes on, also of frames that its OPS file holds already."""
+        for sample in sim.sample_set:
+            path = sample.trajectory
+            self._current[path.__uuid__] = [part for frame in path for part in parts_in_memory(frame)]
+            if isinstance(sim.storage, paths.Storage):
+                self._current[path.__uuid__] += placeholders_of_frames_in_memory(sim.storage, path)
 
     def _finish_step(self) -> None:
         while self._to_do:

@@ -181,6 +181,10 @@ def test_control_a_run_that_goes_on_in_single_precision_is_another(directory):
     copy = copy_run(directory / "run.nc", directory / "copy.nc")
     run_to(sampler, 10)
     sampler = resume(copy)
+    (hook,) = {h.__self__ for h in sampler.hooks["after_step"] if isinstance(h.__self__, ops_aimmd.TrainingHook)}
+    hook._current.clear()  # nobody holds the digits that OPS's file does not have
+    sampler.sample_set = None
+    gc.collect()
     sampler.sample_set = sampler.storage.steps[-1].active
     run_to(sampler, 10)
     assert differences(contents(checkpoint_of(copy)), contents(directory / "run.aimmd")) != []
