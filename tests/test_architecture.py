@@ -1,6 +1,8 @@
 """A file imports only from above it: the order of the floors, and no cycles."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,16 @@ def test_the_checks_can_fail():
 def test_public_names_are_documented(name):
     thing = getattr(ops_aimmd, name)
     assert name == "__version__" or thing.__doc__
+
+
+def import_without(*packages):
+    """Import the package in a process that lacks others."""
+    hide = "; ".join(f"sys.modules[{name!r}] = None" for name in packages)
+    return subprocess.run([sys.executable, "-c", f"import sys; {hide}; import ops_aimmd"], capture_output=True, text=True)
+
+
+def test_openmm_is_optional():
+    """Toy systems and the analysis of files work without it, as setup.cfg promises."""
+    done = import_without("openmm", "simtk", "openmmtools")
+    assert done.returncode == 0, done.stderr
+    assert "torch" in import_without("torch").stderr  # control: a package that is needed

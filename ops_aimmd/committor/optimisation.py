@@ -159,8 +159,9 @@ def optimise(
     optimiser = Adam(parameters)
     unit = data.legs[0][0].typical_memory if data.legs else 0.0
     factor = min(memory / unit, LONGEST_MEMORY) if unit > 0 else 0.0
-    factor = torch.tensor(factor, dtype=model.dtype, device=model.device)
-    memory_optimiser = Adam([factor])
+    factor = torch.tensor(factor, dtype=model.dtype, device=model.device, requires_grad=unit > 0)
+    factors = [factor] if unit > 0 else []
+    optimiser_of_factor = Adam(factors)
     # a common factor; Adam does not see it, except through the size of its epsilon
     per_shot = 1 / data.train[:, : data.n_shots].sum().clamp(min=1e-12)
     can_compare = data.held_out.sum() > 0
@@ -172,20 +173,17 @@ def optimise(
         nll = negative_log_likelihood(model.member_logits(data.descriptors), data.counts)
         if epoch == max_epochs or (can_compare and epoch and epoch % every == 0):
             loss_of_shots = nll.detach()[:, : data.n_shots].double().cpu().numpy()
-            snapshots.append((epoch, float(factor) * unit, loss_of_shots, [p.detach().clone() for p in parameters]))
+            snapshots.append((epoch, factor.item() * unit, loss_of_shots, [p.detach().clone() for p in parameters]))
         if epoch == max_epochs:
             break
         learning_rate = _learning_rate_shape((epoch + 1) / max_epochs)
         loss = (data.train * nll).sum() - weight_decay * networks.log_prior(model.network)
         if data.legs:
-            factor.requires_grad_(unit > 0)
             loss = loss + _loss_of_legs(model, *data.legs[epoch % len(data.legs)], factor * unit)
-        trained = [*parameters, factor] if factor.requires_grad else parameters
-        gradients = torch.autograd.grad(loss * per_shot, trained, allow_unused=True)
+        gradients = torch.autograd.grad(loss * per_shot, parameters + factors, allow_unused=True)
         optimiser.step(gradients[: len(parameters)], max_learning_rate * learning_rate)
-        if factor.requires_grad:
-            factor = factor.detach()
-            memory_optimiser.step(gradients[-1:], MEMORY_LEARNING_RATE * learning_rate, [factor])
+        optimiser_of_factor.step(gradients[len(parameters) :], MEMORY_LEARNING_RATE * learning_rate)
+        with torch.no_grad():
             factor.clamp_(0.0, LONGEST_MEMORY)
     model.train(was_training)
     epochs, memory, nll, values = last = snapshots[-1]
@@ -222,11 +220,10 @@ class Adam:
         self.n_steps = 0
 
     @torch.no_grad()
-    def step(self, gradients, learning_rate: float, parameters=None) -> None:
+    def step(self, gradients, learning_rate: float) -> None:
         self.n_steps += 1
         first, second = (1 - beta**self.n_steps for beta in self.betas)
-        parameters = self.parameters if parameters is None else parameters
-        for parameter, gradient, mean, square in zip(parameters, gradients, self.means, self.squares, strict=True):
+        for parameter, gradient, mean, square in zip(self.parameters, gradients, self.means, self.squares, strict=True):
             if gradient is None:  # a parameter that the network does not use
                 continue
             mean.lerp_(gradient, 1 - self.betas[0])

@@ -8,8 +8,8 @@ import numpy as np
 from openpathsampling.collectivevariable import CollectiveVariable
 
 from ops_aimmd.descriptors.descriptor_set import Descriptors
-from ops_aimmd.systems.descriptor_cv import DescriptorCV, boxes_of
-from ops_aimmd.systems.dihedrals import positions_of
+from ops_aimmd.systems.batched_cv import boxes_of, positions_of
+from ops_aimmd.systems.descriptor_cv import DescriptorCV
 
 
 def evaluate_descriptors(descriptors, trajectory) -> np.ndarray:

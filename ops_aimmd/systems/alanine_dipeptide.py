@@ -30,7 +30,9 @@ import openpathsampling as paths
 from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 
-from ops_aimmd.systems.dihedrals import DihedralAngleCV, PeriodicDistanceCV, SineCosineCV
+from ops_aimmd.descriptors.internal import InternalCoordinates
+from ops_aimmd.systems.descriptor_cv import DescriptorCV
+from ops_aimmd.systems.dihedrals import DihedralAngleCV, PeriodicDistanceCV
 from ops_aimmd.systems.integrators import baoab_integrator
 
 __all__ = ["AlanineDipeptide", "alanine_dipeptide"]
@@ -62,9 +64,8 @@ class AlanineDipeptide:
     states : list of two OPS volumes
         C7eq and C7ax: disks in (phi, psi), defined through storable collective variables.
     descriptors : openpathsampling.CollectiveVariable
-        sines and cosines of all dihedral angles, (n_frames, n_descriptors).
-    descriptor_names : list of str
-        "phi sin", "phi cos", "psi sin", ...
+        sines and cosines of all dihedral angles, (n_frames, n_descriptors), with ``descriptors.names`` "phi sin",
+        "phi cos", ...
     phi_psi : openpathsampling.CollectiveVariable
         phi and psi in degrees, (n_frames, 2).
     temperature : float
@@ -77,7 +78,6 @@ class AlanineDipeptide:
     engine: ops_openmm.Engine
     states: list
     descriptors: paths.CollectiveVariable
-    descriptor_names: list
     phi_psi: paths.CollectiveVariable
     temperature: float
     positions: np.ndarray
@@ -223,8 +223,7 @@ def alanine_dipeptide(temperature=300.0, platform="Reference", n_frames_max=2000
         name="alanine dipeptide",
         engine=engine,
         states=states,
-        descriptors=SineCosineCV("descriptors", DihedralAngleCV("dihedrals", list(DIHEDRALS.values()))),
-        descriptor_names=[f"{name} {function}" for name in DIHEDRALS for function in ("sin", "cos")],
+        descriptors=DescriptorCV("descriptors", InternalCoordinates(dihedrals=DIHEDRALS)),
         phi_psi=phi_psi,
         temperature=float(temperature),
         positions=_minimum(testsystem),

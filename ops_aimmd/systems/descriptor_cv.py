@@ -1,28 +1,10 @@
 """Descriptors of this package as OPS collective variables."""
 
 import numpy as np
-from openmm import unit
 
 from ops_aimmd.descriptors import internal, symmetry  # noqa: F401 - only imported classes can be rebuilt
 from ops_aimmd.descriptors.descriptor_set import Descriptors, descriptors_from_dict, descriptors_to_dict
-from ops_aimmd.systems.dihedrals import BatchedCV, positions_of
-
-
-def boxes_of(snapshots):
-    """Box vectors of OPS snapshots as one array in nm, or None where there are none.
-
-    Parameters
-    ----------
-    snapshots : iterable of openpathsampling snapshots
-
-    Returns
-    -------
-    numpy.ndarray, shape (n_frames, 3, 3), or None
-    """
-    boxes = [snapshot.box_vectors for snapshot in snapshots]
-    if any(box is None for box in boxes):
-        return None
-    return np.array([box.value_in_unit(unit.nanometer) for box in boxes], dtype=np.float64)
+from ops_aimmd.systems.batched_cv import BatchedCV, boxes_of, positions_of
 
 
 class DescriptorCV(BatchedCV):

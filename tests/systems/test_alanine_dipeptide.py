@@ -14,7 +14,7 @@ from openpathsampling.engines import openmm as ops_openmm
 from openpathsampling.experimental.storage import Storage as SimStore
 
 from ops_aimmd.systems.alanine_dipeptide import DIHEDRALS, alanine_dipeptide
-from ops_aimmd.systems.dihedrals import dihedral_angles, positions_of
+from ops_aimmd.systems.batched_cv import positions_of
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +62,13 @@ def test_phi_psi_are_those_of_mdtraj(system, path):
 
 def test_descriptors_carry_their_names(system, path):
     values = system.descriptors(path)
-    names = system.descriptor_names
+    names = system.descriptors.names
     assert values.shape == (len(path), len(names)) == (len(path), 2 * len(DIHEDRALS))
-    expected = dihedral_angles(positions_of(path), list(DIHEDRALS.values()))
+    frames = mdtraj.Trajectory(positions_of(path).astype(np.float32), system.engine.topology.mdtraj)
+    expected = mdtraj.compute_dihedrals(frames, list(DIHEDRALS.values()), periodic=False)  # in single precision
     for column, angle in enumerate(DIHEDRALS):
-        np.testing.assert_allclose(values[:, names.index(f"{angle} sin")], np.sin(expected[:, column]))
-        np.testing.assert_allclose(values[:, names.index(f"{angle} cos")], np.cos(expected[:, column]))
+        np.testing.assert_allclose(values[:, names.index(f"{angle} sin")], np.sin(expected[:, column]), atol=1e-5)
+        np.testing.assert_allclose(values[:, names.index(f"{angle} cos")], np.cos(expected[:, column]), atol=1e-5)
     # no descriptor follows from the others by a linear relation
     assert np.linalg.matrix_rank(values - values.mean(axis=0), tol=1e-3) == values.shape[1]
 
@@ -152,7 +153,7 @@ READ = """
 import sys
 import numpy as np
 import openpathsampling as paths
-import ops_aimmd.systems.dihedrals
+import ops_aimmd
 from openpathsampling.experimental.storage import Storage as SimStore
 for open_storage, name in ((paths.Storage, sys.argv[1]), (SimStore, sys.argv[2])):
     storage = open_storage(name, "r")

@@ -15,8 +15,8 @@ from ops_aimmd.descriptors.internal import InternalCoordinates
 from ops_aimmd.descriptors.topology import backbone_dihedrals
 from ops_aimmd.sampling.collective_variables import column_names, describe, is_storable
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
-from ops_aimmd.systems.descriptor_cv import DescriptorCV, boxes_of
-from ops_aimmd.systems.dihedrals import positions_of
+from ops_aimmd.systems.batched_cv import boxes_of, positions_of
+from ops_aimmd.systems.descriptor_cv import DescriptorCV
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,6 @@ def test_descriptors_serve_a_learner(system, path):
         np.testing.assert_allclose(learner.evaluate_descriptors(path), expected, atol=1e-14)
         assert learner.committor(path).shape == (len(path),)
         assert column_names(descriptors) == [*phi_psi.names, "r"]
-    assert column_names(system.descriptors) is None
+    assert column_names(system.phi_psi) is None
     assert is_storable(DescriptorCV("r", distance)) and not is_storable(distance)
     assert describe(phi_psi) == "4 descriptors InternalCoordinates"
