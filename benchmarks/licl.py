@@ -1,4 +1,4 @@
-"""LiCl in water, bound -> unbound: guided shooting next to plain two-way shooting, in runs of hours.
+"""LiCl (or NaCl) in water, bound -> unbound: guided shooting next to plain two-way shooting, in runs of hours.
 
 A run writes to a folder and goes on from there when it is started again; it may be killed at any moment. The table may be
 printed while runs go on. Its columns, over all steps of a run after the first fifth:
@@ -14,6 +14,7 @@ s per step            wall time
 
     python benchmarks/licl.py run guided runs/guided_1 --seed 1 --steps 1000
     python benchmarks/licl.py run plain runs/plain_1 --seed 1 --steps 300
+    python benchmarks/licl.py run guided runs/sodium_1 --cation Na --seed 1 --steps 1000
     python benchmarks/licl.py table runs/*
     python benchmarks/licl.py volume                # the volume of a water in the box at 1 bar
 """
@@ -41,6 +42,7 @@ from ops_aimmd.systems import ions_in_water
 MD_STEPS_PER_FRAME = 10
 PS_PER_FRAME = 0.02
 PATH_STRIDE = 20
+PAIRS = {"Li": ions_in_water.lithium_chloride, "Na": ions_in_water.sodium_chloride}
 
 
 class RowWriter(PathSimulatorHook):
@@ -199,6 +201,7 @@ def main():
     run.add_argument("folder", type=Path)
     run.add_argument("--seed", type=int, default=1)
     run.add_argument("--steps", type=int, default=1000, help="of the whole run")
+    run.add_argument("--cation", choices=PAIRS, default="Li")
     run.add_argument("--platform", help="OpenMM platform; the fastest, if left out")
     table = commands.add_parser("table", help="print the table of some runs")
     table.add_argument("folders", type=Path, nargs="+")
@@ -211,7 +214,7 @@ def main():
         print(pd.DataFrame(rows).set_index("run").to_string(float_format=lambda value: f"{value:.3g}"))
     else:
         arguments.folder.mkdir(parents=True, exist_ok=True)
-        system = ions_in_water.lithium_chloride(platform=arguments.platform)
+        system = PAIRS[arguments.cation](platform=arguments.platform)
         {"guided": run_guided, "plain": run_plain}[arguments.method](
             arguments.folder, system, arguments.seed, arguments.steps
         )

@@ -28,12 +28,11 @@ import numpy as np
 import openmm
 import openpathsampling as paths
 from openmm import unit
-from openpathsampling.engines import openmm as ops_openmm
 
 from ops_aimmd.descriptors.internal import InternalCoordinates
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
 from ops_aimmd.systems.dihedrals import DihedralAngleCV, PeriodicDistanceCV
-from ops_aimmd.systems.integrators import baoab_integrator
+from ops_aimmd.systems.molecular_system import MolecularSystem, langevin, minimised, molecular_engine
 
 __all__ = ["AlanineDipeptide", "alanine_dipeptide"]
 
@@ -54,44 +53,19 @@ RADIUS = 30.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AlanineDipeptide:
+class AlanineDipeptide(MolecularSystem):
     """Alanine dipeptide with everything that path sampling needs; made by :func:`alanine_dipeptide`.
 
     Parameters
     ----------
-    name : str
-    engine : openpathsampling.engines.openmm.Engine
-    states : list of two OPS volumes
-        C7eq and C7ax: disks in (phi, psi), defined through storable collective variables.
-    descriptors : openpathsampling.CollectiveVariable
-        sines and cosines of all dihedral angles, (n_frames, n_descriptors), with ``descriptors.names`` "phi sin",
-        "phi cos", ...
     phi_psi : openpathsampling.CollectiveVariable
         phi and psi in degrees, (n_frames, 2).
-    temperature : float
-        in kelvin.
-    positions : numpy.ndarray, shape (22, 3)
-        nm; those of the test system, minimised (in C5), from which the hot dynamics of `initial_trajectory` start.
+    **others
+        As in `MolecularSystem`. The states C7eq and C7ax are disks in (phi, psi); the descriptors "phi sin", "phi cos", ...
+        are the sines and cosines of all dihedral angles; the positions are those of the test system, minimised (in C5).
     """
 
-    name: str
-    engine: ops_openmm.Engine
-    states: list
-    descriptors: paths.CollectiveVariable
     phi_psi: paths.CollectiveVariable
-    temperature: float
-    positions: np.ndarray
-
-    def network(self, all_to_all=False):
-        """A fresh OPS network: paths from C7eq to C7ax, or (``all_to_all``) also back.
-
-        Returns
-        -------
-        openpathsampling.TPSNetwork
-        """
-        if all_to_all:
-            return paths.TPSNetwork.from_states_all_to_all(self.states)
-        return paths.TPSNetwork(*self.states)
 
     def channel(self, trajectory):
         """Where a transition path goes from phi < 0 to phi > 0: its last change of sign.
@@ -170,7 +144,7 @@ class AlanineDipeptide:
         )
 
     def _hot_frames(self, rng, temperature, n_frames):
-        integrator = _integrator(temperature)
+        integrator = langevin(temperature)
         integrator_seed, velocity_seed = (int(number) for number in rng.integers(1, 2**31 - 1, size=2))
         integrator.setRandomNumberSeed(integrator_seed)
         # a context of its own: the Reference platform is the fastest for 22 atoms, and gives the same path everywhere
@@ -179,13 +153,7 @@ class AlanineDipeptide:
         context.setVelocitiesToTemperature(temperature * unit.kelvin, velocity_seed)
         for _ in range(n_frames):
             integrator.step(self.engine.options["n_steps_per_frame"])
-            state = context.getState(positions=True, velocities=True)
-            yield ops_openmm.Snapshot.construct(
-                coordinates=state.getPositions(asNumpy=True),
-                box_vectors=state.getPeriodicBoxVectors(asNumpy=True),
-                velocities=state.getVelocities(asNumpy=True),
-                engine=self.engine,
-            )
+            yield self.snapshot(context.getState(positions=True, velocities=True))
 
 
 def alanine_dipeptide(temperature=300.0, platform="Reference", n_frames_max=2000):
@@ -204,16 +172,10 @@ def alanine_dipeptide(temperature=300.0, platform="Reference", n_frames_max=2000
     -------
     AlanineDipeptide
     """
-    testsystem = _testsystem()
-    template = ops_openmm.snapshot_from_testsystem(testsystem)
-    engine = ops_openmm.Engine(
-        template.topology,
-        testsystem.system,
-        _integrator(temperature),
-        options={"n_steps_per_frame": 10, "n_frames_max": n_frames_max},
-    ).named("alanine dipeptide")
-    engine.initialize(platform)
-
+    testsystem = alanine_testsystem()
+    engine = molecular_engine(
+        "alanine dipeptide", testsystem.topology, testsystem.system, temperature, platform, n_frames_max
+    )
     phi_psi = DihedralAngleCV("phi_psi", [DIHEDRALS["phi"], DIHEDRALS["psi"]])
     states = [
         paths.CVDefinedVolume(PeriodicDistanceCV(f"distance_{name}", phi_psi, centre), 0.0, RADIUS).named(name)
@@ -226,11 +188,12 @@ def alanine_dipeptide(temperature=300.0, platform="Reference", n_frames_max=2000
         descriptors=DescriptorCV("descriptors", InternalCoordinates(dihedrals=DIHEDRALS)),
         phi_psi=phi_psi,
         temperature=float(temperature),
-        positions=_minimum(testsystem),
+        positions=minimised(engine, testsystem.positions, None, tolerance=10.0, max_iterations=0),
+        box=None,
     )
 
 
-def _testsystem():
+def alanine_testsystem():
     logger = logging.getLogger("pymbar")
     level = logger.level
     logger.setLevel(logging.ERROR)  # openmmtools imports pymbar, which advertises JAX in ten lines
@@ -239,15 +202,3 @@ def _testsystem():
     finally:
         logger.setLevel(level)
     return AlanineDipeptideVacuum()
-
-
-def _integrator(temperature):
-    return baoab_integrator(temperature * unit.kelvin, 1.0 / unit.picosecond, 2.0 * unit.femtosecond)
-
-
-def _minimum(testsystem):
-    integrator = openmm.VerletIntegrator(2.0 * unit.femtosecond)
-    context = openmm.Context(testsystem.system, integrator, openmm.Platform.getPlatformByName("Reference"))
-    context.setPositions(testsystem.positions)
-    openmm.LocalEnergyMinimizer.minimize(context)
-    return context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)

@@ -31,6 +31,7 @@ from ops_aimmd.systems.potentials import (
     WithBath,
     WolfeQuapp,
 )
+from ops_aimmd.systems.two_states import TwoStates
 
 __all__ = [
     "ToyCoordinates",
@@ -103,7 +104,7 @@ class ToyDistance(paths.CollectiveVariable):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ToySystem:
+class ToySystem(TwoStates):
     """A model system with everything that path sampling needs, and the answer.
 
     Parameters
@@ -143,17 +144,6 @@ class ToySystem:
     def n_dim(self):
         """Number of coordinates, bath included."""
         return self.potential.n_dim
-
-    def network(self, all_to_all=False):
-        """A fresh OPS network: paths from A to B, or (``all_to_all``) also from B to A.
-
-        Returns
-        -------
-        openpathsampling.TPSNetwork
-        """
-        if all_to_all:
-            return paths.TPSNetwork.from_states_all_to_all(self.states)
-        return paths.TPSNetwork(*self.states)
 
     def committor(self, x):
         """Exact committor of B, of continuous overdamped dynamics.

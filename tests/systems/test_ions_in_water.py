@@ -15,12 +15,11 @@ from openpathsampling.experimental.storage import Storage as SimStore
 from ops_aimmd.systems.batched_cv import positions_of
 from ops_aimmd.systems.ions_in_water import (
     CUTOFF,
-    VOLUME_PER_WATER,
     lithium_chloride,
-    rescaled,
     sodium_chloride,
     solvated_pair,
 )
+from ops_aimmd.systems.water_box import VOLUME_PER_WATER, to_normal_density
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def test_sodium_chloride():
     bound, unbound = system.states
     assert bound(with_distance(system, 0.29)) and not bound(with_distance(system, 0.31))
     assert unbound(with_distance(system, 0.61)) and not unbound(with_distance(system, 0.59))
-    assert system.descriptor_names[1] == "Na O G2 r=0.25"
+    assert system.descriptors.names[1] == "Na O G2 r=0.25"
 
 
 def test_box_and_engine(system):
@@ -90,7 +89,7 @@ def test_box_and_engine(system):
 
 def test_shrinking_the_box_keeps_molecules():
     topology, positions = solvated_pair("Li", 264)
-    shrunk, box = rescaled(topology, positions, 2.0)
+    shrunk, box = to_normal_density(topology, positions, 2.0)
     np.testing.assert_allclose(np.diag(box), 2.0)
     np.testing.assert_allclose(shrunk[1] - shrunk[0], positions[1] - positions[0], atol=1e-12)
     inside = [np.diff(p[2:].reshape(-1, 3, 3), axis=1) for p in (positions, shrunk)]
@@ -119,7 +118,7 @@ def test_start_is_a_bound_frame_of_the_engine(system, start):
 def test_descriptors(system, start):
     trajectory = paths.Trajectory([start, with_distance(system, 0.4)])
     values = system.descriptors(trajectory)
-    names = system.descriptor_names
+    names = system.descriptors.names
     assert values.shape == (2, 221) and len(set(names)) == 221 and np.isfinite(values).all()
     assert values[:, 0] == pytest.approx(system.distance(trajectory))
     topology = system.engine.topology.mdtraj
@@ -160,7 +159,7 @@ def test_a_fresh_process_reads_states_and_descriptors(system, start, tmp_path):
     expected = system.descriptors(path)
     for name in (netcdf, simstore):
         with np.load(name + ".npz") as read:
-            assert read["names"].tolist() == system.descriptor_names
+            assert read["names"].tolist() == system.descriptors.names
             # storage is in single precision: 1e-7 nm, which the power 64 of a cosine and the sums magnify
             np.testing.assert_allclose(read["descriptors"], expected, rtol=1e-3, atol=1e-4)
             assert np.array_equal(read["inside"], [[True, False, False], [False, False, True]])
