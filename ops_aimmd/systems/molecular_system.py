@@ -20,6 +20,9 @@ PLATFORM_PROPERTIES = {"CUDA": {"Precision": "mixed"}, "OpenCL": {"Precision": "
 N_STEPS_PER_FRAME = 10
 """Of 2 fs."""
 
+ATTEMPTS = 5
+"""Runs from which a frame of the first state is wanted before giving up."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MolecularSystem(TwoStates):
@@ -52,7 +55,8 @@ class MolecularSystem(TwoStates):
         """A frame of the first state, from dynamics in which the surroundings relax.
 
         Dynamics at the temperature of the engine from the minimised positions, in a context of its own: the engine is left
-        alone. The last frame in the first state is taken, should the system leave it on the way.
+        alone. The last frame in the first state is taken, should the system leave it on the way; where it left too early,
+        the dynamics start anew.
 
         Parameters
         ----------
@@ -68,9 +72,20 @@ class MolecularSystem(TwoStates):
         Raises
         ------
         RuntimeError
-            If no frame of the second half was in the first state.
+            If, several times, no frame of the second half was in the first state.
         """
         rng = np.random.default_rng(seed)
+        for _ in range(ATTEMPTS):
+            frame = self._last_frame_of_first_state(rng, n_frames)
+            if frame is not None:
+                return frame
+        raise RuntimeError(
+            f"{ATTEMPTS} times no frame of the second half of {n_frames} frames was in {self.states[0].name!r}: is it "
+            "metastable? Take fewer frames or another seed"
+        )
+
+    def _last_frame_of_first_state(self, rng, n_frames):
+        """Last frame in the first state of the second half of fresh dynamics, or None."""
         integrator = langevin(self.temperature)
         integrator_seed, velocity_seed = (int(number) for number in rng.integers(1, 2**31 - 1, size=2))
         integrator.setRandomNumberSeed(integrator_seed)
@@ -81,17 +96,13 @@ class MolecularSystem(TwoStates):
         context.setPositions(self.positions)
         context.setVelocitiesToTemperature(self.temperature * unit.kelvin, velocity_seed)
         integrator.step(N_STEPS_PER_FRAME * (n_frames // 2))
-        start = None
+        last = None
         for _ in range(n_frames - n_frames // 2):
             integrator.step(N_STEPS_PER_FRAME)
-            snapshot = self.snapshot(context.getState(positions=True, velocities=True))
-            if self.states[0](snapshot):
-                start = snapshot
-        if start is None:
-            raise RuntimeError(
-                f"no frame of the second half of {n_frames} frames was in {self.states[0].name!r}; take another seed"
-            )
-        return start
+            frame = self.snapshot(context.getState(positions=True, velocities=True))
+            if self.states[0](frame):
+                last = frame
+        return last
 
     def snapshot(self, state):
         """OPS snapshot of an OpenMM state with positions and velocities."""

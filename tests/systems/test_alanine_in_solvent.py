@@ -1,5 +1,7 @@
 """Alanine dipeptide in solvent: force field, density, states and the first path are what the description says."""
 
+import dataclasses
+
 import mdtraj
 import numpy as np
 import openmm
@@ -75,6 +77,13 @@ def test_storable(implicit, path, tmp_path):
         again = storage.trajectories[0]
         assert states["C7eq"](again[0]) and states["alpha_R"](again[-1]) and not states["C7eq"](again[-1])
         storage.close()
+
+
+def test_a_state_that_is_left_at_once_gives_no_start(implicit):
+    nowhere = dataclasses.replace(implicit, states=[paths.EmptyVolume().named("nowhere"), implicit.states[1]])
+    with pytest.raises(RuntimeError, match="second half of 4 frames was in 'nowhere'"):
+        nowhere.start(seed=1, n_frames=4)
+    assert implicit.states[0](implicit.start(seed=1, n_frames=4))  # control
 
 
 def test_unknown_solvent():
