@@ -17,6 +17,7 @@ s per step            wall time
     python benchmarks/licl.py run guided runs/sodium_1 --cation Na --seed 1 --steps 1000
     python benchmarks/licl.py table runs/*
     python benchmarks/licl.py volume                # the volume of a water in the box at 1 bar
+    python benchmarks/licl.py profile --cation Na   # where states may end: the potential of mean force of the distance
 """
 
 import argparse
@@ -192,6 +193,33 @@ def print_volume(n_waters=270, n_ps=200):
     print(f"volume per water at 300 K and 1 bar: {np.mean(volumes):.5f} +- {error:.5f} nm^3")
 
 
+def print_profile(system, n_ps):
+    """Potential of mean force along the distance from plain dynamics, which must cross the barrier many times."""
+    frame = system.start(seed=1)
+    context = system.engine.simulation.context
+    system.engine.current_snapshot = frame
+    positions = []
+    for _ in range(int(n_ps / PS_PER_FRAME)):
+        context.getIntegrator().step(MD_STEPS_PER_FRAME)
+        ions = context.getState(positions=True).getPositions(asNumpy=True)[:2].value_in_unit(unit.nanometer)
+        positions.append(ions)
+    distances = system.distance.descriptors(np.array(positions), system.box)[:, 0]
+    bound, unbound = system.states
+    state, crossings = "bound", 0
+    low, high = bound.lambda_max, unbound.lambda_min
+    for distance in distances:
+        now = "bound" if distance < low else "unbound" if distance > high else state
+        crossings += now != state
+        state = now
+    counts, edges = np.histogram(distances, bins=np.arange(0.22, 0.9, 0.02))
+    volumes = np.diff(edges**3)
+    with np.errstate(divide="ignore"):
+        pmf = -np.log(counts / volumes)
+    print(f"{n_ps} ps, {crossings} passages between r < {low} and r > {high} nm")
+    for left, value, n in zip(edges, pmf - pmf[np.isfinite(pmf)].min(), counts, strict=False):
+        print(f"{left:.2f} - {left + 0.02:.2f} nm  {value:5.2f} kT  {n:6d} frames")
+
+
 def main():
     """Parse and do."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -201,14 +229,19 @@ def main():
     run.add_argument("folder", type=Path)
     run.add_argument("--seed", type=int, default=1)
     run.add_argument("--steps", type=int, default=1000, help="of the whole run")
-    run.add_argument("--cation", choices=PAIRS, default="Li")
-    run.add_argument("--platform", help="OpenMM platform; the fastest, if left out")
     table = commands.add_parser("table", help="print the table of some runs")
     table.add_argument("folders", type=Path, nargs="+")
     commands.add_parser("volume", help="print the volume of a water")
+    profile = commands.add_parser("profile", help="print the potential of mean force of plain dynamics")
+    profile.add_argument("--ps", type=float, default=400.0)
+    for command in (run, profile):
+        command.add_argument("--cation", choices=PAIRS, default="Li")
+        command.add_argument("--platform", help="OpenMM platform; the fastest, if left out")
     arguments = parser.parse_args()
     if arguments.command == "volume":
         print_volume()
+    elif arguments.command == "profile":
+        print_profile(PAIRS[arguments.cation](platform=arguments.platform), arguments.ps)
     elif arguments.command == "table":
         rows = [summarise(folder) for folder in arguments.folders if (folder / "steps.csv").exists()]
         print(pd.DataFrame(rows).set_index("run").to_string(float_format=lambda value: f"{value:.3g}"))

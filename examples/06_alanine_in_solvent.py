@@ -7,7 +7,8 @@ uphill, guided sampling, and the report.
     python examples/06_alanine_in_solvent.py --solvent water    # 230 waters: best on a GPU, hours on a CPU
 
 `--quick`: half a minute. Writes alanine_in_solvent.nc (an OPS file), .aimmd (what was learned), .html (the report), .png.
-Expected: about 0.4 of the last shots give a transition path, and the committor changes with psi.
+Expected: about 0.6 of the shots give a transition path (paths are short here, and most of their frames pay), and the
+committor changes with psi.
 """
 
 import argparse

@@ -70,7 +70,7 @@ def test_sodium_chloride():
     assert sodium == pytest.approx([1.0, 0.1 * 2 * 1.369 / 2 ** (1 / 6), 4.184 * 0.0874393], rel=1e-6)
     bound, unbound = system.states
     assert bound(with_distance(system, 0.29)) and not bound(with_distance(system, 0.31))
-    assert unbound(with_distance(system, 0.61)) and not unbound(with_distance(system, 0.59))
+    assert unbound(with_distance(system, 0.51)) and not unbound(with_distance(system, 0.49))
     assert system.descriptors.names[1] == "Na O G2 r=0.25"
 
 
