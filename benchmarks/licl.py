@@ -25,6 +25,7 @@ import os
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import openmm
 import openpathsampling as paths
@@ -172,6 +173,23 @@ def summarise(folder):
     return row
 
 
+def draw(folders, file):
+    """Transition-path times, and the shots that pay, of some runs."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for folder in folders:
+        table = pd.read_csv(folder / "steps.csv").drop_duplicates("step", keep="last")
+        late = table[table.step > 0.2 * table.step.max()]
+        times = (late.path_length - 1) * PS_PER_FRAME
+        left.hist(times, bins=np.arange(0, 6.01, 0.25), density=True, histtype="step", linewidth=1.5, label=folder.name)
+        window = max(len(table) // 10, 1)
+        means = table.generated.groupby((table.step - 1) // window).mean()
+        right.plot((means.index + 0.5) * window, means, marker="o", label=folder.name)
+    left.set(xlabel="transition-path time (ps)", ylabel="density (1/ps)", xlim=(0, 6))
+    right.set(xlabel="MC step", ylabel="shots that join the states", ylim=(0, None))
+    right.legend(frameon=False)
+    figure.savefig(file, dpi=110)
+
+
 def print_volume(n_waters=270, n_ps=200):
     """Mean volume of a water in the box at 1 bar, from constant-pressure dynamics; about ten minutes."""
     topology, positions = ions_in_water.solvated_pair("Li", n_waters)
@@ -231,6 +249,7 @@ def main():
     run.add_argument("--steps", type=int, default=1000, help="of the whole run")
     table = commands.add_parser("table", help="print the table of some runs")
     table.add_argument("folders", type=Path, nargs="+")
+    table.add_argument("--figure", type=Path, help="draw transition-path times and the shots that pay")
     commands.add_parser("volume", help="print the volume of a water")
     profile = commands.add_parser("profile", help="print the potential of mean force of plain dynamics")
     profile.add_argument("--ps", type=float, default=400.0)
@@ -243,7 +262,10 @@ def main():
     elif arguments.command == "profile":
         print_profile(PAIRS[arguments.cation](platform=arguments.platform), arguments.ps)
     elif arguments.command == "table":
-        rows = [summarise(folder) for folder in arguments.folders if (folder / "steps.csv").exists()]
+        folders = [folder for folder in arguments.folders if (folder / "steps.csv").exists()]
+        rows = [summarise(folder) for folder in folders]
+        if arguments.figure:
+            draw(folders, arguments.figure)
         print(pd.DataFrame(rows).set_index("run").to_string(float_format=lambda value: f"{value:.3g}"))
     else:
         arguments.folder.mkdir(parents=True, exist_ok=True)

@@ -80,9 +80,7 @@ TRUTHS = {
         0.95,
         _dihedrals,
     ),
-    "ratios": Truth(
-        lambda x: 6 * (x[0] - x[1]) / (x[0] + x[1]) - 1.5 * x[2] / x[3] + 1.8, (0, 1, 2, 3), 5, 1.5e-3, 0.95
-    ),
+    "ratios": Truth(lambda x: 6 * (x[0] - x[1]) / (x[0] + x[1]) - 1.5 * x[2] / x[3] + 1.8, (0, 1, 2, 3), 5, 1.5e-3, 0.95),
     "exp+ratio": Truth(
         lambda x: 6 * x[0] - 3 * np.exp(-3.2 * x[1]) - 4 * x[2] / (x[3] + 0.35) + 1.2, (0, 1, 2, 3), 5, 2.5e-3, 0.90
     ),
@@ -110,7 +108,9 @@ def measure(truth: Truth, engine: str, seed: int, seconds: float) -> tuple[float
 
 
 def truths(arguments) -> None:
-    print(f"{'truth':10} {'engine':7} {'limit/s':>8} {'CPU/s':>6} {'gap':>9} {'variables':>10} {'success':>8} {'target':>7}  constant")
+    print(
+        f"{'truth':10} {'engine':7} {'limit/s':>8} {'CPU/s':>6} {'gap':>9} {'variables':>10} {'success':>8} {'target':>7}  constant"
+    )
     for name in arguments.truths:
         truth = TRUTHS[name]
         mean = expit(truth.log_odds(truth.inputs(np.random.default_rng(0), 20000, N_INPUTS).T)).mean()
@@ -120,7 +120,10 @@ def truths(arguments) -> None:
             for seed in range(arguments.first, arguments.first + arguments.seeds):
                 rows.append(measure(truth, engine, seed, seconds))
                 if arguments.verbose:
-                    print(f"    {seed:3} {rows[-1][0]:.1e} {'right' if rows[-1][1] else 'WRONG'} {rows[-1][2]:.1f} s  {rows[-1][3]}", flush=True)
+                    print(
+                        f"    {seed:3} {rows[-1][0]:.1e} {'right' if rows[-1][1] else 'WRONG'} {rows[-1][2]:.1f} s  {rows[-1][3]}",
+                        flush=True,
+                    )
             gaps, right = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
             cpu = np.median([row[2] for row in rows])
             success = np.mean(right & (gaps <= truth.gap))

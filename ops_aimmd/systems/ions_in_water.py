@@ -84,10 +84,10 @@ def lithium_chloride(n_waters=270, temperature=300.0, platform=None, n_frames_ma
 def sodium_chloride(n_waters=270, temperature=300.0, platform=None, n_frames_max=5000):
     """NaCl in TIP3P water with an initialised OPS engine, states and descriptors.
 
-    Bound: r < 0.30 nm; unbound: r > 0.50 nm, with water between the ions. The potential of mean force has its minima at 0.27
-    and 0.53 nm, 2.6 kT apart, and a barrier at 0.37 nm of 5 kT (`benchmarks/licl.py profile --cation Na`); that to ions which
-    are farther apart, at 0.61 nm, is of 2.6 kT, seen from the second minimum. Beyond it, at 0.60 nm, "unbound" would make
-    the second minimum part of every path. Arguments, result and errors as in :func:`lithium_chloride`.
+    Bound: r < 0.30 nm; unbound: r > 0.50 nm, with water between the ions. The potential of mean force has its minima at
+    0.27 and 0.53 nm, 2.6 kT apart, and a barrier at 0.37 nm of 5 kT (`benchmarks/licl.py profile --cation Na`). Another
+    barrier, at 0.61 nm, is 2.6 kT above the second minimum: "unbound" from 0.60 nm on would make that minimum a part of
+    every path. Arguments, result and errors as in :func:`lithium_chloride`.
     """
     return _ion_pair("Na", (0.30, 0.50), n_waters, temperature, platform, n_frames_max)
 
