@@ -104,7 +104,7 @@ def measure(truth: Truth, engine: str, seed: int, seconds: float) -> tuple[float
     front = fit_expressions(training_set, engine=engine, time_limit=seconds, seed=seed, progress=False)
     cpu = time.process_time() - start
     best = front.best
-    return truth.mean_divergence(best.committor), best.inputs == truth.variables, cpu, str(best)
+    return truth.mean_divergence(best.to_model().committor), best.inputs == truth.variables, cpu, str(best)
 
 
 def truths(arguments) -> None:
@@ -170,7 +170,7 @@ def timings() -> None:
     start = time.process_time()
     front = fit_expressions(TrainingSet(points, counts), time_limit=15, seed=0, progress=False)
     seconds = time.process_time() - start
-    gap = truth.mean_divergence(front.best.committor, n_inputs)
+    gap = truth.mean_divergence(front.best.to_model().committor, n_inputs)
     print(f"200 inputs, 1e5 points: {seconds:.1f} s, gap {gap:.1e}, inputs {front.best.inputs}")
 
 

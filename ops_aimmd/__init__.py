@@ -1,6 +1,7 @@
 """Path sampling guided by a committor that is learned on the fly (AIMMD), for OpenPathSampling."""
 
 from ops_aimmd import descriptors
+from ops_aimmd.analysis.explanation import Explanation, explain_run
 from ops_aimmd.analysis.health import Health
 from ops_aimmd.analysis.report import report
 from ops_aimmd.committor.calibration import Calibration, calibration
@@ -8,6 +9,9 @@ from ops_aimmd.committor.density import CommittorDensity
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
+from ops_aimmd.explain.atoms import atom_relevance
+from ops_aimmd.explain.relevance import input_relevance
+from ops_aimmd.explain.symbolic import fit_expressions
 from ops_aimmd.sampling.committor_simulation import CommittorSimulation, committor_simulation, spread_along_committor
 from ops_aimmd.sampling.initial_path import initial_path
 from ops_aimmd.sampling.learner import CommittorLearner
@@ -40,6 +44,7 @@ __all__ = [
     "CommittorSimulation",
     "DescriptorCV",
     "DiminishingSchedule",
+    "Explanation",
     "FitReport",
     "Health",
     "LegFrames",
@@ -50,12 +55,16 @@ __all__ = [
     "ShootingResult",
     "TrainingHook",
     "TrainingSet",
+    "atom_relevance",
     "calibration",
     "committor_simulation",
     "current_paths",
     "descriptors",
+    "explain_run",
     "fit",
+    "fit_expressions",
     "initial_path",
+    "input_relevance",
     "load_learner",
     "read_series",
     "report",

@@ -17,6 +17,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
         ("02_exact_committor.py", ["exact_committor.png"]),
         ("03_existing_file.py", ["plain.nc", "guided.nc", "guided.aimmd", "existing_file.png"]),
         pytest.param("04_licl.py", ["licl.nc", "licl.aimmd", "licl.png"], marks=pytest.mark.slow),
+        pytest.param(
+            "05_machine_learned_potential.py",
+            [f"learned_potential.{extension}" for extension in ("nc", "aimmd", "png")],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_example(name, written, tmp_path):
@@ -41,4 +46,5 @@ def test_an_example_does_not_overwrite(tmp_path):
 
 def test_every_example_is_run():
     tested = {"01_alanine_dipeptide.py", "02_exact_committor.py", "03_existing_file.py", "04_licl.py"}
+    tested.add("05_machine_learned_potential.py")
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested

@@ -277,3 +277,19 @@ def plot_channel_series(axes: Axes, steps, series, chains) -> None:
                 axes.broken_barh(bar, place, color=CHANNEL_COLOURS[channel % len(CHANNEL_COLOURS)], linewidth=0)
     axes.set_yticks(np.arange(n_channels) + 1)
     axes.set(ylim=(0.4, n_channels + 0.6), xlabel="MC step", ylabel="channel", xlim=(steps.min() - 1, steps.max() + 1))
+
+
+def plot_agreement(axes: Axes, first, second, names: tuple[str, str]) -> None:
+    """Committors of the same configurations under two models, one point each.
+
+    Parameters
+    ----------
+    axes : Axes
+    first, second : array, shape (n,)
+        Probabilities.
+    names : (str, str)
+        Of the models, for the axes.
+    """
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    axes.plot(first, second, ".", markersize=3, alpha=0.5)
+    axes.set(xlabel=f"committor, {names[0]}", ylabel=f"committor, {names[1]}", xlim=(0, 1), ylim=(0, 1), aspect="equal")

@@ -6,69 +6,21 @@ From the command line: ``python -m ops_aimmd.analysis.report run.nc --checkpoint
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
-from pathlib import Path
-from string import Template
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ops_aimmd.version import __version__
-
-from . import plots
+from . import page, plots
 from .channels import telling_descriptors
 from .health import Finding, Health, assess
 from .measures import PATH_LENGTH, Efficiency, with_error
 from .run_data import RunData, read_run
-
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 0 auto; padding: 0 1rem 3rem; }
-h1 { font-size: 1.5rem; margin: 1.2rem 0 0.2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; }
-.about { color: #666; margin: 0 0 1rem; }
-.box { border-left: 0.4rem solid; padding: 0.5rem 0.8rem; margin: 0.6rem 0; overflow-wrap: anywhere; }
-.box p { margin: 0.15rem 0; }
-.good { border-color: #2a9d58; background: #e9f7ef; }
-.warning { border-color: #b5332e; background: #fbeae9; }
-.caution { border-color: #d9a300; background: #fdf6e0; }
-.note { border-color: #999; background: #f3f3f3; }
-.table { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 0.2rem 1.2rem 0.2rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }
-thead th { border-bottom: 2px solid #999; }
-tbody th { font-weight: normal; color: #555; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.2rem; }
-figure { margin: 0; }
-figure img { width: 100%; height: auto; }
-figcaption { font-size: 0.9rem; color: #444; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p class="about">$about</p>
-$verdict
-<h2>Numbers</h2>
-$numbers
-$tables
-<h2>Pictures</h2>
-<div class="figures">
-$figures
-</div>
-</body>
-</html>
-""")
 
 
 @dataclass(frozen=True)
@@ -145,23 +97,26 @@ def write_page(health: Health, output: str | os.PathLike, png_folder: str | os.P
     output : path-like
     png_folder : path-like, optional
     """
-    pictures = [(picture, _png(picture, health)) for picture in PICTURES if picture.possible(health)]
+    pictures = {
+        picture: page.png_of(partial(picture.draw, health=health)) for picture in PICTURES if picture.possible(health)
+    }
     if png_folder is not None:
-        folder = Path(png_folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for picture, png in pictures:
-            (folder / f"{picture.name}.png").write_bytes(png)
+        page.write_png_files(png_folder, {picture.name: png for picture, png in pictures.items()})
     run = health.run
     chains = f", {run.n_chains} chains" if run.n_chains > 1 else ""
-    page = PAGE.substitute(
-        title=escape(f"Path sampling: {run.name}"),
-        about=escape(f"{' and '.join(run.states)}; {len(run.table)} shots{chains}. ops_aimmd {__version__}"),
-        verdict="\n".join(_verdict(health)),
-        numbers=_table(("", ""), _numbers(health)),
-        tables="\n".join(_tables(health)),
-        figures="\n".join(_figure(picture, png) for picture, png in pictures),
+    page.write_page(
+        output,
+        f"Path sampling: {run.name}",
+        f"{' and '.join(run.states)}; {len(run.table)} shots{chains}",
+        [
+            *_verdict(health),
+            page.heading("Numbers"),
+            page.table(("", ""), _numbers(health)),
+            *_tables(health),
+            page.heading("Pictures"),
+            page.figures(page.figure(picture.title, picture.caption, png) for picture, png in pictures.items()),
+        ],
     )
-    Path(output).write_text(page, encoding="utf-8")
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------
@@ -169,10 +124,12 @@ def write_page(health: Health, output: str | os.PathLike, png_folder: str | os.P
 
 def _verdict(health: Health) -> Iterable[str]:
     if health.healthy:
-        yield _box("good", "<p><strong>No warnings.</strong> All checks of this page are passed within their errors.</p>")
-    yield from (_box("warning", _words("Warning", finding)) for finding in health.warnings)
-    yield from (_box("caution", _words("Cannot be told", finding)) for finding in health.cautions)
-    yield from (_box("note", f"<p>{escape(note)}</p>") for note in health.run.notes)
+        yield page.box(
+            "good", "<p><strong>No warnings.</strong> All checks of this page are passed within their errors.</p>"
+        )
+    yield from (page.box("warning", _words("Warning", finding)) for finding in health.warnings)
+    yield from (page.box("caution", _words("Cannot be told", finding)) for finding in health.cautions)
+    yield from (page.box("note", f"<p>{escape(note)}</p>") for note in health.run.notes)
 
 
 def _words(kind: str, finding: Finding) -> str:
@@ -180,10 +137,6 @@ def _words(kind: str, finding: Finding) -> str:
         f"<p><strong>{kind}: {escape(finding.title)}.</strong> {escape(finding.seen)}</p>"
         f"<p>What to do: {escape(finding.advice)}</p>"
     )
-
-
-def _box(kind: str, content: str) -> str:
-    return f'<div class="box {kind}">{content}</div>'
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -235,7 +188,7 @@ def _tables(health: Health) -> Iterable[str]:
     rows += [(f"{state}, trained on them", *_calibration(result)) for state, result in health.trained.items()]
     if rows:
         heads = ("committor of", "shots", "slope (1)", "intercept (0)", "RMSE (0)", "loss per leg", "floor")
-        yield "<h2>Calibration</h2>\n" + _table(heads, rows)
+        yield page.heading("Calibration") + "\n" + page.table(heads, rows)
         yield (
             '<p class="about">In brackets what a right model has. Predictions made before the last half of the shots; and '
             "those of the newest model for all shots, which it was trained on. The root mean square error is without the "
@@ -249,13 +202,13 @@ def _tables(health: Health) -> Iterable[str]:
             (str(k + 1), str(paths[k]), with_error(channels.populations[k], channels.population_errors[k]))
             for k in range(channels.n_channels)
         ]
-        yield "<h2>Channels</h2>\n" + _table(("channel", "distinct paths", "share of the steps"), rows)
+        yield page.heading("Channels") + "\n" + page.table(("channel", "distinct paths", "share of the steps"), rows)
     if health.states:
         rows = [
             (state.name, f"{state.inside:.3f}", f"{state.boundary:.3f}", f"{state.dwell:.1f}") for state in health.states
         ]
         heads = ("state", "its committor inside", "in the last frame before it", "time in its basin / time of the crossing")
-        yield "<h2>States</h2>\n" + _table(heads, rows)
+        yield page.heading("States") + "\n" + page.table(heads, rows)
 
 
 def _calibration(result) -> tuple[str, ...]:
@@ -269,33 +222,7 @@ def _calibration(result) -> tuple[str, ...]:
     )
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    lines = [
-        f"<tr><th>{escape(first)}</th>" + "".join(f"<td>{escape(text)}</td>" for text in others) + "</tr>"
-        for first, *others in rows
-    ]
-    top = f"<thead><tr>{head}</tr></thead>" if any(heads) else ""
-    return f'<div class="table"><table>{top}<tbody>\n' + "\n".join(lines) + "\n</tbody></table></div>"
-
-
 # ---- pictures --------------------------------------------------------------------------------------------------------
-
-
-def _figure(picture: Picture, png: bytes) -> str:
-    data = base64.b64encode(png).decode("ascii")
-    return (
-        f'<figure><img alt="{escape(picture.title)}" src="data:image/png;base64,{data}">'
-        f"<figcaption><strong>{escape(picture.title)}.</strong> {escape(picture.caption)}</figcaption></figure>"
-    )
-
-
-def _png(picture: Picture, health: Health) -> bytes:
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    picture.draw(figure, health)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
 
 
 def _times(run: RunData) -> pd.Series:

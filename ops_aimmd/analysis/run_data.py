@@ -16,7 +16,7 @@ from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import FitReport
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.sampling.collective_variables import describe
+from ops_aimmd.sampling.collective_variables import column_names, describe
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.selectors import CommittorSelector
@@ -167,7 +167,7 @@ def _from_checkpoint(path, network) -> RunData:
         reports=learner.reports,
         paths=frames,
         path_of_row=np.array([names.get(name, -1) for name in path_of_row], dtype=int),
-        descriptor_names=_descriptor_names(source, learner.model.n_descriptors),
+        descriptor_names=learner.descriptor_names or _descriptor_names(source, learner.model.n_descriptors),
         same_ensemble=same_ensemble,
         name=os.path.basename(path),
         notes=notes,
@@ -416,7 +416,10 @@ def _timestep(engine) -> tuple[float, str] | None:
 
 
 def _descriptor_names(descriptors, n_descriptors: int) -> list[str]:
-    """Short names of the columns: those of one-column collective variables, else numbers from 0."""
+    """Names of the columns: their own, those of one-column collective variables, else numbers from 0."""
+    own = None if descriptors is None or isinstance(descriptors, str) else column_names(descriptors)
+    if own is not None:
+        return own
     if isinstance(descriptors, Sequence) and not isinstance(descriptors, str) and len(descriptors) == n_descriptors:
         return [describe(part).split("'")[1] for part in descriptors]
     return [f"descriptor {i}" for i in range(n_descriptors)]

@@ -13,6 +13,7 @@ References: Jung et al., Nat. Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023
 J. Chem. Phys. 125, 054108 (2006), doi:10.1063/1.2234477.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, softplus
@@ -51,3 +52,28 @@ def negative_log_likelihood(logits: Tensor, counts: Tensor) -> Tensor:
     tensor, shape (..., n)
     """
     return -(counts * log_committor(logits)).sum(dim=-1)
+
+
+def binomial_derivatives(log_odds: np.ndarray, reached: np.ndarray, legs: np.ndarray) -> tuple[np.ndarray, ...]:
+    r"""Negative log-likelihood of two-state shots with its derivatives by the log-odds, for fits without autograd.
+
+    .. math::  N \ln(1 + e^q) - n_B q, \qquad N p - n_B, \qquad N p (1 - p),
+
+    the last of which is both the second derivative and the Fisher information.
+
+    Parameters
+    ----------
+    log_odds : array, shape (n,)
+        Of the last state.
+    reached, legs : array, shape (n,)
+        Legs of each shot that reached the last state, and all its legs; both times the weight of the shot.
+
+    Returns
+    -------
+    loss, gradient, curvature : arrays, shape (n,)
+    """
+    rest = np.exp(-np.abs(log_odds))
+    rare = rest / (1 + rest)
+    loss = legs * (np.maximum(log_odds, 0) + np.log1p(rest)) - reached * log_odds
+    gradient = legs * np.where(log_odds > 0, 1 - rare, rare) - reached
+    return loss, gradient, legs * rare * (1 - rare)

@@ -34,6 +34,9 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.optimisation import TrainingData, is_better, optimise, weighted_ratio
 from ops_aimmd.committor.training_set import TrainingSet
 
+LEARNING_RATE = 0.03
+"""Largest one of a training."""
+
 DECIDE_AGAIN = 3.0
 """Growth of the number of shots after which relevance and auxiliary data are decided again."""
 
@@ -117,6 +120,10 @@ class FitReport:
         Number of shots when auxiliary weights and relevance were decided; 0 where there were too few shots.
     seconds : float
         Wall time.
+    start : {"anew", "transferred"}
+        What the training began with, where a model of another system was there (:mod:`.transfer`).
+    loss_of_other_start : float or None
+        Held-out loss per shot of the start that was not taken; None where nothing was compared.
     """
 
     n_shots: int
@@ -135,14 +142,23 @@ class FitReport:
     velocity_memory: float
     decided_at: int
     seconds: float
+    start: str = "anew"
+    loss_of_other_start: float | None = None
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.n_shots} shots ({self.n_legs:g} legs), {self.epochs} epochs in {self.seconds:.2f} s; loss per leg: "
             f"training {self.train_loss_per_leg:.3f} +- {self.train_loss_per_leg_error:.3f}, "
             f"held out {self.held_out_loss_per_leg:.3f} +- {self.held_out_loss_per_leg_error:.3f}; "
             "trials per leg from its end and its other frames: {:g}, {:g}".format(*self.auxiliary_weights)
         )
+        if self.loss_of_other_start is not None:
+            other = "anew" if self.start == "transferred" else "transferred"
+            text += (
+                f"; {self.start} start, held-out loss per shot {self.held_out_loss:.3f} against "
+                f"{self.loss_of_other_start:.3f} of the {other} one"
+            )
+        return text
 
 
 def fit(
@@ -154,7 +170,7 @@ def fit(
     previous: FitReport | None = None,
     start_anew: bool = True,
     max_epochs: int = 150,
-    learning_rate: float = 0.03,
+    learning_rate: float = LEARNING_RATE,
     weight_decay: float = 0.25,
     frames_per_epoch: int = 1000,
 ) -> FitReport:

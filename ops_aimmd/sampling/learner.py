@@ -17,8 +17,9 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.selection import ModelVersion
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
+from ops_aimmd.committor.transfer import TransferredStart, fit_transferred
 
-from .collective_variables import describe, evaluate_descriptors, is_storable
+from .collective_variables import column_names, describe, evaluate_descriptors, is_storable
 from .states import selectable_frames, state_index
 
 PATHS_REMEMBERED = 64
@@ -63,8 +64,8 @@ class CommittorLearner(StorableNamedObject):
     seed : int, optional
         Fixes the initial weights, the training and, through `TrainingHook`, the whole run.
     model : CommittorModel, optional
-        A trained model to go on from, for instance of a similar system; it is copied and never started anew. A default
-        model for the number of descriptors, if left out.
+        A trained model to go on from, which is copied and never started anew; `ops_aimmd.transfer` is the careful way to
+        use one of another system. A default model for the number of descriptors, if left out.
     training_set : TrainingSet, optional
         Shots to begin with, of the same descriptors and states, for instance ``TrainingSet.from_storage(...)``; they get
         the step -1, being of no step of this run. Call `fit` to begin with a model that knows them.
@@ -110,6 +111,8 @@ class CommittorLearner(StorableNamedObject):
         self._reports: list[FitReport] = []
         self._frozen = False
         self._starts_anew = model is None
+        self._transferred_start: TransferredStart | None = None
+        self._names: list[str] | None = None if descriptors is None else column_names(descriptors)
         self._paths: OrderedDict = OrderedDict()
         self.step_seed: int | None = None
         """Identifier of the random numbers of the current MC step, set by `TrainingHook`."""
@@ -211,6 +214,16 @@ class CommittorLearner(StorableNamedObject):
     def n_states(self) -> int:
         return len(self.states)
 
+    @property
+    def descriptor_names(self) -> list[str] | None:
+        """Name of each descriptor; None where the descriptors have no names of their own."""
+        return self._names
+
+    @property
+    def transferred_start(self) -> TransferredStart | None:
+        """The model of another system that `ops_aimmd.transfer` gave; None without."""
+        return self._transferred_start
+
     def committor(self, trajectory) -> np.ndarray:
         """Probability of reaching the last state, (n_frames,); each state, (n_frames, n_states), for more than two."""
         return self._on_frames(trajectory, lambda model, x: model.committor(x))
@@ -285,6 +298,25 @@ class CommittorLearner(StorableNamedObject):
         self._training_set = TrainingSet.empty(n_descriptors, self.n_states)
         self._frames = TransitionPathFrames(n_descriptors, seed=self.seed)
 
+    def start_from(self, start: TransferredStart) -> None:
+        """Begin with the model of another system; `ops_aimmd.transfer` makes one from a checkpoint or a learner.
+
+        Raises
+        ------
+        RuntimeError
+            If this learner has been trained, given a model, or is that of a run that has begun.
+        """
+        if self._reports or not self.training_options["start_anew"] or self.recorded_version >= 0:
+            raise RuntimeError(
+                "this learner has learned already, or was given a model to go on from: transfer to a new learner, before "
+                "its run begins"
+            )
+        shots = [] if self._training_set is None else list(self._training_set)
+        self._start(start.model.n_descriptors, start.model)
+        for shot in shots:
+            self._training_set.append(shot)
+        self._transferred_start = start
+
     def expect_result(self) -> None:
         """Note that a shooting point was picked; warn where nobody ever reports what became of the shots."""
         self._picks_not_learned_from += 1
@@ -335,20 +367,27 @@ class CommittorLearner(StorableNamedObject):
             raise RuntimeError("the learner is frozen: call learner.unfreeze() before training")
         if self._training_set is None or len(self._training_set) == 0:
             raise RuntimeError("there are no shooting results to learn from yet: run some steps first")
-        model = self.model.copy().requires_grad_(True)
         seed = None
         if self.seed is not None:
             seed = int(np.random.SeedSequence([self.seed, len(self.training_set)]).generate_state(1)[0])
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # small networks: more threads only cost time
         try:
-            report = fit(model, self.training_set, seed=seed, previous=self.last_report, **self.training_options)
+            model, report = self._trained(seed)
         finally:
             torch.set_num_threads(threads)
         self._publish(model)
         self._shots_at_last_fit = len(self.training_set)
         self._reports.append(report)
         return report
+
+    def _trained(self, seed: int | None) -> tuple[CommittorModel, FitReport]:
+        arguments = {"seed": seed, "previous": self.last_report, **self.training_options}
+        if self._transferred_start is not None:
+            del arguments["start_anew"]  # the held-out shots decide
+            return fit_transferred(self._transferred_start, self.model, self.training_set, **arguments)
+        model = self.model.copy().requires_grad_(True)
+        return model, fit(model, self.training_set, **arguments)
 
     def _publish(self, model: CommittorModel) -> None:
         model = model.frozen_copy()
@@ -384,8 +423,13 @@ class CommittorLearner(StorableNamedObject):
         shots_at_last_fit: int,
         frozen: bool,
         reports: Iterable[FitReport],
+        transferred_start: TransferredStart | None,
+        descriptor_names: list[str] | None,
     ) -> None:
         """Put back what a checkpoint holds."""
+        self._transferred_start = transferred_start
+        if self.descriptors is None:
+            self._names = descriptor_names
         self._version = version
         self._training_set = TrainingSet.empty(version.model.n_descriptors, self.n_states)
         for shot in shots:

@@ -14,12 +14,14 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.selection import ModelVersion
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult
+from ops_aimmd.committor.transfer import TransferredStart
 from ops_aimmd.version import __version__
 
 from .collective_variables import describe
 from .learner import CommittorLearner
 
 DENSITY = "density"
+TRANSFERRED = "transferred start"
 
 
 class UnknownState:
@@ -53,6 +55,7 @@ def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, keep_m
     metadata = {
         "ops_aimmd": __version__,
         "descriptors": None if learner.descriptors is None else describe(learner.descriptors),
+        "descriptor_names": learner.descriptor_names,
         "states": [state.name for state in learner.states],
         "seed": learner.seed,
         "schedule": asdict(learner.training_schedule),
@@ -96,12 +99,22 @@ def record_step(
                 "frozen": learner.frozen,
                 "n_thinned": learner.transition_path_frames.n_thinned,
             },
+            **_transferred_start(learner),
             **(state or {}),
         },
         log=log,
     )
     learner.transition_path_frames.forget_changes()
     learner.recorded_version = version.number
+
+
+def _transferred_start(learner: CommittorLearner) -> dict:
+    """What never changes is written with the first model version."""
+    start = learner.transferred_start
+    if start is None or learner.recorded_version >= 0:
+        return {}
+    arrays = {**start.model.arrays(), "mean": start.mean, "std": start.std}
+    return {TRANSFERRED: {"model": start.model.description(), "arrays": arrays}}
 
 
 def load_learner(
@@ -194,7 +207,19 @@ def _restore(learner: CommittorLearner, checkpoint: Checkpoint, network, version
         shots_at_last_fit=state["shots_at_last_fit"],
         frozen=state["frozen"],
         reports=_reports(checkpoint),
+        transferred_start=_restored_start(checkpoint, learner.device),
+        descriptor_names=checkpoint.metadata.get("descriptor_names"),
     )
+
+
+def _restored_start(checkpoint: Checkpoint, device: str | None) -> TransferredStart | None:
+    if TRANSFERRED not in checkpoint.state_keys():
+        return None
+    stored = checkpoint.state(TRANSFERRED)
+    arrays = dict(stored["arrays"])
+    mean, std = arrays.pop("mean"), arrays.pop("std")
+    model = CommittorModel.from_description(stored["model"], arrays, device=device)
+    return TransferredStart(model.frozen_copy(), mean, std)
 
 
 def _reports(checkpoint: Checkpoint) -> list[FitReport]:

@@ -100,3 +100,10 @@ def test_without_ops():
     log_odds = np.log(model.committor(x) / (1 - model.committor(x)))
     assert np.allclose(model.reaction_coordinate(x), log_odds, atol=1e-5)  # the network computes in single precision
     assert report.n_shots == 300
+
+    table = ops_aimmd.input_relevance(model, training_set, groups=None, n_repeats=10, seed=1)
+    assert len(table) == d and {"loss_increase", "standard_error"} <= set(table.columns)
+    front = ops_aimmd.fit_expressions(training_set, model=None, inputs=None, time_limit=1, seed=1)
+    assert front.best.sympy.is_number and front.best.latex()  # coins know nothing
+    assert front.best.committor(x).shape == (7,)
+    assert len(front.to_pandas()) == len(front)

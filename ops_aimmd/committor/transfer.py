@@ -1,0 +1,285 @@
+r"""A model that was trained on one system starts that of another.
+
+What is kept is the network. Its columns are matched by name (:func:`match_columns`). A column that only the new system has
+starts with weights of zero; one that only the old system has is held at its mean.
+
+**Scaling.** Each column is scaled so that the new system covers the range of inputs that the network has learned on: mean
+and standard deviation of the new data take the place of those of the old. Where few shots have been made, both are mixed,
+as if the old ones came from `PRIOR_SHOTS` shots.
+
+**Training.** All weights are trained further with `FINE_TUNING` of the usual learning rate (less with few shots, which
+should not undo what many have taught), for a third of the usual epochs. Beside it a model is started anew, and the lower
+loss on held-out shots decides which of the two goes on. That is done in each training until
+`training.MIN_SHOTS_TO_DECIDE` shots, and then whenever the number of shots has grown by `COMPARE_AGAIN`, so that a source
+which misleads does so only for a while, and one that helps at first may be left later.
+
+`benchmarks/transfer.py` compares the alternatives: other learning rates, frozen first layers, inputs that keep their scale.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from ops_aimmd.committor import networks
+from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.training import LEARNING_RATE, FitReport, fit
+from ops_aimmd.committor.training_set import TrainingSet
+
+PRIOR_SHOTS = 10
+"""Shots that the source counts for, where new shots are few."""
+
+FINE_TUNING = 0.1
+"""Learning rate of transferred weights in units of the usual one."""
+
+COMPARE_AGAIN = 1.5
+"""Growth of the number of shots after which both starts are compared again."""
+
+MIN_SHOTS_TO_COMPARE = 6
+"""With fewer shots the transferred start is taken."""
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """Which descriptor of the source each descriptor of the target is.
+
+    Attributes
+    ----------
+    columns : tuple of int
+        For each column of the target that of the source, -1 where it has none.
+    new, dropped : tuple of str
+        Names of the columns that only the target, only the source has.
+    """
+
+    columns: tuple[int, ...]
+    new: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{sum(column >= 0 for column in self.columns)} of {len(self.columns)} descriptors are known to the source"
+        if self.new:
+            text += f"; new, without weight at first: {_listed(self.new)}"
+        if self.dropped:
+            text += f"; only in the source, held at their mean: {_listed(self.dropped)}"
+        return text
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def match_columns(source: Sequence[str], target: Sequence[str], rename: Mapping[str, str] | None = None) -> ColumnMap:
+    """Match descriptors by name.
+
+    Parameters
+    ----------
+    source, target : sequence of str
+        Names of the columns.
+    rename : mapping of str to str, optional
+        Words in the names of the source and what stands for them in the target, all replaced at once:
+        ``{"Li": "Na"}`` makes "Li O G2 r=0.25" of the source "Na O G2 r=0.25". Whole names will do, too.
+
+    Returns
+    -------
+    ColumnMap
+
+    Raises
+    ------
+    ValueError
+        If nothing matches, names occur twice (after renaming), or a word to rename is in no name.
+    """
+    renamed = _renamed(source, rename or {})
+    for whose, names in (("source", renamed), ("target", list(target))):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"descriptors of the {whose} are matched by name, but several are called {_listed(twice)}")
+    place = {name: column for column, name in enumerate(renamed)}
+    columns = tuple(place.get(name, -1) for name in target)
+    if max(columns, default=-1) < 0:
+        raise ValueError(
+            f"source and target have no descriptor in common: the source has {_listed(renamed)}, the target "
+            f'{_listed(target)}; name the words that differ, rename={{"word in the source": "word in the target"}}'
+        )
+    dropped = tuple(name for column, name in enumerate(renamed) if column not in set(columns))
+    return ColumnMap(columns, tuple(n for n, c in zip(target, columns, strict=True) if c < 0), dropped)
+
+
+def _renamed(names: Sequence[str], rename: Mapping[str, str]) -> list[str]:
+    patterns = {word: re.compile(rf"(?<!\w){re.escape(word)}(?!\w)") for word in rename}
+    unused = [word for word, pattern in patterns.items() if not any(pattern.search(name) for name in names)]
+    if unused:
+        raise ValueError(f"rename: no descriptor of the source, {_listed(names)}, has the word {_listed(unused)}")
+    if not rename:
+        return list(names)
+    longest_first = sorted(patterns, key=len, reverse=True)
+    any_word = re.compile("|".join(patterns[word].pattern for word in longest_first))
+    return [any_word.sub(lambda match: rename[match.group()], name) for name in names]
+
+
+@dataclass(frozen=True)
+class TransferredStart:
+    """The model of another system as a function of the descriptors of this one.
+
+    Attributes
+    ----------
+    model : CommittorModel
+        Scaled for descriptors of the following moments.
+    mean, std : array, shape (d,)
+        Of each descriptor; 0 where it is not known to the source, or did not vary there.
+    """
+
+    model: CommittorModel
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def of(cls, model: CommittorModel, training_set: TrainingSet, columns: Sequence[int]) -> TransferredStart:
+        """From a trained model and the shots that it was trained on.
+
+        Parameters
+        ----------
+        model : CommittorModel
+        training_set : TrainingSet
+        columns : sequence of int
+            `ColumnMap.columns`.
+
+        Raises
+        ------
+        ValueError
+            If there are no shots, or the network is not one of this package.
+        """
+        if len(training_set) == 0:
+            raise ValueError("the source has seen no shot, so there is nothing to transfer")
+        if not isinstance(model.network, networks.StackedNetwork):
+            raise ValueError(
+                f"only networks of this package can be transferred; the source has a {type(model.network).__name__}. "
+                "For the same descriptors in the same order: CommittorLearner(descriptors, states, model=source.model)"
+            )
+        mean, std = _moments(_all_descriptors(training_set))
+        columns = np.asarray(columns)
+        used = (columns >= 0) & (std[columns] > 0)
+        taken = np.where(used, columns, 0)
+        start = CommittorModel(_with_columns(model, columns, used, mean), len(columns), model.n_states)
+        start.to(dtype=model.dtype, device=model.device)
+        known = torch.from_numpy(used).to(model.device)
+        start.shift.copy_(torch.where(known, model.shift[taken], 0.0))
+        start.scale.copy_(torch.where(known, model.scale[taken], 0.0))
+        return cls(start.frozen_copy(), np.where(used, mean[taken], 0.0), np.where(used, std[taken], 0.0))
+
+    def adapted(self, descriptors: np.ndarray, weight: float = 1.0) -> TransferredStart:
+        """Scale the columns for data of this system.
+
+        Parameters
+        ----------
+        descriptors : array, shape (n, d)
+        weight : float
+            1: mean and standard deviation become those of the data, 0: they stay. Columns that the source does not know
+            always get those of the data.
+        """
+        of_data = np.stack(_moments(descriptors))
+        old = np.stack([self.mean, self.std])
+        known = self.std > 0
+        mean, std = np.where(known, (1 - weight) * old + weight * of_data, of_data)
+        varies = std > 0
+        ratio = np.where(known & varies, std, 1) / np.where(known, self.std, 1)
+        shift, scale = (tensor.double().cpu().numpy() for tensor in (self.model.shift, self.model.scale))
+        model = self.model.copy()
+        model.shift.copy_(torch.from_numpy(np.where(known, mean - (self.mean - shift) * ratio, mean)))
+        model.scale.copy_(torch.from_numpy(np.where(known, scale / ratio, varies / np.where(varies, std, 1))))
+        return TransferredStart(model, mean, std)
+
+
+def _with_columns(model: CommittorModel, columns, used: np.ndarray, mean: np.ndarray) -> networks.StackedNetwork:
+    """A copy of the network with inputs in another order; inputs that go are held at the mean."""
+    network = copy.deepcopy(model.network)
+    network.n_inputs = len(columns)
+    scaled_mean = (torch.from_numpy(mean).to(model.shift) - model.shift) * model.scale
+    gone = np.setdiff1d(np.arange(model.n_descriptors), columns[used])
+    with torch.no_grad():
+        for layer in _input_layers(network):
+            weight = layer.weight.new_zeros(network.n_members, len(columns), layer.weight.shape[2])
+            weight[:, np.flatnonzero(used)] = layer.weight[:, columns[used]]
+            layer.bias += scaled_mean[None, None, gone] @ layer.weight[:, gone]
+            layer.weight = nn.Parameter(weight)
+    return network
+
+
+def _input_layers(network: networks.StackedNetwork) -> list[networks.StackedLinear]:
+    if isinstance(network, networks.Residual):
+        return [network.input]
+    layers = [*network.layers, network.output][:1]
+    return layers + [network.skip] if isinstance(network, networks.FeedForward) and network.linear_skip else layers
+
+
+def _all_descriptors(training_set: TrainingSet) -> np.ndarray:
+    return np.concatenate([training_set.descriptors, training_set.auxiliary.descriptors])
+
+
+def _moments(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, the latter exactly 0 where a column does not vary."""
+    mean, std = descriptors.mean(axis=0), descriptors.std(axis=0)
+    return mean, np.where(std > 1e-9 * np.abs(mean), std, 0.0)
+
+
+def _weight_of_new(n_shots: int) -> float:
+    return n_shots / (n_shots + PRIOR_SHOTS)
+
+
+def _fine_tuning(n_shots: int) -> float:
+    return FINE_TUNING * _weight_of_new(n_shots)
+
+
+def fit_transferred(
+    start: TransferredStart,
+    model: CommittorModel,
+    training_set: TrainingSet,
+    seed=None,
+    previous: FitReport | None = None,
+    learning_rate: float = LEARNING_RATE,
+    **options,
+) -> tuple[CommittorModel, FitReport]:
+    """Train from a transferred start or anew, as the held-out shots decide.
+
+    Parameters
+    ----------
+    start : TransferredStart
+    model : CommittorModel
+        The present model, which goes on where nothing is to be decided; not changed.
+    training_set, seed, previous, learning_rate, options
+        As for `fit`. Models that are started anew have the default network.
+
+    Returns
+    -------
+    model : CommittorModel
+    report : FitReport
+        With ``start`` and, if they were compared, the loss of the other one.
+    """
+    began = time.perf_counter()
+    n_shots = len(training_set)
+    if previous is not None and n_shots < COMPARE_AGAIN * previous.decided_at:
+        model = model.copy().requires_grad_(True)
+        rate = learning_rate * (_fine_tuning(n_shots) if previous.start == "transferred" else 1)
+        report = fit(model, training_set, seed, previous=previous, learning_rate=rate, **options)
+        return model, replace(report, start=previous.start)
+    anew = CommittorModel.for_descriptors(start.model.n_descriptors, start.model.n_states, seed=seed, device=model.device)
+    report = fit(anew, training_set, seed, learning_rate=learning_rate, **options)
+    adapted = start.adapted(_all_descriptors(training_set), _weight_of_new(n_shots))
+    transferred = adapted.model.requires_grad_(True)
+    options["auxiliary_weights"] = report.auxiliary_weights
+    rate = learning_rate * _fine_tuning(n_shots)
+    of_transferred = fit(transferred, training_set, seed, start_anew=False, learning_rate=rate, **options)
+    relevance = tuple(float(r) for r in transferred.scale.double().cpu().numpy() * adapted.std)
+    of_transferred = replace(of_transferred, start="transferred", relevance=relevance, decided_at=report.decided_at)
+    if n_shots >= MIN_SHOTS_TO_COMPARE and report.held_out_loss < of_transferred.held_out_loss:
+        model, report, other = anew, report, of_transferred
+    else:
+        model, report, other = transferred, of_transferred, report
+    seconds = time.perf_counter() - began
+    return model, replace(report, loss_of_other_start=other.held_out_loss, seconds=seconds)

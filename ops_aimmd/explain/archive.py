@@ -1,0 +1,154 @@
+"""What a search has found so far: for each size the few best expressions, and how each would be described shortest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ops_aimmd.explain.expressions import code_length, skeleton
+from ops_aimmd.explain.refit import Fitted, Shots
+
+KEPT_PER_SIZE = 6
+
+FORM_WEIGHT = 0.4
+"""Weight of the code length of the form. Many trees say nearly the same, so there are fewer forms that the shots can tell
+apart than trees; shuffled outcomes still give the constant (benchmarks/symbolic_truths.py)."""
+
+ANY_SIZE = 0.25
+"""Fraction of parents whose size is drawn at random."""
+
+TEMPERATURES = (3.0, 10.0, 30.0)
+"""Nats of description length: the other parents are drawn with probability exp(-length / temperature)."""
+
+BEHIND = 4.0
+"""Nats, on few shots, that an expression may be behind a smaller one, or behind the worst of its size."""
+
+MOST_TRIES = 3
+"""Fits of one form, from different start values, in a search."""
+
+
+def description_length(fitted: Fitted, n_shots: float, n_inputs: int, evidence: float = 1.0) -> float:
+    r"""Nats that describe the outcomes and the expression.
+
+    .. math::  \mathrm{loss} \cdot \epsilon + \tfrac{k}{2} \ln n_\mathrm{eff} + w\,L(\mathrm{form})
+
+    (Rissanen 1978, doi:10.1016/0005-1098(78)90005-5): k constants, known as well as :math:`n_\mathrm{eff}` shots can tell
+    them, and the code length of the form, the logarithm of how many forms as long there are to choose from. Without it the
+    best of thousands of candidates would be preferred to the truth.
+
+    Parameters
+    ----------
+    n_shots : float
+        Effective number of shots.
+    n_inputs : int
+        Inputs that there are to choose from, before any screening.
+    evidence : float
+        Effective over actual number of shots.
+    """
+    form = FORM_WEIGHT * code_length(fitted.node, n_inputs)
+    return evidence * fitted.loss + 0.5 * fitted.n_constants * math.log(max(n_shots, 2.0)) + form
+
+
+def most_constants(shots: Shots) -> int:
+    """How many constants these shots can determine: one for every ten legs of the rarer outcome, but at least two.
+
+    With fewer events for each constant their estimates are biased and separable outcomes are the rule (Peduzzi et al.
+    1996, doi:10.1016/S0895-4356(96)00236-3).
+    """
+    reached = shots.reached.sum()
+    return max(int(min(reached, shots.legs.sum() - reached) / 10), 2)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An expression in the archive.
+
+    Attributes
+    ----------
+    fitted : Fitted
+    coarse_loss : float
+        Loss of the fit to the few shots that a search begins with.
+    length : float
+        Description length.
+    form : str
+    """
+
+    fitted: Fitted
+    coarse_loss: float
+    length: float
+    form: str
+
+
+class Archive:
+    """The best expressions of every size.
+
+    Parameters
+    ----------
+    n_shots, n_inputs
+        As in `description_length`.
+    """
+
+    def __init__(self, n_shots: float, n_inputs: int):
+        self.n_shots = n_shots
+        self.n_inputs = n_inputs
+        self.n_tried = 0
+        self._by_size: dict[int, list[Entry]] = {}
+        self._tries: dict[str, int] = {}
+
+    def wants(self, form: str) -> bool:
+        """Whether a form has been tried less than `MOST_TRIES` times; counts one try."""
+        tries = self._tries.get(form, 0)
+        self._tries[form] = tries + 1
+        return tries < MOST_TRIES
+
+    def hopeful(self, size: int, coarse_loss: float) -> bool:
+        """Whether an expression may find a place, by its loss on few shots."""
+        self.n_tried += 1
+        losses = [entry.coarse_loss for other, entries in self._by_size.items() if other <= size for entry in entries]
+        if losses and coarse_loss > min(losses) + BEHIND:
+            return False
+        same_size = self._by_size.get(size, [])
+        return len(same_size) < KEPT_PER_SIZE or coarse_loss < max(entry.coarse_loss for entry in same_size) + BEHIND
+
+    def take(self, other: Archive) -> None:
+        """Offer everything that another archive of the same shots holds."""
+        for entry in other:
+            self.offer(entry.fitted, entry.coarse_loss)
+
+    def offer(self, fitted: Fitted, coarse_loss: float) -> bool:
+        """Keep an expression if it is one of the best of its size; True if it has the least description length of all."""
+        length = description_length(fitted, self.n_shots, self.n_inputs)
+        entry = Entry(fitted, coarse_loss, length, skeleton(fitted.node))
+        best = not self._by_size or length < self.best.length - 1e-6
+        same_size = self._by_size.setdefault(fitted.node.size, [])
+        known = [other for other in same_size if other.form == entry.form]
+        if known:
+            if known[0].length <= length:
+                return False
+            same_size.remove(known[0])
+        same_size.append(entry)
+        same_size.sort(key=lambda other: other.fitted.loss)
+        del same_size[KEPT_PER_SIZE:]
+        return best
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for _, entries in sorted(self._by_size.items()) for entry in entries)
+
+    @property
+    def best(self) -> Entry:
+        """The expression with the least description length."""
+        return min(self, key=lambda entry: entry.length)
+
+    def draw(self, rng: np.random.Generator) -> Entry:
+        """A parent: mostly by description length, else one of a size drawn at random, so that early forks are not lost."""
+        entries = list(self)
+        lengths = np.array([entry.length for entry in entries])
+        if rng.random() < ANY_SIZE:
+            largest = entries[int(np.argmin(lengths))].fitted.node.size
+            same_size = self._by_size[rng.choice([size for size in self._by_size if size <= largest])]
+            return same_size[min(int(rng.geometric(0.5)) - 1, len(same_size) - 1)]
+        temperature = rng.choice(TEMPERATURES)
+        return entries[int(np.argmin(lengths + temperature * rng.gumbel(size=len(lengths))))]

@@ -1,0 +1,431 @@
+r"""Expressions: trees of operations on the inputs, with constants that can be fitted.
+
+A tree is made of `Node`; a `Tape` is the same tree in the order of evaluation. One sweep forward gives the value
+:math:`q` of the expression, one sweep back the derivatives :math:`D_s = \partial q / \partial s` by every node s, of which
+those by the constants are the columns of the Jacobian.
+
+An expression is defined only where every logarithm and root has a positive argument and where no denominator changes its
+sign: `Tape.forward` raises `OutsideDomain` for rows on both sides of a pole, since a formula that fits them is no
+smooth function of the configurations between them.
+
+A constant is fitted; a number (0, 1, -1, 2) is part of the form. Files are JSON and nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+UNARY = ("exp", "log", "sqrt", "square")
+BINARY = ("add", "sub", "mul", "div")
+LEAVES = ("input", "constant", "number")
+
+DEEPEST = 200
+"""Levels of nesting that are read from a file."""
+
+
+class OutsideDomain(ArithmeticError):
+    """The expression is undefined, or has a pole, within the rows it was evaluated on."""
+
+
+class Node(NamedTuple):
+    """A node of an expression.
+
+    Attributes
+    ----------
+    op : str
+        "input", "constant", "number", or an operation of `UNARY` or `BINARY`.
+    args : tuple of Node
+    value : float
+        Of a constant or number; the column of an input.
+    """
+
+    op: str
+    args: tuple = ()
+    value: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Number of nodes."""
+        return 1 + sum(arg.size for arg in self.args)
+
+
+def x(column: int) -> Node:
+    """An input."""
+    return Node("input", (), int(column))
+
+
+def constant(value: float) -> Node:
+    """A constant, to be fitted from this value on."""
+    return Node("constant", (), float(value))
+
+
+def number(value: float) -> Node:
+    """A number, which belongs to the form."""
+    return Node("number", (), float(value))
+
+
+def add(first: Node, second: Node) -> Node:
+    return Node("add", (first, second))
+
+
+def sub(first: Node, second: Node) -> Node:
+    return Node("sub", (first, second))
+
+
+def mul(first: Node, second: Node) -> Node:
+    return Node("mul", (first, second))
+
+
+def div(first: Node, second: Node) -> Node:
+    return Node("div", (first, second))
+
+
+def unary(op: str, argument: Node) -> Node:
+    return Node(op, (argument,))
+
+
+def exp(argument: Node) -> Node:
+    return unary("exp", argument)
+
+
+def log(argument: Node) -> Node:
+    return unary("log", argument)
+
+
+def sqrt(argument: Node) -> Node:
+    return unary("sqrt", argument)
+
+
+def square(argument: Node) -> Node:
+    return unary("square", argument)
+
+
+# ---- what is in a tree ------------------------------------------------------------------------------------------------
+
+
+def subtrees(node: Node, path: tuple = ()) -> Iterator[tuple[tuple, Node]]:
+    """Every node with its path from the root, in the order of the tape: children first."""
+    for k, arg in enumerate(node.args):
+        yield from subtrees(arg, (*path, k))
+    yield path, node
+
+
+def replace(node: Node, path: tuple, new: Node) -> Node:
+    """The tree with another sub-tree at ``path``."""
+    if not path:
+        return new
+    args = list(node.args)
+    args[path[0]] = replace(args[path[0]], path[1:], new)
+    return Node(node.op, tuple(args), node.value)
+
+
+def at(node: Node, path: tuple) -> Node:
+    """The sub-tree at ``path``."""
+    for k in path:
+        node = node.args[k]
+    return node
+
+
+def inputs(node: Node) -> tuple[int, ...]:
+    """Columns that the expression depends on, in ascending order."""
+    return tuple(sorted({int(leaf.value) for _, leaf in subtrees(node) if leaf.op == "input"}))
+
+
+def constants(node: Node) -> np.ndarray:
+    """Values of the constants, in the order of the tape."""
+    return np.array([leaf.value for _, leaf in subtrees(node) if leaf.op == "constant"], dtype=np.float64)
+
+
+def has_constants(node: Node) -> bool:
+    return node.op == "constant" or any(has_constants(arg) for arg in node.args)
+
+
+def with_constants(node: Node, values: Sequence[float]) -> Node:
+    """The tree with other values of its constants."""
+    remaining = iter(values)
+
+    def rebuild(part: Node) -> Node:
+        if part.op == "constant":
+            return constant(next(remaining))
+        return Node(part.op, tuple(rebuild(arg) for arg in part.args), part.value) if part.args else part
+
+    return rebuild(node)
+
+
+def with_inputs(node: Node, columns: Sequence[int]) -> Node:
+    """The tree with input i renamed to ``columns[i]``."""
+    if node.op == "input":
+        return x(columns[int(node.value)])
+    return Node(node.op, tuple(with_inputs(arg, columns) for arg in node.args), node.value) if node.args else node
+
+
+_SYMBOLS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+
+
+def skeleton(node: Node) -> str:
+    """The form of the expression, in which all constants are alike; equal forms have equal skeletons."""
+    if node.op == "constant":
+        return "c"
+    if node.op == "number":
+        return f"{node.value:g}"
+    if node.op == "input":
+        return f"x{int(node.value)}"
+    if node.op in UNARY:
+        return f"{node.op}({skeleton(node.args[0])})"
+    return f"({skeleton(node.args[0])}{_SYMBOLS[node.op]}{skeleton(node.args[1])})"
+
+
+CODE = {
+    "input": 0.30,
+    "constant": 0.16,
+    "number": 0.06,
+    "add": 0.14,
+    "mul": 0.14,
+    "div": 0.06,
+    "sub": 0.03,
+    "exp": 0.03,
+    "log": 0.03,
+    "square": 0.03,
+    "sqrt": 0.02,
+}
+"""Probability of each kind of node, about as often as formulas of physics have them; they sum to one."""
+
+
+def code_length(node: Node, n_inputs: int) -> float:
+    """Nats that it takes to write down the form: the negative logarithm of the probability of drawing it at random.
+
+    Every node is drawn from `CODE`, an input with equal probability from all ``n_inputs``. The probabilities of all forms
+    sum to at most one, so that among any number of forms the chance that one looks better than the truth by more than its
+    code length is bounded (Rissanen 1978, doi:10.1016/0005-1098(78)90005-5). Values of constants are not included.
+    """
+    return sum(-math.log(CODE[part.op]) + (math.log(n_inputs) if part.op == "input" else 0.0) for _, part in subtrees(node))
+
+
+# ---- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def _lowest(values) -> float:
+    return values.min() if isinstance(values, np.ndarray) else values
+
+
+def _highest(values) -> float:
+    return values.max() if isinstance(values, np.ndarray) else values
+
+
+def _log(a):
+    if not _lowest(a) > 0:
+        raise OutsideDomain
+    return np.log(a)
+
+
+def _sqrt(a):
+    if not _lowest(a) > 0:
+        raise OutsideDomain
+    return np.sqrt(a)
+
+
+def _div(a, b):
+    if not (_lowest(b) > 0 or _highest(b) < 0):
+        raise OutsideDomain
+    return a / b
+
+
+_FORWARD: dict[str, Callable] = {
+    "exp": np.exp,
+    "log": _log,
+    "sqrt": _sqrt,
+    "square": np.square,
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": _div,
+}
+
+_BACKWARD: dict[str, tuple[Callable, ...]] = {
+    "exp": (lambda d, v, a: d * v,),
+    "log": (lambda d, v, a: d / a,),
+    "sqrt": (lambda d, v, a: 0.5 * d / v,),
+    "square": (lambda d, v, a: 2.0 * d * a,),
+    "add": (lambda d, v, a, b: d, lambda d, v, a, b: d),
+    "sub": (lambda d, v, a, b: d, lambda d, v, a, b: -d),
+    "mul": (lambda d, v, a, b: d * b, lambda d, v, a, b: d * a),
+    "div": (lambda d, v, a, b: d / b, lambda d, v, a, b: -d * v / b),
+}
+"""For each argument: derivative by it, from the derivative d by the node, its value v and its arguments."""
+
+
+class Tape:
+    """An expression in the order of evaluation.
+
+    Parameters
+    ----------
+    node : Node
+
+    Attributes
+    ----------
+    constants : array, shape (k,)
+        The constants of the tree.
+    """
+
+    def __init__(self, node: Node):
+        self.ops: list[str] = []
+        self.args: list[tuple[int, ...]] = []
+        self.values: list[float] = []
+        self.varying: list[bool] = []
+        self._append(node)
+        self.constant_positions = [k for k, op in enumerate(self.ops) if op == "constant"]
+        self.constants = np.array([self.values[k] for k in self.constant_positions], dtype=np.float64)
+
+    def _append(self, node: Node) -> int:
+        positions = tuple([self._append(arg) for arg in node.args])
+        self.ops.append(node.op)
+        self.args.append(positions)
+        self.values.append(int(node.value) if node.op == "input" else node.value)
+        self.varying.append(node.op == "constant" or any([self.varying[k] for k in positions]))
+        return len(self.ops) - 1
+
+    def forward(self, columns: np.ndarray, constants: np.ndarray) -> list:
+        """Values of all nodes, the root last.
+
+        Parameters
+        ----------
+        columns : array, shape (d, n)
+            One row per input.
+        constants : array, shape (k,)
+
+        Returns
+        -------
+        list of arrays (n,), and of floats where a node does not depend on the inputs
+
+        Raises
+        ------
+        OutsideDomain
+        """
+        values = list(self.values)
+        for position, value in zip(self.constant_positions, constants.tolist(), strict=True):
+            values[position] = value
+        for k, (op, args) in enumerate(zip(self.ops, self.args, strict=True)):
+            if len(args) == 2:
+                values[k] = _FORWARD[op](values[args[0]], values[args[1]])
+            elif args:
+                values[k] = _FORWARD[op](values[args[0]])
+            elif op == "input":
+                values[k] = columns[values[k]]
+        return values
+
+    def backward(self, values: list, all_nodes: bool = False) -> list:
+        """Derivatives of the root by each node; None for nodes without constants below them, unless all are wanted."""
+        adjoints: list = [None] * len(self.ops)
+        adjoints[-1] = 1.0
+        for k in range(len(self.ops) - 1, -1, -1):
+            args, adjoint = self.args[k], adjoints[k]
+            if not args or adjoint is None:
+                continue
+            rules = _BACKWARD[self.ops[k]]
+            if len(args) == 1:
+                if all_nodes or self.varying[args[0]]:
+                    adjoints[args[0]] = rules[0](adjoint, values[k], values[args[0]])
+                continue
+            first, second = args
+            if all_nodes or self.varying[first]:
+                adjoints[first] = rules[0](adjoint, values[k], values[first], values[second])
+            if all_nodes or self.varying[second]:
+                adjoints[second] = rules[1](adjoint, values[k], values[first], values[second])
+        return adjoints
+
+    def jacobian(self, adjoints: list, n: int) -> np.ndarray:
+        """Derivatives by the constants, shape (k, n)."""
+        jacobian = np.empty((len(self.constant_positions), n))
+        for row, position in enumerate(self.constant_positions):
+            jacobian[row] = adjoints[position]
+        return jacobian
+
+
+def evaluate(node: Node, columns: np.ndarray) -> np.ndarray:
+    """Value of an expression on inputs (d, n); shape (n,).
+
+    Raises
+    ------
+    OutsideDomain
+    """
+    tape = Tape(node)
+    with np.errstate(all="ignore"):
+        return np.broadcast_to(tape.forward(columns, tape.constants)[-1], columns.shape[1:]).astype(np.float64)
+
+
+# ---- files ------------------------------------------------------------------------------------------------------------
+
+
+def to_json(node: Node):
+    """The tree as plain JSON types: lists of an operation and its arguments; leaves are ``["input", 3]``."""
+    if node.op in LEAVES:
+        return [node.op, int(node.value) if node.op == "input" else float(node.value)]
+    return [node.op, *(to_json(arg) for arg in node.args)]
+
+
+def from_json(tree, n_inputs: int, depth: int = 0) -> Node:
+    """Rebuild a tree from `to_json`; everything is checked and nothing executed.
+
+    Raises
+    ------
+    ValueError
+        For anything that `to_json` would not have written.
+    """
+    if depth > DEEPEST or not isinstance(tree, list) or not tree or not isinstance(tree[0], str):
+        raise ValueError(
+            f"an expression in a file must be a list [operation, ...] of at most {DEEPEST} levels; got {tree!r:.80}"
+        )
+    op, *args = tree
+    if op in LEAVES:
+        return _leaf_from_json(op, args, n_inputs)
+    expected = 1 if op in UNARY else 2 if op in BINARY else None
+    if expected is None or len(args) != expected:
+        raise ValueError(f"unknown operation {op!r:.40} with {len(args)} arguments; known are {UNARY} and {BINARY}")
+    return Node(op, tuple(from_json(arg, n_inputs, depth + 1) for arg in args))
+
+
+def _leaf_from_json(op: str, args: list, n_inputs: int) -> Node:
+    is_number = len(args) == 1 and isinstance(args[0], int | float) and not isinstance(args[0], bool)
+    if not is_number or not math.isfinite(args[0]):
+        raise ValueError(f"{op!r} in a file needs one finite number; got {args!r:.80}")
+    if op == "input":
+        if not isinstance(args[0], int) or not 0 <= args[0] < n_inputs:
+            raise ValueError(f"inputs must be integers 0..{n_inputs - 1}; got {args[0]!r}")
+        return x(args[0])
+    return Node(op, (), float(args[0]))
+
+
+# ---- symbols ----------------------------------------------------------------------------------------------------------
+
+
+def to_sympy(node: Node, symbols: Sequence):
+    """The expression in sympy.
+
+    Parameters
+    ----------
+    symbols : sequence of sympy.Symbol
+        One for each input.
+    """
+    import sympy
+
+    functions = {
+        "exp": sympy.exp,
+        "log": sympy.log,
+        "sqrt": sympy.sqrt,
+        "square": lambda a: a**2,
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "mul": lambda a, b: a * b,
+        "div": lambda a, b: a / b,
+    }
+    if node.op == "input":
+        return symbols[int(node.value)]
+    if node.op == "number" and node.value == int(node.value):
+        return sympy.Integer(int(node.value))
+    if node.op in ("number", "constant"):
+        return sympy.Float(node.value)
+    return functions[node.op](*(to_sympy(arg, symbols) for arg in node.args))

@@ -1,0 +1,254 @@
+"""Which inputs belong together, so that their relevance is asked for as one: a mapping of group name to columns.
+
+Sine and cosine of one angle, dihedral angles about one bond, the symmetry functions of one ion, or inputs so correlated
+that no data can tell which of them matters. Every function here takes the names of all inputs and gives groups that
+cover each input once; inputs that a rule does not concern stay alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy.cluster.hierarchy import average, fcluster
+from scipy.spatial.distance import squareform
+from scipy.stats import rankdata
+
+SINE_OR_COSINE = re.compile(r"(?P<angle>.+) (?:sin|cos)")
+
+SYMMETRY_FUNCTION = re.compile(r"(?P<centre>.+) (?P<neighbours>\S+) (?P<function>G[25]) r=(?P<shell>\S+)(?: .*)?")
+
+CORRELATED = 0.7
+"""Absolute rank correlation from which inputs count as correlated: half of the variance of one is that of the other."""
+
+
+def by_input(names: Sequence[str]) -> dict[str, list[int]]:
+    """Each input alone."""
+    return {name: [column] for column, name in enumerate(names)}
+
+
+def by_angle(names: Sequence[str]) -> dict[str, list[int]]:
+    """Sine and cosine of one angle together: "phi ALA 2 sin" and "phi ALA 2 cos" are the group "phi ALA 2"."""
+    matches = map(SINE_OR_COSINE.fullmatch, names)
+    return _collect(name if match is None else match["angle"] for match, name in zip(matches, names, strict=True))
+
+
+def by_central_bond(names: Sequence[str], dihedrals: Mapping[str, Sequence[int]] | None = None) -> dict[str, list[int]]:
+    """Dihedral angles about one bond together, since they are nearly the same coordinate.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the inputs; sines and cosines are found by the end of their names.
+    dihedrals : mapping of str to four ints, optional
+        Name and atoms of each dihedral angle, as in `InternalCoordinates.dihedrals`; groups are named after their members,
+        "theta, omega1". Without it the central bond is read from names such as
+        "ALA 2 N - ALA 2 CA - ALA 2 C - NME 3 N sin", and is the name of the group.
+
+    Returns
+    -------
+    dict of str to list of int
+
+    Raises
+    ------
+    ValueError
+        If no input is a dihedral angle whose bond is known.
+    """
+    angles = list(by_angle(names))
+    bonds = {angle: _central_bond(angle, dihedrals) for angle in angles}
+    if not any(bonds.values()):
+        raise ValueError(
+            f"none of the inputs {angles[:10]} is a dihedral angle whose atoms are known: pass "
+            "dihedrals={name: four atoms}, for instance InternalCoordinates.dihedrals"
+        )
+    members: dict = {}
+    for angle, bond in bonds.items():
+        members.setdefault(bond or angle, []).append(angle)
+    columns = by_angle(names)
+    return {
+        (bond if isinstance(bond, str) else ", ".join(about)): sorted(sum((columns[angle] for angle in about), []))
+        for bond, about in members.items()
+    }
+
+
+def by_symmetry_function(names: Sequence[str], parts: Sequence[str] = ("centre",)) -> dict[str, list[int]]:
+    """Symmetry functions that agree in some parts of their names, such as "Li O G5 r=0.25 zeta=16 lambda=-1".
+
+    Parameters
+    ----------
+    names : sequence of str
+    parts : sequence of {"centre", "neighbours", "function", "shell"}
+        ("centre", "neighbours") groups by ion and element: "Li O", "Li H", ...
+
+    Returns
+    -------
+    dict of str to list of int
+
+    Raises
+    ------
+    ValueError
+        For an unknown part, or if no input is a symmetry function.
+    """
+    parts = [parts] if isinstance(parts, str) else list(parts)
+    unknown = set(parts) - set(SYMMETRY_FUNCTION.groupindex)
+    if unknown or not parts:
+        raise ValueError(f"parts must be some of {list(SYMMETRY_FUNCTION.groupindex)}; got {parts}")
+    matches = [SYMMETRY_FUNCTION.fullmatch(name) for name in names]
+    if not any(matches):
+        raise ValueError(
+            f"none of the inputs {list(names)[:5]} has the name of a symmetry function, such as 'Li O G2 r=0.25'"
+        )
+
+    def label(match):
+        return " ".join(("r=" if part == "shell" else "") + match[part] for part in parts)
+
+    return _collect(name if match is None else label(match) for match, name in zip(matches, names, strict=True))
+
+
+def by_correlation(names: Sequence[str], descriptors, threshold: float = CORRELATED) -> dict[str, list[int]]:
+    """Correlated inputs together: average linkage of absolute rank correlations (Spearman).
+
+    Parameters
+    ----------
+    names : sequence of str
+    descriptors : array, shape (n, d)
+        Of shooting points.
+    threshold : float
+        Mean absolute correlation between the members of two groups above which they become one.
+
+    Returns
+    -------
+    dict of str to list of int
+        Names are those of the members, "a, b, c"; of many only the first ones.
+    """
+    labels = correlated(descriptors, [[column] for column in range(len(names))], threshold)
+    members: dict[int, list[int]] = {}
+    for column, label in enumerate(labels.tolist()):
+        members.setdefault(label, []).append(column)
+    return {_joined([names[column] for column in columns]): columns for columns in members.values()}
+
+
+def correlated(descriptors, groups: Iterable[Sequence[int]], threshold: float = CORRELATED) -> np.ndarray:
+    """Label of each group of columns; groups that are correlated with each other have the same.
+
+    The correlation of two groups is the largest absolute rank correlation between a column of one and one of the other.
+
+    Returns
+    -------
+    int array, shape (n_groups,)
+        Labels count from 0 in the order of the groups.
+    """
+    groups = list(groups)
+    if not 0 < threshold <= 1:
+        raise ValueError(f"the threshold is an absolute correlation in (0, 1]; got {threshold}")
+    if len(groups) < 2:
+        return np.zeros(len(groups), dtype=int)
+    ranks = rankdata(np.asarray(descriptors, dtype=np.float64), axis=0)
+    ranks = ranks - ranks.mean(axis=0)
+    lengths = np.linalg.norm(ranks, axis=0)
+    ranks = ranks / np.where(lengths > 0, lengths, 1)  # a constant column correlates with nothing
+    correlation = np.abs(ranks.T @ ranks)
+    starts = np.cumsum([0] + [len(group) for group in groups])[:-1]
+    order = np.concatenate([np.asarray(group) for group in groups])
+    correlation = np.maximum.reduceat(correlation[np.ix_(order, order)], starts, axis=0)
+    correlation = np.maximum.reduceat(correlation, starts, axis=1)
+    distance = np.clip(1 - correlation, 0, 1)
+    np.fill_diagonal(distance, 0)
+    tree = average(squareform(distance, checks=False))
+    labels = fcluster(tree, 1 - threshold + 1e-12, criterion="distance")
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
+
+
+GROUPINGS = {"inputs": by_input, "angles": by_angle, "bonds": by_central_bond, "centres": by_symmetry_function}
+"""Rules that need nothing but names."""
+
+
+def resolve_groups(groups, names: Sequence[str], descriptors) -> dict[str, list[int]]:
+    """Groups as columns, each column in exactly one.
+
+    Parameters
+    ----------
+    groups : None, str or mapping
+        None: `by_angle`. One of ``GROUPINGS``, or "correlation". A mapping of group name to names or numbers of inputs;
+        inputs that are in none stay alone.
+    names : sequence of str
+    descriptors : array, shape (n, d)
+
+    Raises
+    ------
+    ValueError
+        For an unknown rule or input, an empty group, or inputs in several groups.
+    """
+    if groups is None:
+        return by_angle(names)
+    if isinstance(groups, str):
+        if groups == "correlation":
+            return by_correlation(names, descriptors)
+        if groups not in GROUPINGS:
+            raise ValueError(f"groups must be one of {[*GROUPINGS, 'correlation']}, or a mapping; got {groups!r}")
+        return GROUPINGS[groups](names)
+    found = {name: [_column(member, names) for member in members] for name, members in groups.items()}
+    taken = [column for columns in found.values() for column in columns]
+    twice = sorted({names[column] for column in taken if taken.count(column) > 1})
+    empty = [name for name, columns in found.items() if not columns]
+    if twice or empty:
+        raise ValueError(f"each input must be in one group, and no group empty: in several are {twice}, empty are {empty}")
+    alone = {names[column]: [column] for column in sorted(set(range(len(names))) - set(taken))}
+    clash = sorted(set(alone) & set(found))
+    if clash:
+        raise ValueError(f"the names {clash} are those of groups, and of inputs that are in no group: rename the groups")
+    return {**{str(name): sorted(columns) for name, columns in found.items()}, **alone}
+
+
+def check_names(names, n_inputs: int) -> list[str]:
+    """Names of the inputs: those given, or "input 0", "input 1", ...
+
+    Raises
+    ------
+    ValueError
+        If they are not ``n_inputs`` different ones.
+    """
+    if names is None:
+        return [f"input {column}" for column in range(n_inputs)]
+    if isinstance(names, str):
+        raise ValueError(f"names must be a list with one name per input; got the string {names!r}")
+    names = [str(name) for name in names]
+    if len(names) != n_inputs:
+        raise ValueError(f"got {len(names)} names for {n_inputs} inputs: {names[:10]}")
+    if len(set(names)) < n_inputs:
+        raise ValueError(
+            f"names of inputs must differ; repeated are {sorted({n for n in names if names.count(n) > 1})[:10]}"
+        )
+    return names
+
+
+def _central_bond(angle: str, dihedrals):
+    """Central atoms as a sorted pair of numbers, or in words; None where they are not known."""
+    if dihedrals is not None:
+        return tuple(sorted(dihedrals[angle][1:3])) if angle in dihedrals else None
+    atoms = angle.split(" - ")
+    return " - ".join(sorted(atoms[1:3])) if len(atoms) == 4 else None
+
+
+def _collect(labels: Iterable[str]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for column, label in enumerate(labels):
+        groups.setdefault(label, []).append(column)
+    return groups
+
+
+def _column(member, names: Sequence[str]) -> int:
+    if isinstance(member, str):
+        if member not in names:
+            raise ValueError(f"there is no input {member!r}; there are {list(names)[:20]}")
+        return list(names).index(member)
+    if not 0 <= int(member) < len(names):
+        raise ValueError(f"inputs count from 0 to {len(names) - 1}; got {member}")
+    return int(member)
+
+
+def _joined(names: Sequence[str], at_most: int = 4) -> str:
+    rest = len(names) - at_most
+    return ", ".join(names) if rest <= 0 else ", ".join(names[:at_most]) + f" and {rest} more"

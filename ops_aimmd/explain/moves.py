@@ -1,0 +1,140 @@
+"""Random changes of an expression, beside the growth that the score test guides."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ops_aimmd.explain.expressions import (
+    BINARY,
+    UNARY,
+    Node,
+    Tape,
+    add,
+    at,
+    constant,
+    div,
+    inputs,
+    mul,
+    number,
+    replace,
+    square,
+    sub,
+    subtrees,
+    unary,
+    x,
+)
+
+
+def random_change(node: Node, other: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
+    """One random move.
+
+    Parameters
+    ----------
+    node : Node
+        The expression to change.
+    other : Node
+        Another one, to cross over with.
+    columns : array, shape (d, n)
+        Inputs, from which start values of new constants follow.
+    """
+    move = (_prune, _prune, _wrap, _shift, _change_operation, _change_input, _cross_over)[rng.integers(7)]
+    if move is _cross_over:
+        return _cross_over(node, other, rng)
+    if move in (_wrap, _shift):
+        return move(node, columns, rng)
+    if move is _change_input:
+        return _change_input(node, len(columns), rng)
+    return move(node, rng)
+
+
+def _pick(node: Node, rng: np.random.Generator, wanted) -> tuple[tuple, Node] | None:
+    candidates = [(path, part) for path, part in subtrees(node) if wanted(part)]
+    return candidates[rng.integers(len(candidates))] if candidates else None
+
+
+def _depends_on_inputs(part: Node) -> bool:
+    return part.op not in ("constant", "number")
+
+
+def _prune(node: Node, rng: np.random.Generator) -> Node:
+    """Put an argument in the place of an operation."""
+    picked = _pick(node, rng, lambda part: part.args)
+    if picked is None:
+        return node
+    path, part = picked
+    return replace(node, path, part.args[rng.integers(len(part.args))])
+
+
+def prune_summand(node: Node, rng: np.random.Generator) -> Node | None:
+    """The expression without one of its summands; None if it has none."""
+    picked = _pick(node, rng, lambda part: part.op in ("add", "sub"))
+    if picked is None:
+        return None
+    path, part = picked
+    return replace(node, path, part.args[rng.integers(2)])
+
+
+def _values_at(node: Node, path: tuple, columns: np.ndarray) -> np.ndarray:
+    tape = Tape(at(node, path))
+    return np.broadcast_to(tape.forward(columns, tape.constants)[-1], columns.shape[1:])
+
+
+def _wrap(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
+    """Apply a function to a part, with start values under which it is defined and of order one."""
+    picked = _pick(node, rng, _depends_on_inputs)
+    if picked is None:
+        return node
+    path, part = picked
+    values = _values_at(node, path, columns)
+    spread = float(values.std()) or 1.0
+    lowest = float(values.min())
+    positive = part if lowest > 0 else add(part, constant(0.5 * spread - lowest))
+    kind = rng.choice(["exp", "log", "sqrt", "square", "inverse", "bump"])
+    if kind == "exp":
+        new = unary("exp", mul(constant(rng.choice([-1.0, 1.0]) / spread), part))
+    elif kind in ("log", "sqrt"):
+        new = unary(kind, positive)
+    elif kind == "square":
+        new = square(sub(part, constant(rng.choice([0.0, values.mean()]))))
+    elif kind == "inverse":
+        new = div(number(1), add(positive, constant(0.1 * spread)))
+    else:
+        centred = square(sub(part, constant(rng.choice(values))))
+        new = unary("exp", mul(constant(-rng.uniform(0.3, 3) / spread**2), centred))
+    return replace(node, path, mul(constant(spread), new) if rng.random() < 0.5 else new)
+
+
+def _shift(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
+    picked = _pick(node, rng, _depends_on_inputs)
+    if picked is None:
+        return node
+    path, part = picked
+    spread = float(_values_at(node, path, columns).std())
+    return replace(node, path, add(part, constant(rng.normal() * 0.3 * (spread or 1.0))))
+
+
+def _change_operation(node: Node, rng: np.random.Generator) -> Node:
+    picked = _pick(node, rng, lambda part: part.args)
+    if picked is None:
+        return node
+    path, part = picked
+    args = part.args if rng.random() < 0.5 else part.args[::-1]
+    return replace(node, path, Node(str(rng.choice(UNARY if len(args) == 1 else BINARY)), args))
+
+
+def _change_input(node: Node, n_inputs: int, rng: np.random.Generator) -> Node:
+    """Another input, or a product or ratio with one, often an input that the expression already has."""
+    picked = _pick(node, rng, lambda part: part.op == "input")
+    if picked is None:
+        return node
+    path, part = picked
+    used = inputs(node)
+    new = x(int(rng.choice(used)) if rng.random() < 0.3 else int(rng.integers(n_inputs)))
+    kind = rng.integers(4)
+    return replace(node, path, (new, new, mul(part, new), div(part, new))[kind])
+
+
+def _cross_over(node: Node, other: Node, rng: np.random.Generator) -> Node:
+    path, _ = _pick(node, rng, lambda part: True)
+    picked = _pick(other, rng, _depends_on_inputs)
+    return node if picked is None else replace(node, path, picked[1])

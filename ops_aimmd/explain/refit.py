@@ -1,0 +1,206 @@
+r"""Constants of an expression under the likelihood of the shots.
+
+With :math:`J = \partial q / \partial c` from the tape, a step solves :math:`[H + \lambda\,\mathrm{diag}(H)]\,\delta = -g`
+with :math:`g = J^\top (N p - n_B)` and the Fisher information :math:`H = J^\top W J`, :math:`W = N p (1 - p)` (the damping:
+Marquardt 1963, doi:10.1137/0111030, which makes it blind to the units of the constants). The rows are taken in
+blocks that stay in the processor's cache.
+
+All log-odds together have the prior of one observation, :math:`\tfrac{1}{2n} \sum_i q_i^2 / \sigma^2`. It costs next to
+nothing where shots determine the constants, and holds the log-odds finite where the outcomes are separable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg.lapack import dposv
+
+from ops_aimmd.committor.likelihood import binomial_derivatives
+from ops_aimmd.explain.expressions import Node, OutsideDomain, Tape, with_constants
+
+PRIOR_LOG_ODDS = 10.0
+"""Standard deviation of the prior of the log-odds: committors of 5e-5 are within one of them."""
+
+ROWS_PER_BLOCK = 6000
+
+COARSE_TOLERANCE = 0.2
+"""Nats: the fit to some of the shots is only a start."""
+
+FIRST_DAMPING, SINGULAR_DAMPING, LARGEST_DAMPING = 1e-3, 1e-6, 1e9
+
+IDENTIFIED = 1e-11
+"""Smallest eigenvalue of the information matrix, scaled to a unit diagonal, of which the inverse is trusted."""
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Outcomes of shots between two states, and the inputs of an expression.
+
+    Attributes
+    ----------
+    columns : array, shape (d, n)
+        One contiguous row per input.
+    reached, legs : array, shape (n,)
+        Legs that reached the last state, and all legs, times the weight of the shot.
+    chains : int array, shape (n,)
+    """
+
+    columns: np.ndarray
+    reached: np.ndarray
+    legs: np.ndarray
+    chains: np.ndarray
+
+    @cached_property
+    def coarser(self) -> Shots | None:
+        """Every k-th shot, contiguous, on which a fit starts; None where the shots are few."""
+        stride = max(len(self) // (3000 if len(self) > 20000 else 600), 1)
+        return self.rows(slice(None, None, stride)) if stride > 2 else None
+
+    def __len__(self) -> int:
+        return len(self.legs)
+
+    @property
+    def n_inputs(self) -> int:
+        return len(self.columns)
+
+    def rows(self, rows) -> Shots:
+        """Some of the shots: an index array or a slice."""
+        arrays = (self.columns[:, rows], self.reached[rows], self.legs[rows], self.chains[rows])
+        return Shots(*(np.ascontiguousarray(array) for array in arrays))
+
+    def inputs(self, columns) -> Shots:
+        """Some of the inputs."""
+        return replace(self, columns=np.ascontiguousarray(self.columns[list(columns)]))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An expression with fitted constants.
+
+    Attributes
+    ----------
+    node : Node
+    loss : float
+        Negative log-likelihood of all shots in nats, prior included.
+    information : array, shape (k, k)
+        Fisher information of the constants.
+    """
+
+    node: Node
+    loss: float
+    information: np.ndarray
+
+    @property
+    def n_constants(self) -> int:
+        return len(self.information)
+
+    def standard_errors(self) -> np.ndarray:
+        """Of the constants, shape (k,); infinite where the shots do not determine them."""
+        scale = np.sqrt(np.diag(self.information))
+        if self.n_constants == 0:
+            return scale
+        if not np.isfinite(self.information).all() or not (scale > 0).all():
+            return np.full(self.n_constants, np.inf)
+        values, vectors = np.linalg.eigh(self.information / np.outer(scale, scale))
+        if values[0] < IDENTIFIED:
+            return np.full(self.n_constants, np.inf)
+        return np.sqrt((vectors**2 / values).sum(axis=1)) / scale
+
+
+def derivatives(tape: Tape, shots: Shots, constants: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Loss, gradient (k,) and Fisher information (k, k) of the constants; infinite loss outside the domain."""
+    k = len(constants)
+    loss, gradient, information = 0.0, np.zeros(k), np.zeros((k, k))
+    precision = 1 / (PRIOR_LOG_ODDS**2 * len(shots))
+    signs: list[set] = []
+    for start in range(0, len(shots), ROWS_PER_BLOCK):
+        block = slice(start, start + ROWS_PER_BLOCK)
+        columns = shots.columns[:, block]
+        try:
+            values = tape.forward(columns, constants)
+        except OutsideDomain:
+            return np.inf, gradient, information
+        if len(shots) > ROWS_PER_BLOCK:
+            signs.append(denominator_signs(tape, values))
+        q = values[-1] if isinstance(values[-1], np.ndarray) else np.full(columns.shape[1], values[-1])
+        shot_loss, residual, curvature = binomial_derivatives(q, shots.reached[block], shots.legs[block])
+        loss += shot_loss.sum() + 0.5 * precision * (q @ q)
+        jacobian = tape.jacobian(tape.backward(values), columns.shape[1])
+        gradient += jacobian @ (residual + precision * q)
+        information += (jacobian * (curvature + precision)) @ jacobian.T
+    if any(s != signs[0] for s in signs) or not np.isfinite(loss):
+        return np.inf, gradient, information
+    return float(loss), gradient, information
+
+
+def denominator_signs(tape: Tape, values: list) -> list[bool]:
+    """Whether each denominator is positive; it has one sign within a block, and must have the same in all."""
+    return [bool(np.max(values[args[1]]) > 0) for op, args in zip(tape.ops, tape.args, strict=True) if op == "div"]
+
+
+def refit(node: Node, shots: Shots, tolerance: float = 1e-10, max_steps: int = 100) -> Fitted:
+    """Fit the constants of an expression from the values they have; of many shots, some first.
+
+    Parameters
+    ----------
+    tolerance : float
+        Nats that one more step may promise when it stops.
+
+    Returns
+    -------
+    Fitted
+
+    Raises
+    ------
+    OutsideDomain
+        If the expression is undefined on the shots with the constants that it has.
+    """
+    if shots.coarser is not None:
+        started = refit(node, shots.coarser, max(tolerance, COARSE_TOLERANCE), max_steps).node
+        try:
+            return minimise(started, shots, tolerance, max_steps)
+        except OutsideDomain:  # a pole that the few shots did not see
+            pass
+    return minimise(node, shots, tolerance, max_steps)
+
+
+def minimise(node: Node, shots: Shots, tolerance: float, max_steps: int) -> Fitted:
+    """`refit` on all these shots from the first step on."""
+    tape = Tape(node)
+    constants = tape.constants
+    with np.errstate(all="ignore"):
+        loss, gradient, information = derivatives(tape, shots, constants)
+        if not np.isfinite(loss):
+            raise OutsideDomain
+        damping = FIRST_DAMPING
+        for _ in range(max_steps if len(constants) else 0):
+            step = _step(information, gradient, damping)
+            if step is None:
+                damping = max(10 * damping, SINGULAR_DAMPING)
+                if damping > LARGEST_DAMPING:
+                    break
+                continue
+            if 0.5 * abs(gradient @ step) < tolerance:
+                break
+            trial = derivatives(tape, shots, constants + step)
+            if trial[0] < loss:
+                constants = constants + step
+                gained = loss - trial[0]
+                loss, gradient, information = trial
+                damping *= 0.1
+                if gained < tolerance:
+                    break
+            else:
+                damping = 10 * max(damping, SINGULAR_DAMPING)
+                if damping > LARGEST_DAMPING:
+                    break
+    return Fitted(with_constants(node, constants), loss, information)
+
+
+def _step(information: np.ndarray, gradient: np.ndarray, damping: float) -> np.ndarray | None:
+    damped = information.copy()
+    damped.flat[:: len(gradient) + 1] *= 1 + damping
+    _, step, failed = dposv(damped, -gradient)
+    return None if failed or not np.isfinite(step).all() else step

@@ -1,0 +1,297 @@
+r"""Score-guided search for expressions (the default engine).
+
+An expression grows where the likelihood asks for it. For a node s with adjoint :math:`D = \partial q / \partial s`,
+residual :math:`r = n_B - N p` and information :math:`W = N p (1 - p)`, inserting :math:`s + c\,\psi` gains
+
+.. math::  \frac{U^2}{2 I}, \qquad U = \psi^\top (D r), \qquad I = (\psi^2)^\top (D^2 W) - b^\top H^{-1} b, \quad b = J^\top D W \psi
+
+to second order in c, Rao's score test (1948, doi:10.1017/S0305004100023987), with the start value :math:`c = U / I`. So a few
+matrix products score every term of a library at a node without a single fit. A factor :math:`s (1 + c\,\psi)` has the adjoint
+:math:`D s`, and to the same order stands for :math:`s / (1 - c\,\psi)` and :math:`s\,e^{c \psi}`. One term is drawn with Gumbel noise.
+Random moves, an archive of the best of every size, and constants tried at 0 and 1 do the rest.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+
+from ops_aimmd.committor.likelihood import binomial_derivatives
+from ops_aimmd.explain.archive import Archive, Entry, most_constants
+from ops_aimmd.explain.canonical import canonical
+from ops_aimmd.explain.expressions import (
+    Node,
+    OutsideDomain,
+    Tape,
+    add,
+    at,
+    constant,
+    constants,
+    div,
+    exp,
+    mul,
+    number,
+    replace,
+    skeleton,
+    subtrees,
+)
+from ops_aimmd.explain.library import Library
+from ops_aimmd.explain.moves import prune_summand, random_change
+from ops_aimmd.explain.refit import COARSE_TOLERANCE, Fitted, Shots, minimise
+from ops_aimmd.explain.simplify import simplified
+
+RANDOM_MOVES, REGROWTH = 0.35, 0.3
+"""Fractions of the moves; the others grow."""
+
+SCORED_SHOTS, SCORED_EXACTLY = 750, 300
+"""Shots on which terms are scored, and how many terms of the largest scores get their information computed."""
+
+SCORES_REMEMBERED = 500
+
+SETTLED, SWEPT_TERMS = 40, 4
+"""Candidates after which an expression that is still the best has all its neighbours tried, and terms tried for each summand."""
+
+WORTH_A_FIT = 0.5
+"""Nats that a new term must promise."""
+
+MOST_IDLE = 1000
+"""Moves in a row without a form that is new after which a search ends."""
+
+CHILDREN_PER_SCORING = 4
+
+LARGEST_SIZE = 45
+"""Nodes beyond which nothing grows."""
+
+SMALLEST_SHARE = 1e-4
+"""Of the information of a new constant that must be left after projection on the old ones."""
+
+SEARCH_TOLERANCE, MOST_STEPS = 0.02, 12
+"""Nats that one more step may promise when a fit in the search stops, and its most steps."""
+
+
+class ScoreSearch:
+    """A search that can be continued on more shots.
+
+    Parameters
+    ----------
+    shots : Shots
+    n_inputs : int
+        Inputs that there were to choose from, before any screening.
+    rng : numpy.random.Generator
+    start_from : ScoreSearch, optional
+        A search on fewer shots of the same inputs, to go on from.
+    """
+
+    def __init__(self, shots: Shots, n_inputs: int, rng: np.random.Generator, start_from: ScoreSearch | None = None):
+        self.shots = shots
+        self.rng = rng
+        self.archive = Archive(len(shots), n_inputs)
+        self._most_constants = most_constants(shots)
+        stride = max(len(shots) // SCORED_SHOTS, 1)
+        self._scored = shots.rows(slice(None, None, stride))
+        self._coarse = shots if shots.coarser is None else shots.coarser
+        self._library = Library(self._scored.columns)
+        self._scores: OrderedDict = OrderedDict()
+        self._swept: set[str] = set()
+        self._islands: list[Archive] = []
+        self._at_root = 0.5
+        self._best_form, self._best_since = "", 0
+        self._tried_before = 0 if start_from is None else start_from.n_tried
+        for node in [constant(0.0)] if start_from is None else start_from.candidates():
+            self.consider(node)
+
+    @property
+    def n_tried(self) -> int:
+        """Candidates fitted so far."""
+        return self._tried_before + self.archive.n_tried
+
+    def candidates(self) -> list[Node]:
+        """The best expressions of every size."""
+        return [entry.fitted.node for entry in self.archive]
+
+    def summary(self) -> str:
+        """A few words for a progress bar."""
+        best = self.archive.best.fitted
+        return f"{self.n_tried} tried, {best.loss / self.shots.legs.sum():.4f} nats per leg at size {best.node.size}"
+
+    def start_island(self) -> None:
+        """Begin again with a constant; `join_islands` brings back what was found until then."""
+        self._islands.append(self.archive)
+        self._tried_before += self.archive.n_tried
+        self.archive = Archive(len(self.shots), self.archive.n_inputs)
+        self.consider(constant(0.0))
+
+    def join_islands(self) -> None:
+        """Put the expressions of all islands into one archive."""
+        for island in self._islands:
+            self.archive.take(island)
+        self._islands = []
+
+    def run(self, keep_going: Callable[[int], bool], at_root: float = 0.5) -> None:
+        """Search while ``keep_going(n_tried)``, or until hardly anything is left to try.
+
+        Parameters
+        ----------
+        at_root : float
+            Probability that growth adds a term to the whole expression rather than somewhere within it.
+        """
+        self._at_root = at_root
+        idle = 0
+        while idle < MOST_IDLE and keep_going(self.n_tried):
+            tried = self.n_tried
+            self._move()
+            idle = 0 if self.n_tried > tried else idle + 1
+
+    def _move(self) -> None:
+        best = self.archive.best
+        if best.form != self._best_form:
+            self._best_form, self._best_since = best.form, self.n_tried
+        settled = self.n_tried - self._best_since > SETTLED and best.form not in self._swept
+        if settled:
+            self._swept.add(best.form)
+            self._sweep(best.fitted.node)
+            return
+        parent = self.archive.draw(self.rng)
+        try:
+            for child in self._children(parent):
+                self.consider(child)
+        except OutsideDomain:
+            pass
+
+    def _sweep(self, node: Node) -> None:
+        """All neighbours that the score test favours: another term for each summand, one more at each node."""
+        for path, part in list(subtrees(node)):
+            try:
+                if part.op in ("add", "sub"):
+                    for keep in part.args:
+                        without = minimise(canonical(replace(node, path, keep)), self._coarse, COARSE_TOLERANCE, MOST_STEPS)
+                        self._try_best_terms(without.node, (), False, SWEPT_TERMS)
+                if part.op not in ("constant", "number"):
+                    self._try_best_terms(node, path, False, 1)
+                    self._try_best_terms(node, path, True, 1)
+            except (OutsideDomain, ZeroDivisionError, OverflowError, ValueError):
+                continue
+
+    def _try_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> None:
+        gains, starts = self._score(node, path, factor)
+        for term in np.argsort(gains)[::-1][:n_terms]:
+            if gains[term] > WORTH_A_FIT:
+                self.consider(self._insert(node, path, int(term), starts[term], factor))
+
+    def _children(self, parent: Entry) -> list[Node]:
+        move = self.rng.random()
+        if move < RANDOM_MOVES:
+            other = self.archive.draw(self.rng)
+            return [random_change(parent.fitted.node, other.fitted.node, self._scored.columns, self.rng)]
+        if move < RANDOM_MOVES + REGROWTH:
+            return self._regrown(parent.fitted.node)
+        return self._grown(parent.fitted.node)
+
+    def _regrown(self, node: Node) -> list[Node]:
+        """Children with another term in the place of a summand."""
+        without = prune_summand(node, self.rng)
+        if without is None:
+            return []
+        return self._grown(minimise(canonical(without), self._coarse, COARSE_TOLERANCE, MOST_STEPS).node, at_root=True)
+
+    def consider(self, node: Node) -> None:
+        """Fit a candidate and offer it to the archive; try to make it simpler if it is the best so far."""
+        fitted = self._fit(node)
+        while fitted is not None:
+            best = None
+            for simpler in simplified(fitted.node, fitted.standard_errors(), values=(0.0,)):
+                best = self._fit(simpler) or best
+            fitted = best
+
+    def _fit(self, node: Node) -> Fitted | None:
+        """The fitted candidate if it is the best so far."""
+        try:
+            node = canonical(node)
+        except (ZeroDivisionError, OverflowError, ValueError):
+            return None
+        if (
+            node.size > LARGEST_SIZE
+            or len(constants(node)) > self._most_constants
+            or not self.archive.wants(skeleton(node))
+        ):
+            return None
+        try:
+            coarse = minimise(node, self._coarse, COARSE_TOLERANCE, MOST_STEPS)
+            if not self.archive.hopeful(node.size, coarse.loss):
+                return None
+            fitted = minimise(coarse.node, self.shots, SEARCH_TOLERANCE, MOST_STEPS)
+        except OutsideDomain:
+            return None
+        return fitted if self.archive.offer(fitted, coarse.loss) else None
+
+    def _grown(self, node: Node, at_root: bool = False) -> list[Node]:
+        """Children of an expression with one more term, drawn by the gain that the score test promises."""
+        places = [path for path, part in subtrees(node) if part.op not in ("constant", "number")]
+        path = (
+            places[self.rng.integers(len(places))] if places and not at_root and self.rng.random() > self._at_root else ()
+        )
+        factor = path != () and self.rng.random() < 0.5
+        key = (skeleton(node), path, factor)
+        if key not in self._scores:
+            self._scores[key] = self._score(node, path, factor)
+            while len(self._scores) > SCORES_REMEMBERED:
+                self._scores.popitem(last=False)
+        self._scores.move_to_end(key)
+        gains, starts = self._scores[key]
+        children = self._draw(gains)
+        gains[children] = 0.0
+        return [self._insert(node, path, term, starts[term], factor) for term in children]
+
+    def _score(self, node: Node, path: tuple, factor: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Gain in nats and start value of the constant, for every term of the library."""
+        scored, tape = self._scored, Tape(node)
+        position = [place for place, _ in subtrees(node)].index(path)
+        with np.errstate(all="ignore"):
+            values = tape.forward(scored.columns, tape.constants)
+            adjoints = tape.backward(values, all_nodes=True)
+            q = np.broadcast_to(values[-1], len(scored))
+            _, gradient, curvature = binomial_derivatives(q, scored.reached, scored.legs)
+            adjoint = np.broadcast_to(adjoints[position] * (values[position] if factor else 1.0), len(scored))
+            return self._gains(adjoint, -gradient, curvature, tape.jacobian(adjoints, len(scored)))
+
+    def _gains(self, adjoint, residual, curvature, jacobian) -> tuple[np.ndarray, np.ndarray]:
+        values = self._library.values
+        score = (values @ (adjoint * residual).astype(np.float32)).astype(np.float64)
+        ranked = np.nan_to_num(np.abs(score) / self._library.deviations)
+        few = np.argpartition(-ranked, min(SCORED_EXACTLY, len(ranked) - 1))[:SCORED_EXACTLY]
+        psi, score = values[few], score[few]
+        weighted = curvature * adjoint
+        raw = (psi**2 @ (adjoint * weighted).astype(np.float32)).astype(np.float64)
+        information = raw
+        if len(jacobian):
+            overlap = (psi @ (jacobian * weighted).astype(np.float32).T).astype(np.float64)
+            own = (jacobian * curvature) @ jacobian.T
+            own += np.diag(1e-8 * np.diag(own) + 1e-300)
+            information = raw - (overlap * np.linalg.solve(own, overlap.T).T).sum(axis=1)
+        usable = np.isfinite(information) & np.isfinite(score) & (information > SMALLEST_SHARE * raw) & (raw > 0)
+        gains, starts = np.zeros(len(values)), np.zeros(len(values))
+        few, score, information = few[usable], score[usable], information[usable]
+        gains[few] = score**2 / (2 * information) * (len(self.shots) / len(self._scored))
+        starts[few] = score / information / self._library.scales[few]
+        return gains, starts
+
+    def _draw(self, gains: np.ndarray) -> list[int]:
+        drawn = []
+        for _ in range(CHILDREN_PER_SCORING):
+            noise = gains.max() * self.rng.choice([0.03, 0.1, 0.3])
+            drawn.append(int(np.argmax(gains + noise * self.rng.gumbel(size=len(gains)))))
+        return [term for term in dict.fromkeys(drawn) if gains[term] > WORTH_A_FIT]
+
+    def _insert(self, node: Node, path: tuple, term: int, start: float, factor: bool) -> Node:
+        psi = self._library.terms[term]
+        part = at(node, path)
+        if not factor:
+            return replace(node, path, add(part, mul(constant(start), psi)))
+        kind = self.rng.integers(3)
+        if kind == 0:
+            return replace(node, path, mul(part, add(number(1), mul(constant(start), psi))))
+        if kind == 1:
+            return replace(node, path, div(part, add(number(1), mul(constant(-start), psi))))
+        return replace(node, path, mul(part, exp(mul(constant(start), psi))))

@@ -1,0 +1,153 @@
+"""Expressions: values and derivatives against sympy and finite differences, the canonical form, files."""
+
+import json
+
+import numpy as np
+import pytest
+import sympy
+
+from ops_aimmd.explain import expressions as ex
+from ops_aimmd.explain.canonical import canonical
+from ops_aimmd.explain.expressions import OutsideDomain, Tape, constant, evaluate, number, skeleton, x
+
+COLUMNS = np.random.default_rng(0).uniform(0.3, 2.0, (3, 50))
+
+EXPRESSIONS = {
+    "sum": ex.add(ex.mul(constant(2.3), x(0)), ex.sub(ex.log(x(1)), constant(0.4))),
+    "ratio": ex.div(ex.mul(constant(1.7), x(0)), ex.add(ex.square(x(1)), constant(0.35))),
+    "bump": ex.mul(constant(6.0), ex.exp(ex.mul(constant(-2.0), ex.square(ex.sub(x(2), constant(1.3)))))),
+    "root": ex.sqrt(ex.add(ex.mul(x(0), x(1)), constant(0.3))),
+    "power of a ratio": ex.exp(ex.mul(constant(0.7), ex.log(ex.div(x(0), x(2))))),
+}
+
+
+def random_tree(rng, depth):
+    if depth == 0 or rng.random() < 0.2:
+        value = rng.uniform(0.5, 2) * rng.choice([-1, 1])
+        return (x(int(rng.integers(3))), constant(value), number(1.0))[rng.integers(3)]
+    if rng.random() < 0.35:
+        return ex.unary(str(rng.choice(ex.UNARY)), random_tree(rng, depth - 1))
+    return ex.Node(str(rng.choice(ex.BINARY)), (random_tree(rng, depth - 1), random_tree(rng, depth - 1)))
+
+
+def defined_trees(n, seed):
+    """Random trees with moderate values on the columns."""
+    rng = np.random.default_rng(seed)
+    while n:
+        tree = random_tree(rng, int(rng.integers(1, 6)))
+        try:
+            values = evaluate(tree, COLUMNS)
+        except OutsideDomain:
+            continue
+        if np.isfinite(values).all() and np.abs(values).max() < 1e6:
+            n -= 1
+            yield tree, values
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_values_agree_with_sympy(name):
+    symbols = sympy.symbols("a b c")
+    function = sympy.lambdify(symbols, ex.to_sympy(EXPRESSIONS[name], symbols), "numpy")
+    assert np.allclose(evaluate(EXPRESSIONS[name], COLUMNS), function(*COLUMNS), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_derivatives_by_constants_and_by_nodes(name):
+    tape = Tape(EXPRESSIONS[name])
+    adjoints = tape.backward(tape.forward(COLUMNS, tape.constants))
+    jacobian = tape.jacobian(adjoints, COLUMNS.shape[1])
+    for k in range(len(tape.constants)):
+        step = np.zeros(len(tape.constants))
+        step[k] = 1e-6
+        difference = tape.forward(COLUMNS, tape.constants + step)[-1] - tape.forward(COLUMNS, tape.constants - step)[-1]
+        assert np.allclose(jacobian[k], difference / 2e-6, rtol=1e-7, atol=1e-8)
+        assert not np.allclose(jacobian[k], 1.01 * difference / 2e-6, rtol=1e-7, atol=1e-8)
+
+
+def test_derivatives_by_nodes_are_those_of_a_constant_added_there():
+    for tree, _ in defined_trees(50, seed=1):
+        tape = Tape(tree)
+        adjoints = tape.backward(tape.forward(COLUMNS, tape.constants), all_nodes=True)
+        for (path, part), adjoint in zip(ex.subtrees(tree), adjoints, strict=True):
+            moved = [ex.replace(tree, path, ex.add(part, number(h))) for h in (1e-6, -1e-6)]
+            try:
+                above, below = (evaluate(m, COLUMNS) for m in moved)
+            except OutsideDomain:
+                continue
+            scale = 1 + np.abs(adjoint) + np.abs(above)
+            assert np.all(np.abs((above - below) / 2e-6 - adjoint) < 1e-4 * scale**2)
+
+
+def test_poles_and_edges_of_the_domain_within_the_rows_are_refused():
+    for tree in (ex.div(number(1), ex.sub(x(0), constant(1.0))), ex.log(ex.sub(x(0), constant(1.0)))):
+        with pytest.raises(OutsideDomain):
+            evaluate(tree, COLUMNS)
+        evaluate(tree, COLUMNS + 5.0)  # the control: no pole there
+
+
+def test_the_canonical_form_is_the_same_function_with_no_more_constants():
+    checked = 0
+    for tree, values in defined_trees(2000, seed=2):
+        try:
+            form = canonical(tree)
+        except (ZeroDivisionError, OverflowError):
+            continue
+        checked += 1
+        assert np.allclose(evaluate(form, COLUMNS), values, rtol=1e-6, atol=1e-9 * (1 + np.abs(values).max()))
+        assert len(ex.constants(form)) <= len(ex.constants(tree))
+    assert checked > 1500
+
+
+@pytest.mark.parametrize(
+    "redundant, expected",
+    [
+        (ex.mul(constant(2), ex.mul(constant(3), x(0))), "(c*x0)"),
+        (ex.add(constant(1), ex.add(x(0), constant(2))), "(x0+c)"),
+        (ex.mul(constant(2), ex.exp(ex.add(x(0), constant(1)))), "(c*exp(x0))"),
+        (ex.add(ex.log(ex.mul(constant(2), x(0))), constant(1)), "(log(x0)+c)"),
+        (ex.sub(x(0), x(0)), "0"),
+        (ex.mul(x(1), x(0)), "(x0*x1)"),
+        (ex.mul(constant(2), ex.add(ex.mul(constant(3), x(0)), ex.mul(constant(1), x(1)))), "((c*x0)+(c*x1))"),
+        (ex.mul(constant(2), ex.sub(x(0), x(1))), "(c*(x0-x1))"),
+    ],
+)
+def test_constants_that_do_nothing_are_taken_out(redundant, expected):
+    assert skeleton(canonical(redundant)) == expected
+
+
+def test_equal_trees_with_constants_of_their_own_are_not_merged():
+    two = [ex.exp(ex.mul(constant(-1.0), x(0)))] * 2
+    assert len(ex.constants(canonical(ex.sub(ex.mul(constant(1.0), two[0]), ex.mul(constant(2.0), two[1]))))) == 4
+    assert skeleton(canonical(ex.add(ex.mul(constant(1.0), x(0)), ex.mul(constant(2.0), x(0))))) == "(c*x0)"  # the control
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_files_give_back_the_same_tree(name):
+    tree = EXPRESSIONS[name]
+    assert ex.from_json(json.loads(json.dumps(ex.to_json(tree))), 3) == tree
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\"__import__('os')\"",
+        '["eval", ["input", 0]]',
+        '["input", 3]',
+        '["input", 0.5]',
+        '["constant", "1"]',
+        '["constant", NaN]',
+        '["add", ["input", 0]]',
+        '["exp"]',
+        "[]",
+        "[" * 150 + "]" * 150,
+    ],
+)
+def test_anything_else_in_a_file_is_refused(text):
+    with pytest.raises(ValueError):
+        ex.from_json(json.loads(text), 3)
+
+
+def test_the_code_of_forms_is_a_probability():
+    assert sum(ex.CODE.values()) == pytest.approx(1)
+    assert set(ex.CODE) == {*ex.UNARY, *ex.BINARY, *ex.LEAVES}
+    assert ex.code_length(EXPRESSIONS["bump"], 20) > ex.code_length(EXPRESSIONS["bump"], 5)
