@@ -4,12 +4,14 @@ Hot dynamics of alanine dipeptide in vacuum give energies and forces; a small ne
 OpenMM system whose only force is this network (`openmm.PythonForce`) makes an OPS engine. From there on nothing differs
 from a run with a force field: guided path sampling of C7eq -> C7ax, learning of the committor, files, resume.
 
-Takes TIME (`--quick`: QUICK). Writes learned_potential.nc (an OPS file), learned_potential.aimmd (what was
-learned) and learned_potential.png. When the files of an earlier call are there, the run goes on from them: OPS keeps the
-engine, OpenMM pickles the function of the force, weights included, with it. What reads the engine from the OPS file needs
-this script's class `TorchForce`; put it in a module of your own to use the file elsewhere, and open no file that you do
-not trust, since unpickling runs code.
-Expected: NUMBERS
+Takes about six minutes on one core (`--quick`: half a minute). Writes learned_potential.nc (an OPS file),
+learned_potential.aimmd (what was learned) and learned_potential.png. When the files of an earlier call are there, the run
+goes on from them: OPS keeps the engine, OpenMM pickles the function of the force, weights included, with it. What reads
+the engine from the OPS file needs this script's class `TorchForce`; put it in a module of your own to use the file
+elsewhere, and open no file that you do not trust, since unpickling runs code.
+Expected: a force error of 110 kJ/mol/nm on frames of 500 and 900 K, whose forces are about 1000; dynamics that keep bonds
+within 0.02 nm of their mean in 50 ps; 0.5 to 0.6 of the shots give a transition path. The paths are those of the learned
+potential; how well it describes the barrier, of which hot dynamics show few frames, is not checked here.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from ops_aimmd.systems.alanine_dipeptide import CENTRES, RADIUS, alanine_dipepti
 from ops_aimmd.systems.molecular_system import langevin
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--steps", type=int, default=200, help="MC steps of the whole run, those of earlier calls included")
+parser.add_argument("--steps", type=int, default=100, help="MC steps of the whole run, those of earlier calls included")
 parser.add_argument("--quick", action="store_true", help="a rough potential, and only 5 steps")
 arguments = parser.parse_args()
 n_steps = 5 if arguments.quick else arguments.steps

@@ -20,6 +20,7 @@ from ops_aimmd.sampling.movers import OneWayShooting, ShootingMover
 from ops_aimmd.sampling.progress_bar import ProgressBar
 from ops_aimmd.sampling.schemes import CommittorShootingScheme, CommittorShootingStrategy
 from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.transfer import transfer
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
 from ops_aimmd.storage.existing_files import selection_table
 from ops_aimmd.storage.reopening import ResumeWarning
@@ -71,4 +72,5 @@ __all__ = [
     "resume",
     "selection_table",
     "spread_along_committor",
+    "transfer",
 ]

@@ -10,19 +10,20 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+WRITTEN = {
+    "01_alanine_dipeptide.py": [f"alanine_dipeptide.{extension}" for extension in ("nc", "aimmd", "png", "html")],
+    "02_exact_committor.py": ["exact_committor.png"],
+    "03_existing_file.py": ["plain.nc", "guided.nc", "guided.aimmd", "existing_file.png"],
+    "04_licl.py": ["licl.nc", "licl.aimmd", "licl.png"],
+    "05_machine_learned_potential.py": [f"learned_potential.{extension}" for extension in ("nc", "aimmd", "png")],
+    "06_alanine_in_solvent.py": [f"alanine_in_solvent.{extension}" for extension in ("nc", "aimmd", "png", "html")],
+}
+SLOW = {"04_licl.py", "05_machine_learned_potential.py"}
+
+
 @pytest.mark.parametrize(
     "name, written",
-    [
-        ("01_alanine_dipeptide.py", [f"alanine_dipeptide.{extension}" for extension in ("nc", "aimmd", "png", "html")]),
-        ("02_exact_committor.py", ["exact_committor.png"]),
-        ("03_existing_file.py", ["plain.nc", "guided.nc", "guided.aimmd", "existing_file.png"]),
-        pytest.param("04_licl.py", ["licl.nc", "licl.aimmd", "licl.png"], marks=pytest.mark.slow),
-        pytest.param(
-            "05_machine_learned_potential.py",
-            [f"learned_potential.{extension}" for extension in ("nc", "aimmd", "png")],
-            marks=pytest.mark.slow,
-        ),
-    ],
+    [pytest.param(*case, marks=pytest.mark.slow if case[0] in SLOW else ()) for case in WRITTEN.items()],
 )
 def test_example(name, written, tmp_path):
     environment = {**os.environ, "MPLBACKEND": "Agg"}
@@ -45,6 +46,4 @@ def test_an_example_does_not_overwrite(tmp_path):
 
 
 def test_every_example_is_run():
-    tested = {"01_alanine_dipeptide.py", "02_exact_committor.py", "03_existing_file.py", "04_licl.py"}
-    tested.add("05_machine_learned_potential.py")
-    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(WRITTEN)

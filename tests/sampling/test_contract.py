@@ -51,6 +51,9 @@ def test_drop_in_script(system, tmp_path, with_storage):
     assert np.array_equal(again.model.committor(x), version.model.committor(x))
     again = ops_aimmd.load_learner(checkpoint, descriptors=descriptors, states=[state_A, state_B])
     assert again.committor(trajectory).shape == (len(trajectory),)
+    another = ops_aimmd.CommittorLearner(descriptors, states=[state_A, state_B], seed=2)
+    ops_aimmd.transfer(checkpoint, another)
+    assert np.allclose(another.model.committor(x), version.model.committor(x), atol=1e-5)
     if with_storage:
         assert len(storage.steps) == 13
         storage.close()
