@@ -1,7 +1,8 @@
 """Does the search for formulas find a known truth, and how soon? Six committors on synthetic shots.
 
 Every data set has 3000 points of 20 inputs, most of which are nuisance, and two legs a point. For each truth and engine
-are printed the median over seeds of the gap (mean KL divergence of the true from the fitted outcomes on 20000 new points, nats
+are printed the median over seeds of the gap (mean KL divergence of the true from the fitted outcomes on 20000 new
+points, nats
 per leg), the fraction of seeds with exactly the right variables, and the fraction with these and a gap below the target.
 
     python benchmarks/symbolic_truths.py [--truths sum nested] [--engines score dcgp] [--seeds 10] [--seconds 5]
@@ -108,9 +109,8 @@ def measure(truth: Truth, engine: str, seed: int, seconds: float) -> tuple[float
 
 
 def truths(arguments) -> None:
-    print(
-        f"{'truth':10} {'engine':7} {'limit/s':>8} {'CPU/s':>6} {'gap':>9} {'variables':>10} {'success':>8} {'target':>7}  constant"
-    )
+    heads = f"{'truth':10} {'engine':7} {'limit/s':>8} {'CPU/s':>6} {'gap':>9}"
+    print(f"{heads} {'variables':>10} {'success':>8} {'target':>7}  constant")
     for name in arguments.truths:
         truth = TRUTHS[name]
         mean = expit(truth.log_odds(truth.inputs(np.random.default_rng(0), 20000, N_INPUTS).T)).mean()
@@ -120,16 +120,16 @@ def truths(arguments) -> None:
             for seed in range(arguments.first, arguments.first + arguments.seeds):
                 rows.append(measure(truth, engine, seed, seconds))
                 if arguments.verbose:
-                    print(
-                        f"    {seed:3} {rows[-1][0]:.1e} {'right' if rows[-1][1] else 'WRONG'} {rows[-1][2]:.1f} s  {rows[-1][3]}",
-                        flush=True,
-                    )
+                    gap, variables_right, cpu, formula = rows[-1]
+                    verdict = "right" if variables_right else "WRONG"
+                    print(f"    {seed:3} {gap:.1e} {verdict} {cpu:.1f} s  {formula}", flush=True)
+            of_constant = truth.mean_divergence(lambda x, mean=mean: np.full(len(x), mean))
             gaps, right = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
             cpu = np.median([row[2] for row in rows])
             success = np.mean(right & (gaps <= truth.gap))
             print(
-                f"{name:10} {engine:7} {seconds:8g} {cpu:6.1f} {np.median(gaps):9.1e} {np.mean(right):10.2f} {success:8.2f} "
-                f"{truth.success:7.2f}  {truth.mean_divergence(lambda x, mean=mean: np.full(len(x), mean)):.2f}",
+                f"{name:10} {engine:7} {seconds:8g} {cpu:6.1f} {np.median(gaps):9.1e} {np.mean(right):10.2f} "
+                f"{success:8.2f} {truth.success:7.2f}  {of_constant:.2f}",
                 flush=True,
             )
 
@@ -162,8 +162,8 @@ def timings() -> None:
         warm, _ = _milliseconds(lambda: refit(truth, shots, 1e-10), repeats)  # noqa: B023
         lbfgs, loss = _milliseconds(lambda: _lbfgs(columns, reached), 3)  # noqa: B023
         print(
-            f"6 constants, {n} points: {warm:.2f} ms from the truth, {cold:.2f} ms from ones; torch L-BFGS {lbfgs:.1f} ms from ones; "
-            f"loss less that of L-BFGS {fitted.loss - loss:.1e} nats"
+            f"6 constants, {n} points: {warm:.2f} ms from the truth, {cold:.2f} ms from ones; torch L-BFGS "
+            f"{lbfgs:.1f} ms from ones; loss less that of L-BFGS {fitted.loss - loss:.1e} nats"
         )
     truth, n_inputs = TRUTHS["sum"], 200
     points, counts = truth.sample(100_000, 0, n_inputs)
@@ -209,7 +209,7 @@ def _lbfgs(columns: np.ndarray, reached: np.ndarray) -> float:
         return loss
 
     optimiser.step(closure)
-    return float(closure())
+    return closure().item()
 
 
 def main():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ops_aimmd.explain.expressions import code_length, skeleton
+from ops_aimmd.explain.expressions import Node, code_length, inputs, skeleton
 from ops_aimmd.explain.refit import Fitted, Shots
 
 KEPT_PER_SIZE = 6
@@ -30,14 +30,18 @@ MOST_TRIES = 3
 """Fits of one form, from different start values, in a search."""
 
 
-def description_length(fitted: Fitted, n_shots: float, n_inputs: int, evidence: float = 1.0) -> float:
+def description_length(
+    fitted: Fitted, n_shots: float, n_inputs: int, evidence: float = 1.0, n_candidates: int = 1
+) -> float:
     r"""Nats that describe the outcomes and the expression.
 
-    .. math::  \mathrm{loss} \cdot \epsilon + \tfrac{k}{2} \ln n_\mathrm{eff} + w\,L(\mathrm{form})
+    .. math::  \epsilon\,\mathrm{loss} + \tfrac{k}{2} \left[\ln (n_\mathrm{eff} / 12) + 1\right] + w\,L(\mathrm{form})
+        + [\mathrm{form} \ne c] \ln n_\mathrm{candidates}
 
-    (Rissanen 1978, doi:10.1016/0005-1098(78)90005-5): k constants, known as well as :math:`n_\mathrm{eff}` shots can tell
-    them, and the code length of the form, the logarithm of how many forms as long there are to choose from. Without it the
-    best of thousands of candidates would be preferred to the truth.
+    k constants, written down as finely as :math:`n_\mathrm{eff}` shots can tell them (Wallace and Freeman 1987,
+    doi:10.1111/j.2517-6161.1987.tb01695.x), and the code length of the form, the logarithm of how many forms as long
+    there are to choose from. The last term holds for all but the constant: the best of thousands of candidates must be
+    better than chance would make the best of so many.
 
     Parameters
     ----------
@@ -47,9 +51,12 @@ def description_length(fitted: Fitted, n_shots: float, n_inputs: int, evidence: 
         Inputs that there are to choose from, before any screening.
     evidence : float
         Effective over actual number of shots.
+    n_candidates : int
+        How many have been tried.
     """
+    chance = math.log(n_candidates) if inputs(fitted.node) else 0.0
     form = FORM_WEIGHT * code_length(fitted.node, n_inputs)
-    return evidence * fitted.loss + 0.5 * fitted.n_constants * math.log(max(n_shots, 2.0)) + form
+    return evidence * fitted.loss + 0.5 * fitted.n_constants * (math.log(max(n_shots / 12, 1.0)) + 1) + form + chance
 
 
 def most_constants(shots: Shots) -> int:
@@ -136,6 +143,10 @@ class Archive:
 
     def __iter__(self) -> Iterator[Entry]:
         return (entry for _, entries in sorted(self._by_size.items()) for entry in entries)
+
+    def candidates(self, per_size: int = 2) -> list[Node]:
+        """The few best expressions of every size."""
+        return [entry.fitted.node for _, entries in sorted(self._by_size.items()) for entry in entries[:per_size]]
 
     @property
     def best(self) -> Entry:

@@ -108,7 +108,21 @@ class _Sum:
                 terms[-1] = (terms[-1][0].plus(coefficient), core)
             else:
                 terms.append((coefficient, core))
-        return _Sum(self.summand, [(c, core) for c, core in terms if c.free or c.value != 0])
+        return _Sum(self.summand, [(c, core) for c, core in terms if c.free or c.value != 0])._without_shifted_squares()
+
+    def _without_shifted_squares(self) -> _Sum:
+        """Multiply out (u + c)^2 beside u^2: in a sum with a constant this is u^2 and u, each with a coefficient."""
+        for k, (coefficient, core) in enumerate(self.terms if self.summand.free else []):
+            if core.op != "square" or core.args[0].op != "add" or core.args[0].args[1].op != "constant":
+                continue
+            u, shift = core.args[0].args
+            if u.op in ("add", "sub") or has_constants(u) or not any(other == square(u) for _, other in self.terms):
+                continue
+            linear = _Coefficient(2 * coefficient.value * shift.value, True)
+            summand = _Coefficient(self.summand.value + coefficient.value * shift.value**2, True)
+            terms = [*self.terms[:k], *self.terms[k + 1 :], (coefficient, square(u)), (linear, u)]
+            return _Sum(summand, terms).merged()
+        return self
 
     def scaled(self, coefficient: _Coefficient) -> _Sum:
         terms = [(c.times(coefficient), core) for c, core in self.terms]

@@ -1,10 +1,11 @@
 r"""Differentiable Cartesian genetic programming, the engine of the AIMMD paper.
 
-An expression is a graph on a fixed grid: node k takes its operation and its two arguments, inputs or nodes of the ``levels_back``
+An expression is a graph on a fixed grid: node k takes its operation and its two arguments, inputs or nodes of the
+``levels_back``
 columns before it, from a list of integers, and one node is the output. Nodes that the output does not reach are silent, so
 that mutations drift (J. F. Miller, Cartesian Genetic Programming, Springer 2011, doi:10.1007/978-3-642-17310-3). Each
-generation mutates the best graph into a few others, of which the best replaces it if it is not worse, a 1 + lambda strategy;
-constants are fitted by damped Newton steps on exact derivatives (Izzo, Biscani and Mereta 2017,
+generation mutates the best graph into a few others, of which the best replaces it if it is not worse, a 1 + lambda
+strategy; constants are fitted by damped Newton steps on exact derivatives (Izzo, Biscani and Mereta 2017,
 doi:10.1007/978-3-319-55696-3_3). The score is the loss per leg plus a penalty for every operation, as in Jung et al., Nat.
 Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-00428-z. The search starts anew, with each penalty in turn, when it has
 come to a standstill.
@@ -112,7 +113,7 @@ def dcgp_search(
     while keep_going(archive.n_tried):
         for penalty in PENALTIES:
             _evolve(shots, rng, archive, penalty, keep_going)
-    return [entry.fitted.node for entry in archive], archive.n_tried
+    return archive.candidates(), archive.n_tried
 
 
 def _evolve(shots: Shots, rng, archive: Archive, penalty: float, keep_going) -> None:

@@ -2,19 +2,18 @@ r"""A fitted formula: log-odds of the last of two states as an expression of nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.explain import expressions
 from ops_aimmd.explain.expressions import Node, OutsideDomain, evaluate
-
-if TYPE_CHECKING:
-    from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.explain.formula_model import BoundedExpression, formula_model, torchscript
 
 DIGITS = 4
 """Significant digits of constants in print."""
@@ -123,16 +122,23 @@ class Formula:
         """The log-odds in LaTeX, constants with this many significant digits."""
         import sympy
 
-        return sympy.latex(rounded(self.sympy, digits))
+        symbols = {sympy.Symbol(name): upright(name) for name in self.variables if not name.isidentifier()}
+        return sympy.latex(rounded(self.sympy, digits), symbol_names=symbols)
 
     def __str__(self) -> str:
         return str(rounded(self.sympy, DIGITS))
 
     def to_model(self, fallback=None) -> CommittorModel:
         """A CommittorModel that computes this formula; see `ops_aimmd.explain.formula_model.formula_model`."""
-        from ops_aimmd.explain.formula_model import formula_model
+        return formula_model([self.bounded()], fallback)
 
-        return formula_model([self], fallback)
+    def to_torchscript(self, fallback=None):
+        """`to_model` as TorchScript, for programs without Python: descriptors (n, d), float64 -> log-odds (n, 1)."""
+        return torchscript(self.to_model(fallback))
+
+    def bounded(self) -> BoundedExpression:
+        """The expression and where it holds."""
+        return BoundedExpression(self.node, self.lower, self.upper, self.log_odds_range)
 
     def to_dict(self) -> dict:
         """Everything as plain JSON types."""
@@ -182,6 +188,11 @@ def _value(node: Node, row: np.ndarray) -> float:
         return float(evaluate(node, row[:, None])[0])
     except OutsideDomain:
         return np.nan
+
+
+def upright(name: str) -> str:
+    """LaTeX of a name that is no identifier; characters that LaTeX or matplotlib would take for commands become spaces."""
+    return r"\mathrm{" + re.sub(r"[^\w.,=+\-()/']|_", r"\\ ", name) + "}"
 
 
 def rounded(expression, digits: int):

@@ -2,8 +2,8 @@ r"""A formula as a model: what learners, selectors and calibration take a networ
 
 A formula holds within the range of the shots it was fitted to. Outside of it a logarithm may be undefined and an
 exponential absurd, so there another model answers, the network that the formula was compared with; where there is none,
-descriptors are taken at the edge of the range. Within, the log-odds are held to the range that the formula had on the shots,
-widened by `MARGIN`.
+descriptors are taken at the edge of the range. Within, the log-odds are held to the range that the formula had on the
+shots, widened by `MARGIN`.
 
 A shooting point selector may use any function of the configuration as its weight, so that sampling guided by a formula
 with such a domain is exact as well.
@@ -12,13 +12,14 @@ with such a domain is exact as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.explain.expressions import Tape
-from ops_aimmd.explain.formula import Formula
+from ops_aimmd.explain.expressions import Node, Tape, inputs
 
 MARGIN = 1.0
 """Units of log-odds by which the formula may leave the range that it had on its shots."""
@@ -35,12 +36,31 @@ _TORCH = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class BoundedExpression:
+    """An expression of the log-odds and where it holds.
+
+    Attributes
+    ----------
+    node : Node
+    lower, upper : array, shape (d,)
+        Range of each descriptor in the training set.
+    log_odds_range : (float, float)
+        Of the expression there.
+    """
+
+    node: Node
+    lower: np.ndarray
+    upper: np.ndarray
+    log_odds_range: tuple[float, float]
+
+
 class ExpressionModule(nn.Module):
     """One expression in torch: descriptors (n, d) -> values (n,). Its constants are a buffer, not trained."""
 
-    def __init__(self, formula: Formula):
+    def __init__(self, node: Node):
         super().__init__()
-        self.tape = Tape(formula.node)
+        self.tape = Tape(node)
         self.register_buffer("constants", torch.tensor(self.tape.constants, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,29 +83,27 @@ class FormulaNetwork(nn.Module):
 
     Parameters
     ----------
-    formulas : sequence of Formula
+    parts : sequence of BoundedExpression
         Log-odds of each state but the first against the first.
     fallback : CommittorModel, optional
         Answers outside of the range of the shots.
     """
 
-    def __init__(self, formulas: Sequence[Formula], fallback: CommittorModel | None = None):
+    def __init__(self, parts: Sequence[BoundedExpression], fallback: CommittorModel | None = None):
         super().__init__()
-        self.n_inputs = len(formulas[0].names)
-        self.n_outputs = 1 if len(formulas) == 1 else len(formulas) + 1
-        self.expressions = nn.ModuleList(ExpressionModule(formula) for formula in formulas)
+        self.n_inputs = len(parts[0].lower)
+        self.n_outputs = 1 if len(parts) == 1 else len(parts) + 1
+        self.expressions = nn.ModuleList(ExpressionModule(part.node) for part in parts)
         self.fallback = fallback
-        used = sorted({column for formula in formulas for column in formula.inputs})
-        self.register_buffer("used", torch.tensor(used, dtype=torch.long))
-        lower = torch.full((len(formulas), self.n_inputs), -torch.inf, dtype=torch.float64)
+        lower = torch.full((len(parts), self.n_inputs), -torch.inf, dtype=torch.float64)
         upper = -lower
-        for k, formula in enumerate(formulas):
-            columns = list(formula.inputs)
-            lower[k, columns] = torch.tensor(formula.lower[columns])
-            upper[k, columns] = torch.tensor(formula.upper[columns])
+        for k, part in enumerate(parts):
+            columns = list(inputs(part.node))
+            lower[k, columns] = torch.tensor(part.lower[columns])
+            upper[k, columns] = torch.tensor(part.upper[columns])
         self.register_buffer("lower", lower)
         self.register_buffer("upper", upper)
-        ranges = torch.tensor([formula.log_odds_range for formula in formulas], dtype=torch.float64)
+        ranges = torch.tensor([part.log_odds_range for part in parts], dtype=torch.float64)
         self.register_buffer("smallest", ranges[:, 0] - MARGIN)
         self.register_buffer("largest", ranges[:, 1] + MARGIN)
 
@@ -106,7 +124,7 @@ class FormulaNetwork(nn.Module):
         return torch.where(self.inside(x)[:, None], logits, self.fallback(x))
 
 
-def formula_model(formulas: Sequence[Formula], fallback=None) -> CommittorModel:
+def formula_model(parts: Sequence[BoundedExpression], fallback=None) -> CommittorModel:
     """A `CommittorModel` that computes formulas, in double precision.
 
     Use it as the model of a learner, ``CommittorLearner(descriptors, states, model=front.best.to_model(learner))``, and
@@ -114,7 +132,7 @@ def formula_model(formulas: Sequence[Formula], fallback=None) -> CommittorModel:
 
     Parameters
     ----------
-    formulas : sequence of Formula
+    parts : sequence of BoundedExpression
         Log-odds of each state but the first against the first.
     fallback : CommittorModel or CommittorLearner, optional
         Answers, as it is now, outside of the range of the shots that the formula was fitted to. Without one, descriptors
@@ -125,7 +143,7 @@ def formula_model(formulas: Sequence[Formula], fallback=None) -> CommittorModel:
     ValueError
         If the fallback is of other descriptors or states.
     """
-    n_descriptors, n_states = len(formulas[0].names), len(formulas) + 1
+    n_descriptors, n_states = len(parts[0].lower), len(parts) + 1
     if fallback is not None:
         fallback = _model_of(fallback)
         if (fallback.n_descriptors, fallback.n_states) != (n_descriptors, n_states):
@@ -134,7 +152,7 @@ def formula_model(formulas: Sequence[Formula], fallback=None) -> CommittorModel:
                 f"{fallback.n_descriptors} and {fallback.n_states}"
             )
         fallback = fallback.frozen_copy().to(dtype=torch.float64, device="cpu")
-    network = FormulaNetwork(formulas, fallback)
+    network = FormulaNetwork(parts, fallback)
     return CommittorModel(network, n_descriptors, n_states).to(dtype=torch.float64).eval().requires_grad_(False)
 
 

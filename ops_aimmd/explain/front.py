@@ -1,8 +1,8 @@
 r"""The front: for every size the expression of least loss, and how to pick one.
 
 The back end of all engines: candidates are fitted again to all shots, each constant is tried at 0, 1 and -1 and left out
-where that shortens the description, constants that the shots do not determine disqualify a form, and what is left is judged on
-held-out blocks of shots.
+where that shortens the description, constants that the shots do not determine disqualify a form, and what is left is
+judged on held-out blocks of shots.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pandas as pd
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.optimisation import folds
-from ops_aimmd.explain.archive import description_length
+from ops_aimmd.explain.archive import description_length, most_constants
 from ops_aimmd.explain.canonical import canonical
 from ops_aimmd.explain.expressions import Node, OutsideDomain, constant, evaluate, skeleton, with_inputs
 from ops_aimmd.explain.formula import Formula
@@ -39,6 +39,9 @@ LEAST_GAIN = 0.5
 
 MOST_STEPS = 40
 """Of one fit; a form that needs more has constants that the shots hardly determine."""
+
+LONGEST_TITLE = 60
+"""Characters of a formula that a picture has room for."""
 
 POLISHED = 12
 """Candidates, in the order of their description lengths, of which simpler forms are tried."""
@@ -60,8 +63,8 @@ class Front:
     n_tried : int
         Candidates that the search has fitted.
     network_loss_per_leg : float
-        Loss per leg of the model that was given for comparison, on the same shots, which it may have been trained on; NaN if
-        none was.
+        Loss per leg of the model that was given for comparison, on the same shots, which it may have been trained on;
+        NaN if none was.
     """
 
     formulas: tuple[Formula, ...]
@@ -167,7 +170,7 @@ class Front:
         axes.set(
             xlabel="size (operations, variables and constants)",
             ylabel="loss / nats per leg",
-            title=f"q = ${best.latex(3)}$",
+            title=f"q = ${best.latex(3)}$" if len(str(best)) <= LONGEST_TITLE else f"picked: size {best.size}",
         )
         axes.legend()
         return axes
@@ -200,15 +203,18 @@ class Front:
         document = json.loads(text.read_text() if isinstance(text, Path) else text)
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ValueError(f"this is no front of formulas written by to_json ({FORMAT!r}); got {str(document)[:80]!r}")
-        network = document["network_loss_per_leg"]
-        return cls(
-            formulas=tuple(Formula.from_dict(dct) for dct in document["formulas"]),
-            picked_by=str(document["picked_by"]),
-            n_shots=int(document["n_shots"]),
-            effective_shots=float(document["effective_shots"]),
-            n_tried=int(document["n_tried"]),
-            network_loss_per_leg=math.nan if network is None else float(network),
-        )
+        try:
+            network = document["network_loss_per_leg"]
+            return cls(
+                formulas=tuple(Formula.from_dict(dct) for dct in document["formulas"]),
+                picked_by=str(document["picked_by"]),
+                n_shots=int(document["n_shots"]),
+                effective_shots=float(document["effective_shots"]),
+                n_tried=int(document["n_tried"]),
+                network_loss_per_leg=math.nan if network is None else float(network),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this front of formulas is damaged: {error!r}") from error
 
 
 # ---- how a front is made ----------------------------------------------------------------------------------------------
@@ -245,7 +251,7 @@ def make_front(
     evidence = effective / len(shots)
 
     def length(f: Fitted) -> float:
-        return description_length(f, effective, n_inputs, evidence)
+        return description_length(f, effective, n_inputs, evidence, max(n_tried, 1))
 
     fitted = _polished(fitted, shots, length, time.thread_time() + seconds)
     formulas = []
@@ -271,15 +277,18 @@ def make_front(
 
 
 def _refitted(candidates: Iterable[Node], shots: Shots) -> list[Fitted]:
-    """The candidates fitted to all shots, equal forms once; undefined ones and those with undetermined constants left out."""
+    """The candidates fitted to all shots, equal forms once; without undefined ones and undetermined constants."""
     best: dict[str, Fitted] = {}
-    for node in candidates:
+    for node in map(_canonical, candidates):
+        if node is None:
+            continue
         try:
-            fitted = refit(canonical(node), shots, max_steps=MOST_STEPS)
-        except (OutsideDomain, ZeroDivisionError, OverflowError, ValueError):
+            fitted = refit(node, shots, max_steps=MOST_STEPS)
+        except OutsideDomain:
             continue
         form = skeleton(fitted.node)
-        if np.isfinite(fitted.standard_errors()).all() and (form not in best or fitted.loss < best[form].loss):
+        determined = np.isfinite(fitted.standard_errors()).all() and fitted.n_constants <= most_constants(shots)
+        if determined and (form not in best or fitted.loss < best[form].loss):
             best[form] = fitted
     return list(best.values())
 
@@ -291,15 +300,25 @@ def _polished(fitted: list[Fitted], shots: Shots, length, until: float) -> list[
     queue = sorted(_pareto(fitted, length), key=length)[:POLISHED]
     while queue and time.thread_time() < until:
         parent = queue.pop(0)
-        for node in simplified(parent.node, parent.standard_errors()):
+        new = [node for node in map(_canonical, simplified(parent.node, parent.standard_errors())) if node is not None]
+        for node in new:
+            form = skeleton(node)
+            if form in known:
+                continue
+            known.add(form)
             for child in _refitted([node], shots):
-                form = skeleton(child.node)
-                if form not in known:
-                    known.add(form)
-                    result.append(child)
-                    if length(child) < length(parent):
-                        queue.insert(0, child)
+                result.append(child)
+                if length(child) < length(parent):
+                    queue.insert(0, child)
     return result
+
+
+def _canonical(node: Node) -> Node | None:
+    """The canonical form; None where its constants cannot be combined."""
+    try:
+        return canonical(node)
+    except (ZeroDivisionError, OverflowError, ValueError):
+        return None
 
 
 def _pareto(fitted: list[Fitted], length) -> list[Fitted]:
@@ -340,7 +359,8 @@ def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
 
 
 def effective_shots(node: Node, shots: Shots) -> float:
-    r"""Number of independent shots: their number over :math:`1 + 2 \sum_t \rho_t`, with the autocorrelation of the residuals of
+    r"""Number of independent shots: their number over :math:`1 + 2 \sum_t \rho_t`, with the autocorrelation of the
+    residuals of
     consecutive shots up to the first lag at which it is not above twice its error (Geyer 1992, doi:10.1214/ss/1177011137).
 
     Outcomes are independent given the shooting points; residuals are correlated where the expression is wrong in the

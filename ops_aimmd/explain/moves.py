@@ -8,11 +8,13 @@ from ops_aimmd.explain.expressions import (
     BINARY,
     UNARY,
     Node,
+    OutsideDomain,
     Tape,
     add,
     at,
     constant,
     div,
+    evaluate,
     inputs,
     mul,
     number,
@@ -37,10 +39,10 @@ def random_change(node: Node, other: Node, columns: np.ndarray, rng: np.random.G
     columns : array, shape (d, n)
         Inputs, from which start values of new constants follow.
     """
-    move = (_prune, _prune, _wrap, _shift, _change_operation, _change_input, _cross_over)[rng.integers(7)]
+    move = MOVES[rng.integers(len(MOVES))]
     if move is _cross_over:
         return _cross_over(node, other, rng)
-    if move in (_wrap, _shift):
+    if move in (_wrap, _shift, _change_shape):
         return move(node, columns, rng)
     if move is _change_input:
         return _change_input(node, len(columns), rng)
@@ -63,6 +65,53 @@ def _prune(node: Node, rng: np.random.Generator) -> Node:
         return node
     path, part = picked
     return replace(node, path, part.args[rng.integers(len(part.args))])
+
+
+def reshaped(node: Node, path: tuple, columns: np.ndarray) -> list[Node]:
+    """The tree with each simple function of the same input in the place of a part that depends on a single input.
+
+    The functions begin as close to the part as a factor, or a factor and a summand, can bring them.
+    """
+    column = inputs(at(node, path))[0]
+    old = _values_at(node, path, columns)
+    result = []
+    for shape in _shapes(column, columns[column]):
+        try:
+            new = evaluate(shape, columns)
+        except OutsideDomain:
+            continue
+        factor = float(old @ new / (new @ new))
+        slope = float(np.cov(old, new)[0, 1] / max(new.var(), 1e-300))
+        result.append(replace(node, path, mul(constant(factor), shape)))
+        summand = constant(float(old.mean() - slope * new.mean()))
+        result.append(replace(node, path, add(mul(constant(slope), shape), summand)))
+    return result
+
+
+def _shapes(column: int, values: np.ndarray) -> list[Node]:
+    variable, spread = x(column), float(values.std()) or 1.0
+    offset = constant(0.6 * spread)
+    squared = mul(constant(1 / (values**2).mean()), square(variable))
+    return [
+        variable,
+        square(variable),
+        unary("log", variable),
+        unary("sqrt", variable),
+        div(number(1), variable),
+        unary("exp", mul(constant(-1 / spread), variable)),
+        unary("exp", mul(constant(1 / spread), variable)),
+        div(number(1), add(variable, offset)),
+        div(number(1), add(number(1), squared)),
+        unary("exp", mul(constant(-0.5 / spread**2), square(sub(variable, constant(float(values.mean())))))),
+    ]
+
+
+def _change_shape(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
+    picked = _pick(node, rng, lambda part: len(inputs(part)) == 1)
+    if picked is None:
+        return node
+    candidates = reshaped(node, picked[0], columns)
+    return candidates[rng.integers(len(candidates))] if candidates else node
 
 
 def prune_summand(node: Node, rng: np.random.Generator) -> Node | None:
@@ -138,3 +187,6 @@ def _cross_over(node: Node, other: Node, rng: np.random.Generator) -> Node:
     path, _ = _pick(node, rng, lambda part: True)
     picked = _pick(other, rng, _depends_on_inputs)
     return node if picked is None else replace(node, path, picked[1])
+
+
+MOVES = (_prune, _prune, _wrap, _shift, _change_operation, _change_input, _cross_over, _change_shape, _change_shape)

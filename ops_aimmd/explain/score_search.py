@@ -3,12 +3,13 @@ r"""Score-guided search for expressions (the default engine).
 An expression grows where the likelihood asks for it. For a node s with adjoint :math:`D = \partial q / \partial s`,
 residual :math:`r = n_B - N p` and information :math:`W = N p (1 - p)`, inserting :math:`s + c\,\psi` gains
 
-.. math::  \frac{U^2}{2 I}, \qquad U = \psi^\top (D r), \qquad I = (\psi^2)^\top (D^2 W) - b^\top H^{-1} b, \quad b = J^\top D W \psi
+.. math::  \frac{U^2}{2 I}, \qquad U = \psi^\top (D r), \qquad I = (\psi^2)^\top (D^2 W) - b^\top H^{-1} b,
 
-to second order in c, Rao's score test (1948, doi:10.1017/S0305004100023987), with the start value :math:`c = U / I`. So a few
-matrix products score every term of a library at a node without a single fit. A factor :math:`s (1 + c\,\psi)` has the adjoint
-:math:`D s`, and to the same order stands for :math:`s / (1 - c\,\psi)` and :math:`s\,e^{c \psi}`. One term is drawn with Gumbel noise.
-Random moves, an archive of the best of every size, and constants tried at 0 and 1 do the rest.
+with :math:`b = J^\top D W \psi`, to second order in c, Rao's score test (1948, doi:10.1017/S0305004100023987), with the
+start value :math:`c = U / I`. So a few matrix products score every term of a library at a node without a single fit. A
+factor :math:`s (1 + c\,\psi)` has the adjoint :math:`D s`, and to the same order stands for :math:`s / (1 - c\,\psi)` and
+:math:`s\,e^{c \psi}`. One term is drawn with Gumbel noise. Random moves, an archive of the best of every size, and
+constants tried at zero do the rest; what stays the best for a while has all its neighbours tried.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ops_aimmd.explain.expressions import (
     constants,
     div,
     exp,
+    inputs,
     mul,
     number,
     replace,
@@ -38,7 +40,7 @@ from ops_aimmd.explain.expressions import (
     subtrees,
 )
 from ops_aimmd.explain.library import Library
-from ops_aimmd.explain.moves import prune_summand, random_change
+from ops_aimmd.explain.moves import prune_summand, random_change, reshaped
 from ops_aimmd.explain.refit import COARSE_TOLERANCE, Fitted, Shots, minimise
 from ops_aimmd.explain.simplify import simplified
 
@@ -51,7 +53,7 @@ SCORED_SHOTS, SCORED_EXACTLY = 750, 300
 SCORES_REMEMBERED = 500
 
 SETTLED, SWEPT_TERMS = 40, 4
-"""Candidates after which an expression that is still the best has all its neighbours tried, and terms tried for each summand."""
+"""Candidates after which what is still the best has all its neighbours tried; terms tried for each summand."""
 
 WORTH_A_FIT = 0.5
 """Nats that a new term must promise."""
@@ -96,10 +98,10 @@ class ScoreSearch:
         self._scores: OrderedDict = OrderedDict()
         self._swept: set[str] = set()
         self._islands: list[Archive] = []
-        self._at_root = 0.5
+        self._at_root, self._shapes = 0.5, True
         self._best_form, self._best_since = "", 0
         self._tried_before = 0 if start_from is None else start_from.n_tried
-        for node in [constant(0.0)] if start_from is None else start_from.candidates():
+        for node in [constant(0.0)] if start_from is None else [entry.fitted.node for entry in start_from.archive]:
             self.consider(node)
 
     @property
@@ -109,7 +111,7 @@ class ScoreSearch:
 
     def candidates(self) -> list[Node]:
         """The best expressions of every size."""
-        return [entry.fitted.node for entry in self.archive]
+        return [*self.archive.candidates(), self.archive.best.fitted.node]
 
     def summary(self) -> str:
         """A few words for a progress bar."""
@@ -129,15 +131,17 @@ class ScoreSearch:
             self.archive.take(island)
         self._islands = []
 
-    def run(self, keep_going: Callable[[int], bool], at_root: float = 0.5) -> None:
+    def run(self, keep_going: Callable[[int], bool], at_root: float = 0.5, shapes: bool = True) -> None:
         """Search while ``keep_going(n_tried)``, or until hardly anything is left to try.
 
         Parameters
         ----------
         at_root : float
             Probability that growth adds a term to the whole expression rather than somewhere within it.
+        shapes : bool
+            Whether every function of one input is tried in the place of others, in what has been the best for a while.
         """
-        self._at_root = at_root
+        self._at_root, self._shapes = at_root, shapes
         idle = 0
         while idle < MOST_IDLE and keep_going(self.n_tried):
             tried = self.n_tried
@@ -161,13 +165,16 @@ class ScoreSearch:
             pass
 
     def _sweep(self, node: Node) -> None:
-        """All neighbours that the score test favours: another term for each summand, one more at each node."""
+        """All neighbours that the score test favours: another term or shape for each part, one more term at each node."""
         for path, part in list(subtrees(node)):
             try:
                 if part.op in ("add", "sub"):
                     for keep in part.args:
                         without = minimise(canonical(replace(node, path, keep)), self._coarse, COARSE_TOLERANCE, MOST_STEPS)
                         self._try_best_terms(without.node, (), False, SWEPT_TERMS)
+                if self._shapes and len(inputs(part)) == 1:
+                    for child in reshaped(node, path, self._scored.columns):
+                        self.consider(child)
                 if part.op not in ("constant", "number"):
                     self._try_best_terms(node, path, False, 1)
                     self._try_best_terms(node, path, True, 1)

@@ -1,8 +1,8 @@
 r"""Which of many inputs are worth a search? A screen by the score test of all single terms and all products of two inputs.
 
 With the standardised inputs Z, one matrix product :math:`Z^\top \mathrm{diag}(r)\,Z` gives the score of every product
-:math:`z_i z_j`, and :math:`(Z^2)^\top \mathrm{diag}(W)\,Z^2` its information. The best terms enter a logistic regression, of which
-the residuals are screened again.
+:math:`z_i z_j`, and :math:`(Z^2)^\top \mathrm{diag}(W)\,Z^2` its information. The best terms enter a logistic
+regression, of which the residuals are screened again.
 """
 
 from __future__ import annotations

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy.special import softmax
 
+from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.explain.formula import Formula
+from ops_aimmd.explain.formula_model import formula_model
 from ops_aimmd.explain.front import Front
-
-if TYPE_CHECKING:
-    from ops_aimmd.committor.model import CommittorModel
 
 FORMAT = "ops_aimmd fronts 1"
 
@@ -57,9 +56,7 @@ class StateFormulas:
 
     def to_model(self, fallback=None) -> CommittorModel:
         """A CommittorModel that computes these formulas; see `ops_aimmd.explain.formula_model.formula_model`."""
-        from ops_aimmd.explain.formula_model import formula_model
-
-        return formula_model(self.formulas, fallback)
+        return formula_model([formula.bounded() for formula in self.formulas], fallback)
 
     def __str__(self) -> str:
         return "\n".join(f"ln p{i}/p0 = {formula}" for i, formula in enumerate(self.formulas, start=1))
@@ -93,8 +90,6 @@ class StateFronts:
 
     def to_pandas(self):
         """The tables of all fronts below each other, with a column ``state``."""
-        import pandas as pd
-
         tables = [front.to_pandas().assign(state=i) for i, front in enumerate(self.fronts, start=1)]
         return pd.concat(tables, ignore_index=True)
 

@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
+from ops_aimmd.explain.dcgp import dcgp_search
 from ops_aimmd.explain.expressions import Node
 from ops_aimmd.explain.formula import checked_names
 from ops_aimmd.explain.front import PICKS, Front, make_front
@@ -32,9 +34,12 @@ ENGINES = ("score", "dcgp")
 SHOTS_IN_SEARCH = (4000, 16000)
 """Shots that the search works on at first, and in its second half; formulas are fitted to all in the end."""
 
-ISLANDS = ((0.25, 0.85), (0.5, 0.3))
-"""Two searches from nothing, until these shares of the time, one that mostly adds terms to the whole expression and one
-that mostly works within it; then one search goes on from both."""
+SECONDS_PER_ISLAND, FEWEST_ISLANDS, MOST_ISLANDS, SHARE_OF_ISLANDS = 2.5, 2, 6, 0.55
+"""Searches from nothing, one for each so many seconds of the time limit, which together take this share of the search;
+then one search goes on from all of them. Greedy growth may take a wrong turn early, but seldom in all."""
+
+AT_ROOT = (0.85, 0.3)
+"""Islands in turn mostly add terms to the whole expression, or mostly work within it."""
 
 SHARE_OF_FRONT = 0.15
 """Of the time limit that is kept for the front."""
@@ -128,8 +133,8 @@ def _check(training_set, model, engine, pick, time_limit) -> None:
     reached = (training_set.counts * training_set.weights[:, None]).sum(axis=0)
     if (reached > 0).sum() < 2:
         raise ValueError(
-            f"the {len(training_set)} shots reached {int((reached > 0).sum())} of {training_set.n_states} states, with counts "
-            f"{reached.tolist()}: a formula for the committor needs outcomes in at least two; collect more shots"
+            f"the {len(training_set)} shots reached {int((reached > 0).sum())} of {training_set.n_states} states, with "
+            f"counts {reached.tolist()}: a formula for the committor needs outcomes in at least two; collect more shots"
         )
 
 
@@ -159,8 +164,8 @@ def _tasks(training_set: TrainingSet) -> list[tuple[np.ndarray, np.ndarray, np.n
         pair = counts[np.ix_(rows, [0, state])]
         if not (pair.sum(axis=0) > 0).all():
             raise ValueError(
-                f"no shot reached state {state if pair[:, 1].sum() == 0 else 0}, so its committor has no formula: leave this "
-                "state out of the training set, or collect more shots"
+                f"no shot reached state {state if pair[:, 1].sum() == 0 else 0}, so its committor has no formula: leave "
+                "this state out of the training set, or collect more shots"
             )
         tasks.append((rows, pair[:, 1], pair.sum(axis=1)))
     return tasks
@@ -201,8 +206,6 @@ def _screened(shots: Shots, columns: list[int], model, descriptors: np.ndarray) 
 
 def _steepest(model: CommittorModel, descriptors: np.ndarray, n: int = 10) -> list[int]:
     """Descriptors that the model's log-odds depend on most, in units of their standard deviation."""
-    import torch
-
     rows = descriptors[:: max(len(descriptors) // 2000, 1)]
     x = torch.tensor(rows, dtype=model.dtype, device=model.device, requires_grad=True)
     gradient = torch.autograd.grad(model.reaction_coordinate(x).sum(), x)[0]
@@ -214,16 +217,16 @@ def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tup
     if n_inputs == 0:
         return [], 0
     if engine == "dcgp":
-        from ops_aimmd.explain.dcgp import dcgp_search
-
         return dcgp_search(_some(shots, SHOTS_IN_SEARCH[0]), n_inputs, rng, _keep_going(clock, 1 - SHARE_OF_FRONT))
     few, more = (_some(shots, n) for n in SHOTS_IN_SEARCH)
     until = 1 - SHARE_OF_FRONT
     search = ScoreSearch(few, n_inputs, rng)
-    for island, (share, at_root) in enumerate(ISLANDS):
+    n_islands = int(np.clip(clock.seconds / SECONDS_PER_ISLAND, FEWEST_ISLANDS, MOST_ISLANDS))
+    for island in range(n_islands):
         if island > 0:
             search.start_island()
-        search.run(lambda n, share=share: clock.goes_on(share * until, n, search.summary()), at_root)
+        share = until * SHARE_OF_ISLANDS * (island + 1) / n_islands
+        search.run(lambda n, share=share: clock.goes_on(share, n, search.summary()), AT_ROOT[island % 2], shapes=False)
     search.join_islands()
     if more is not few:
         search = ScoreSearch(more, n_inputs, rng, start_from=search)

@@ -109,6 +109,7 @@ def test_the_canonical_form_is_the_same_function_with_no_more_constants():
         (ex.mul(x(1), x(0)), "(x0*x1)"),
         (ex.mul(constant(2), ex.add(ex.mul(constant(3), x(0)), ex.mul(constant(1), x(1)))), "((c*x0)+(c*x1))"),
         (ex.mul(constant(2), ex.sub(x(0), x(1))), "(c*(x0-x1))"),
+        (ex.add(ex.sub(ex.square(ex.add(x(0), constant(3))), ex.square(x(0))), constant(1)), "((c*x0)+c)"),
     ],
 )
 def test_constants_that_do_nothing_are_taken_out(redundant, expected):

@@ -1,13 +1,17 @@
 """Searches, fronts and what comes of bad input."""
 
+import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.special import expit
 
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
+from ops_aimmd.explain.formula import upright
 from ops_aimmd.explain.front import PICKS, Front, effective_shots
 from ops_aimmd.explain.refit import Shots
 from ops_aimmd.explain.screening import screen
@@ -71,6 +75,17 @@ def test_constants_have_errors_and_print_in_sympy_and_latex(front):
     assert "d_{1}" in best.latex() and "d1" in str(best)
 
 
+@pytest.mark.parametrize("name", ["phi ALA 2 sin", "Li O G5 r=0.25 zeta=4 lambda=-1", "50% & $x_1$ \\frac{", "a_b", "psi"])
+def test_any_name_can_be_drawn(front, name):
+    best = front.best
+    renamed = dataclasses.replace(best, names=(name, *best.names[1:]))
+    assert 0 in renamed.inputs
+    drawing = dataclasses.replace(front, formulas=(front[0], renamed)).plot(Figure().subplots())
+    drawing.set_title(f"${renamed.latex()}$")
+    drawing.figure.savefig(io.BytesIO(), format="png")  # matplotlib parses the formula here
+    assert upright("phi ALA 2") == r"\mathrm{phi\ ALA\ 2}"
+
+
 def test_json_gives_back_the_front(front, tmp_path):
     path = tmp_path / "front.json"
     text = front.to_json(path)
@@ -79,7 +94,7 @@ def test_json_gives_back_the_front(front, tmp_path):
         assert np.allclose(again.best.constants, front.best.constants)
         assert again.to_json() == text
     for wrong in ("{}", json.dumps({"format": "ops_aimmd front 1", "formulas": 3}), text.replace('"add"', '"system"')):
-        with pytest.raises((ValueError, KeyError, TypeError)):
+        with pytest.raises(ValueError):
             Front.from_json(wrong)
 
 
@@ -89,8 +104,8 @@ def test_the_plot_has_the_network_only_where_one_was_given(front):
 
 
 def test_a_seed_and_a_number_of_candidates_fix_the_result():
-    points, counts, _ = sample(600)
-    first, second, other = (search(points, counts, n_candidates=120, seed=seed) for seed in (3, 3, 4))
+    points, counts, _ = sample(300)
+    first, second, other = (search(points, counts, n_candidates=60, seed=seed) for seed in (3, 3, 4))
     assert [f.node for f in first] == [f.node for f in second]
     assert [f.node for f in first] != [f.node for f in other]
 
@@ -113,12 +128,12 @@ def test_only_the_given_inputs_are_used():
     assert [f.node for f in by_name] == [f.node for f in front]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_shuffled_outcomes_give_the_constant(seed):
     points, counts, _ = sample(800, seed=seed)
     shuffled = np.random.default_rng(seed).permutation(counts)
-    assert search(points, shuffled, n_candidates=300, seed=seed).best.inputs == ()
-    assert search(points, counts, n_candidates=300, seed=seed).best.inputs != ()  # the control
+    assert search(points, shuffled, n_candidates=200, seed=seed).best.inputs == ()
+    assert search(points, counts, n_candidates=100, seed=seed).best.inputs != ()  # the control
 
 
 def test_constant_columns_are_passed_over():
@@ -130,10 +145,12 @@ def test_constant_columns_are_passed_over():
     assert len(only_constant) == 1 and only_constant.best.inputs == ()
 
 
-def test_more_inputs_than_shots_give_something_small():
+def test_more_inputs_than_shots_give_few_finite_constants():
     rng = np.random.default_rng(0)
-    front = search(rng.normal(size=(30, 60)), np.eye(2)[rng.integers(0, 2, 30)], n_candidates=200)
-    assert front.best.inputs == ()
+    points, counts = rng.normal(size=(30, 60)), np.eye(2)[rng.integers(0, 2, 30)]
+    front = search(points, counts, n_candidates=200)
+    assert all(len(f.constants) <= 2 and np.isfinite(f.constants).all().all() for f in front)
+    assert np.abs(front.best.to_model().reaction_coordinate(points)).max() < 20
 
 
 def test_separable_outcomes_give_finite_constants():

@@ -61,7 +61,7 @@ def test_the_optimum_is_that_of_torch(n):
 
     for _ in range(3):
         optimiser.step(closure)
-    assert abs(fitted.loss - float(closure())) < 1e-8
+    assert abs(fitted.loss - closure().item()) < 1e-8
     assert np.allclose(ex.constants(fitted.node), c.detach().numpy()[[0, 1, 2, 3, 4]], rtol=1e-4)
 
 
