@@ -1,9 +1,9 @@
 """Does the search for formulas find a known truth, and how soon? Six committors on synthetic shots.
 
 Every data set has 3000 points of 20 inputs, most of which are nuisance, and two legs a point. For each truth and engine
-are printed the median over seeds of the gap (mean KL divergence of the true from the fitted outcomes on 20000 new
-points, nats
-per leg), the fraction of seeds with exactly the right variables, and the fraction with these and a gap below the target.
+are printed the median over seeds of the gap (mean KL divergence of the true from the fitted outcomes on 20000 new points,
+nats per leg), the fraction of seeds with exactly the right variables, and the fraction with these and a gap below the
+target.
 
     python benchmarks/symbolic_truths.py [--truths sum nested] [--engines score dcgp] [--seeds 10] [--seconds 5]
     python benchmarks/symbolic_truths.py --shuffled 40
