@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from numbers import Integral
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,9 @@ from .run_data import RunData, read_run
 
 SIGNIFICANT = 2.0
 """Standard errors above zero from which an input counts as relevant."""
+
+FEW_SHOTS = 200
+"""Fewer shots hardly carry an explanation."""
 
 FEWEST_GROUPS = 5
 """Groups of inputs among which formulas are searched in any case, the most relevant ones."""
@@ -60,18 +64,37 @@ class Explanation:
         fronts = self.front.fronts if isinstance(self.front, StateFronts) else (self.front,)
         return dict(zip(self.run.states[1:], fronts, strict=True))
 
+    @property
+    def warnings(self) -> list[str]:
+        """What to keep in mind, in words."""
+        n_shots = len(self.run.training_set)
+        found = [] if n_shots >= FEW_SHOTS else [f"{n_shots} shots are few: expect other inputs and formulas with more"]
+        relevant = (self.relevance["loss_increase"] > SIGNIFICANT * self.relevance["standard_error"]).any()
+        for state, front in self.fronts.items():
+            if front.best.variables:
+                continue
+            if relevant:
+                found.append(
+                    f"inputs matter, but the shots do not yet pay for a formula of {state}: look at the other formulas of "
+                    "the front, or make more shots"
+                )
+            else:
+                found.append("no input matters: make more shots, or use descriptors that know more of the reaction")
+        return found
+
     def __str__(self) -> str:
-        loss = with_error(self.relevance.attrs["held_out_loss"], self.relevance.attrs["held_out_loss_error"])
-        lines = [f"{self.run.name}: {len(self.run.training_set)} shots; the network loses {loss} per held-out shot"]
-        rows = self.relevance.head(FEWEST_GROUPS)
-        lines += [
-            f"  {name}: {with_error(row.loss_increase, row.standard_error)} more without it"
-            for name, row in rows.iterrows()
-        ]
+        shots, attrs = self.run.training_set, self.relevance.attrs
+        legs = shots.counts.sum() / len(shots)
+        loss = with_error(attrs["held_out_loss"] / legs, attrs["held_out_loss_error"] / legs)
+        lines = [f"{self.run.name}: {len(shots)} shots; the network loses {loss} nats per held-out leg"]
+        for name, row in self.relevance.head(FEWEST_GROUPS).iterrows():
+            increase = with_error(row.loss_increase / legs, row.standard_error / legs)
+            lines.append(f"  {name}: {increase} more without it")
         for state, front in self.fronts.items():
             best = front.best
             loss = with_error(best.cross_validated_loss, best.cross_validated_error)
             lines.append(f"log-odds of {state} = {best}   (loses {loss} per held-out leg)")
+        lines += [f"WARNING {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
 
@@ -86,6 +109,7 @@ def explain_run(
     time_limit: float = 20.0,
     seed: int | None = None,
     engine: str = "score",
+    n_candidates: int | None = None,
     descriptors=None,
     states: Sequence | None = None,
     network=None,
@@ -115,7 +139,9 @@ def explain_run(
     time_limit : float
         CPU seconds for the formulas.
     seed : int, optional
-    engine : str
+        Of the replacements and of the search, which the time limit cuts at another point each time: give `n_candidates`,
+        and time enough, for the same formulas twice.
+    engine, n_candidates
         See `fit_expressions`.
     descriptors, states, network
         As for `ops_aimmd.report`.
@@ -133,12 +159,16 @@ def explain_run(
         If there is no model in the run or its shots are too few; and as `ops_aimmd.report`, `input_relevance` and
         `fit_expressions` do.
     """
+    if output is not None and not Path(output).parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {Path(output).parent} for the page {Path(output).name}")
+    if png_folder is not None and Path(png_folder).is_file():
+        raise NotADirectoryError(f"{png_folder} is a file, expected a folder for the pictures")
     run = read_run(storage, checkpoint, descriptors, states, network, progress)
     if run.model is None:
         raise ValueError(f"nothing was learned from {run.name}: give its descriptors (descriptors=...) or its checkpoint")
     if names is not None:
         run = replace(run, descriptor_names=list(names))
-    explanation = explanation_of(run, groups, inputs, time_limit, seed, engine, progress)
+    explanation = explanation_of(run, groups, inputs, time_limit, seed, engine, progress, n_candidates)
     if output is not None:
         write_explanation(explanation, output, png_folder)
     return explanation
@@ -150,15 +180,24 @@ def explanation_of(
     inputs=None,
     time_limit: float = 20.0,
     seed=None,
-    engine: str = "score",
+    engine="score",
     progress: bool = False,
+    n_candidates: int | None = None,
 ) -> Explanation:
     """Relevance and formulas of a run that was read; arguments as for `explain_run`."""
     names = list(run.descriptor_names)
     relevance = input_relevance(run.model, run.training_set, groups=groups, seed=seed, names=names)
     chosen = relevant_inputs(relevance, names) if inputs is None else list(inputs)
     front = fit_expressions(
-        run.training_set, run.model, chosen, engine=engine, time_limit=time_limit, seed=seed, names=names, progress=progress
+        run.training_set,
+        run.model,
+        chosen,
+        engine=engine,
+        time_limit=time_limit,
+        seed=seed,
+        names=names,
+        progress=progress,
+        n_candidates=n_candidates,
     )
     return Explanation(run, relevance, [names[i] if isinstance(i, Integral) else i for i in chosen], front)
 
@@ -183,7 +222,7 @@ def write_explanation(
     output : path-like
     png_folder : path-like, optional
     """
-    run = explanation.run
+    run, warnings = explanation.run, explanation.warnings
     shown = min(len(explanation.relevance), 25)
     pictures = {
         "relevance": (
@@ -212,6 +251,7 @@ def write_explanation(
         f"What was learned: {run.name}",
         f"{' and '.join(run.states)}; {len(run.training_set)} shots, {len(run.descriptor_names)} descriptors",
         [
+            *(page.box("warning", f"<p><strong>{escape(text[:1].upper() + text[1:])}.</strong></p>") for text in warnings),
             *_formulas(explanation),
             page.heading("Inputs"),
             _relevance_table(explanation.relevance),
@@ -235,12 +275,6 @@ def _formulas(explanation: Explanation) -> Iterable[str]:
             f"{front.n_tried} candidates. Other formulas of the table may be as good: it is a description of the shots, "
             "not a law.</p>",
         )
-        if not best.variables:
-            yield page.box(
-                "warning",
-                "<p><strong>No input matters.</strong> The shots do not support any formula but a constant.</p>"
-                "<p>What to do: more shots, or descriptors that know more of the reaction.</p>",
-            )
         if not np.isnan(front.network_loss_per_leg) and front.network_loss_per_leg < best.loss_per_leg - _margin(best):
             yield page.box(
                 "caution",

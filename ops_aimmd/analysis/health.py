@@ -179,13 +179,21 @@ def assess(run: RunData) -> Health:
 def _check_mixing(health: Health) -> list[Finding]:
     length = health.mixing[PATH_LENGTH]
     n_rows = len(health.run.table)
-    if not np.isfinite(length.tau):
+    if not np.isfinite(length.tau) and health.run.table["path_length"].nunique() < 2:
         return [
             Finding(
                 "The paths do not change",
                 f"In {n_rows} shots {health.acceptance * n_rows:.0f} paths were accepted, and the length of the current "
                 "path is always the same, so nothing can be averaged.",
                 "Look at the shots: do their legs reach both states? Check states, temperature and the initial path.",
+            )
+        ]
+    if not np.isfinite(length.tau):
+        return [
+            Finding(
+                "Too few independent paths",
+                f"The {n_rows} steps are too few to say over how many the length of the current path is correlated.",
+                "Go on before trusting averages over the paths; the committor may be good already.",
             )
         ]
     if length.n_effective + length.n_effective_error / 2 >= INDEPENDENT_PATHS:

@@ -12,7 +12,7 @@ import openpathsampling as paths
 import pandas as pd
 from openpathsampling.pathmover import EngineMover
 
-from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.checkpoint import Checkpoint, is_checkpoint
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import FitReport
 from ops_aimmd.committor.training_set import TrainingSet
@@ -122,7 +122,11 @@ def read_run(storage=None, checkpoint=None, descriptors=None, states=None, netwo
         If the OPS file cannot be read and there is no checkpoint.
     """
     if storage is None and checkpoint is None:
-        raise ValueError("a report needs the OPS file of a run, its checkpoint, or both; got neither")
+        raise ValueError(
+            "got neither the OPS file of a run (storage=...) nor its checkpoint (checkpoint=...); one is enough"
+        )
+    if checkpoint is None and isinstance(storage, (str, os.PathLike)) and is_checkpoint(storage):
+        storage, checkpoint = None, storage  # before OPS opens it: that would close this process to netCDF files
     if checkpoint is not None and not os.path.exists(checkpoint):
         raise FileNotFoundError(f"there is no checkpoint {checkpoint}")
     if storage is None:

@@ -21,7 +21,7 @@ from ops_aimmd.checkpoint.errors import (
     CheckpointVersionError,
     NotACheckpointError,
 )
-from ops_aimmd.checkpoint.journal import Checkpoint
+from ops_aimmd.checkpoint.journal import Checkpoint, is_checkpoint
 from ops_aimmd.checkpoint.rows import DensityPath, LegFrameColumns, ShotColumns
 from ops_aimmd.checkpoint.step_log import FrameBlock, StepLog
 
@@ -37,4 +37,5 @@ __all__ = [
     "NotACheckpointError",
     "ShotColumns",
     "StepLog",
+    "is_checkpoint",
 ]

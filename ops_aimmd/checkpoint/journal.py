@@ -125,6 +125,16 @@ WAIT_FOR_OTHERS = 600.0
 """Seconds that a commit waits for somebody else (without a write-ahead log: a reader) before it gives up."""
 
 
+def is_checkpoint(path) -> bool:
+    """Whether a file says in its first bytes that it is a checkpoint; it is not opened as a database."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(72)
+    except OSError:
+        return False
+    return header.startswith(b"SQLite format 3\0") and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
+
+
 class Checkpoint:
     """The checkpoint of one run: get one from :meth:`create` or :meth:`open`, and close it (or use ``with``).
 

@@ -277,6 +277,17 @@ class Ensemble(nn.Module):
 
 
 NETWORKS = {cls.__name__: cls for cls in (FeedForward, SelfNormalizing, Residual)}
+"""What `network_from_description` may build; other parts of the package add theirs with `register_network`."""
+
+
+def register_network(cls: type[nn.Module]) -> type[nn.Module]:
+    """Decorator for a module of this package that checkpoints can hold: with ``description()``, and ``rebuild`` from it.
+
+    ``description()`` gives plain JSON types with the name of the class as "kind"; the class method
+    ``rebuild(**rest, seed)`` makes a module of the same architecture, whose state is loaded afterwards.
+    """
+    NETWORKS[cls.__name__] = cls.rebuild
+    return cls
 
 
 def default_network(n_inputs: int, n_states: int = 2, seed=None) -> FeedForward:
@@ -319,7 +330,7 @@ def log_prior(network: nn.Module) -> Tensor:
 
 def network_description(network: nn.Module) -> dict:
     """Architecture as plain JSON types; ``{"kind": "custom", ...}`` for a module that is not one of this package."""
-    if isinstance(network, (StackedNetwork, Ensemble)):
+    if isinstance(network, (StackedNetwork, Ensemble)) or type(network).__name__ in NETWORKS:
         return network.description()
     return {"kind": "custom", "class": type(network).__name__}
 

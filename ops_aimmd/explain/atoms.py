@@ -186,6 +186,9 @@ def write_relevance_pdb(file: str | os.PathLike, topology, positions, relevance)
     if not np.isfinite(relevance).all() or (relevance < 0).any() or not largest > 0:
         raise ValueError("the relevance of atoms must be finite, non-negative and not zero everywhere")
     scaled = np.broadcast_to(relevance * (LARGEST_B_FACTOR / largest), positions.shape[:2])
+    topology = mdtraj.Topology.from_dataframe(*topology.to_dataframe())  # MDTraj's own copy shares atoms with the old one
+    for atom in topology.atoms:
+        atom.formal_charge = None  # made of tables, as OPS stores it, it is a missing value that MDTraj cannot write
     mdtraj.Trajectory(positions, topology).save_pdb(str(file), bfactors=scaled)
     remark = f"REMARK   2 B-FACTORS: RELEVANCE OF ATOMS, {LARGEST_B_FACTOR:.2f} IS {largest:.6g} PER NM\n"
     Path(file).write_text(remark + Path(file).read_text())

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.explain.expressions import Node, Tape, inputs
+from ops_aimmd.committor.networks import network_from_description, register_network
+from ops_aimmd.explain.expressions import Node, Tape, from_json, inputs, to_json
 
 MARGIN = 1.0
 """Units of log-odds by which the formula may leave the range that it had on its shots."""
@@ -60,6 +61,7 @@ class ExpressionModule(nn.Module):
 
     def __init__(self, node: Node):
         super().__init__()
+        self.node = node
         self.tape = Tape(node)
         self.register_buffer("constants", torch.tensor(self.tape.constants, dtype=torch.float64))
 
@@ -78,6 +80,7 @@ class ExpressionModule(nn.Module):
         return values[-1].expand(x.shape[0])
 
 
+@register_network
 class FormulaNetwork(nn.Module):
     """Formulas in the place of a network: descriptors (n, d) -> logits (n, 1), or (n, n_states) for more than two states.
 
@@ -106,6 +109,25 @@ class FormulaNetwork(nn.Module):
         ranges = torch.tensor([part.log_odds_range for part in parts], dtype=torch.float64)
         self.register_buffer("smallest", ranges[:, 0] - MARGIN)
         self.register_buffer("largest", ranges[:, 1] + MARGIN)
+
+    def description(self) -> dict:
+        """Expressions and architecture of the fallback as plain JSON types; all numbers that matter are in the state."""
+        return {
+            "kind": type(self).__name__,
+            "n_inputs": self.n_inputs,
+            "expressions": [to_json(expression.node) for expression in self.expressions],
+            "fallback": None if self.fallback is None else self.fallback.description(),
+        }
+
+    @classmethod
+    def rebuild(cls, n_inputs: int, expressions: list, fallback: dict | None, seed=None) -> FormulaNetwork:
+        """From `description`; nothing is executed. Load the state afterwards."""
+        edge = np.zeros(n_inputs)
+        parts = [BoundedExpression(from_json(tree, n_inputs), edge, edge, (0.0, 0.0)) for tree in expressions]
+        if fallback is not None:
+            network = network_from_description(fallback["network"])
+            fallback = CommittorModel(network, fallback["n_descriptors"], fallback["n_states"]).to(torch.float64)
+        return cls(parts, fallback)
 
     def inside(self, x: Tensor) -> Tensor:
         """Whether configurations (n, d) lie in the range of the shots, bool (n,)."""

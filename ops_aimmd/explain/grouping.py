@@ -64,11 +64,11 @@ def by_central_bond(names: Sequence[str], dihedrals: Mapping[str, Sequence[int]]
         )
     members: dict = {}
     for angle, bond in bonds.items():
-        members.setdefault(bond or angle, []).append(angle)
+        members.setdefault((bond or (angle,), bond is None), []).append(angle)
     columns = by_angle(names)
     return {
-        (bond if isinstance(bond, str) else ", ".join(about)): sorted(sum((columns[angle] for angle in about), []))
-        for bond, about in members.items()
+        (f"about {bond}" if isinstance(bond, str) else ", ".join(about)): sorted(sum((columns[a] for a in about), []))
+        for (bond, _), about in members.items()
     }
 
 

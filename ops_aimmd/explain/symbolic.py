@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral, Number
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ def fit_expressions(
     """
     _check(training_set, model, engine, pick, time_limit)
     names = checked_names(names, training_set.n_descriptors)
-    columns = _varying(training_set.descriptors, _columns(inputs, names))
+    columns = _varying(training_set.descriptors, _columns(inputs, names), names)
     tasks = _tasks(training_set)
     fronts = []
     with tqdm(total=math.ceil(time_limit), unit="s", disable=not progress, desc="formulas") as bar:
@@ -128,7 +129,7 @@ def _check(training_set, model, engine, pick, time_limit) -> None:
         raise ValueError(f"engine must be one of {ENGINES}; got {engine!r}")
     if pick not in PICKS:
         raise ValueError(f"pick must be one of {PICKS}; got {pick!r}")
-    if not time_limit > 0:
+    if not (isinstance(time_limit, Number) and time_limit > 0):
         raise ValueError(f"time_limit must be a positive number of seconds; got {time_limit!r}")
     reached = (training_set.counts * training_set.weights[:, None]).sum(axis=0)
     if (reached > 0).sum() < 2:
@@ -141,17 +142,31 @@ def _check(training_set, model, engine, pick, time_limit) -> None:
 def _columns(inputs, names: tuple[str, ...]) -> list[int]:
     if inputs is None:
         return list(range(len(names)))
+    is_list = isinstance(inputs, Iterable) and not isinstance(inputs, str)
+    if not is_list or any(isinstance(i, bool) or not isinstance(i, (str, Integral)) for i in inputs):
+        raise ValueError(
+            f"inputs must be a list of names or numbers of descriptors, such as {list(names[:2])}; got {inputs!r}"
+        )
     unknown = [i for i in inputs if (i not in names if isinstance(i, str) else not 0 <= i < len(names))]
     if unknown or len(inputs) == 0:
         raise ValueError(f"inputs must be columns 0..{len(names) - 1} or names of descriptors; got {unknown or inputs}")
     return list(dict.fromkeys(names.index(i) if isinstance(i, str) else int(i) for i in inputs))
 
 
-def _varying(descriptors: np.ndarray, columns: list[int]) -> list[int]:
-    """The columns that are not constant."""
+def _varying(descriptors: np.ndarray, columns: list[int], names: tuple[str, ...]) -> list[int]:
+    """The columns that are not constant.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
     chosen = descriptors[:, columns]
     spread, size = np.ptp(chosen, axis=0), np.abs(chosen).max(axis=0)
-    return [column for column, varies in zip(columns, spread > 1e-9 * size, strict=True) if varies]
+    varying = [column for column, varies in zip(columns, spread > 1e-9 * size, strict=True) if varies]
+    if not varying:
+        raise ValueError(f"no input varies over the {len(chosen)} shots: {[names[c] for c in columns[:10]]} are constant")
+    return varying
 
 
 def _tasks(training_set: TrainingSet) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

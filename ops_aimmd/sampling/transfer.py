@@ -50,8 +50,9 @@ def transfer(
     Raises
     ------
     ValueError
-        If the states do not fit, no descriptor matches, there are no names and the numbers of descriptors differ, the
-        source has learned nothing, or its network is not one of this package.
+        If the states do not fit or come in another order, no descriptor matches, there are no names and the numbers of
+        descriptors differ (known with a trajectory; otherwise when the run begins), the source has learned nothing, or its
+        network is not one of this package.
     RuntimeError
         If the learner has learned already, or its run has begun.
 
@@ -69,6 +70,9 @@ def transfer(
             f"the source knows {source.n_states} states, the learner {learner.n_states}: they must correspond one by one, "
             "in their order"
         )
+    known, own = [state.name for state in source.states], [state.name for state in learner.states]
+    if known != own and sorted(known) == sorted(own):
+        raise ValueError(f"the source has the states {known}, the learner {own}: give them in the order of the source")
     descriptors = None if trajectory is None else learner.evaluate_descriptors(trajectory)
     columns = _columns(source, learner, rename)
     start = TransferredStart.of(source.model, source.training_set, columns.columns)

@@ -1,5 +1,6 @@
 """From a run to its formula: the right inputs, the right formula, a page that says so, and words where there is nothing."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -64,11 +65,38 @@ def test_page(explanation, tmp_path):
     assert "No input matters" not in page.text and "nan" not in page.text
 
 
-def test_noise_gives_no_formula(tmp_path):
+def test_noise_gives_no_formula(explanation, tmp_path):
     coin = explanation_of(run_of(lambda x: np.full((len(x), 2), 0.5)), time_limit=2, seed=1)
     assert coin.front.best.variables == ()
-    write_explanation(coin, tmp_path / "page.html")
-    assert "No input matters" in Page(tmp_path / "page.html").text
+    # of eight inputs without meaning some may pass two standard errors by chance, and then the words are others
+    certain = dataclasses.replace(coin, relevance=coin.relevance.assign(standard_error=1.0))
+    write_explanation(certain, tmp_path / "page.html")
+    assert "No input matters" in Page(tmp_path / "page.html").text and "no input matters" in str(certain)
+    unpaid = dataclasses.replace(explanation, front=coin.front)
+    assert any("do not yet pay" in warning for warning in unpaid.warnings)
+    assert explanation.warnings == []
+
+
+def test_few_shots_are_said_to_be_few():
+    few = explanation_of(run_of(two_relevant, n=60), time_limit=1, seed=1)
+    assert any("60 shots are few" in warning for warning in few.warnings)
+
+
+def test_the_same_candidates_give_the_same_formulas(explanation):
+    fronts = [explanation_of(explanation.run, time_limit=60, n_candidates=60, seed=3).front for _ in range(2)]
+    assert [str(formula) for formula in fronts[0]] == [str(formula) for formula in fronts[1]]
+
+
+def test_the_page_is_found_to_be_impossible_before_the_work(checkpoint, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        explain_run(checkpoint=checkpoint, output=tmp_path / "nowhere" / "page.html", time_limit=1000)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="expected a folder"):
+        explain_run(checkpoint=checkpoint, output=None, png_folder=tmp_path / "file", time_limit=1000)
+
+
+def test_a_checkpoint_in_the_place_of_the_storage_is_recognised(checkpoint):
+    assert explain_run(checkpoint, output=None, time_limit=1, seed=1).run.name == checkpoint.name
 
 
 def test_three_states(tmp_path):

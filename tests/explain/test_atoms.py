@@ -3,6 +3,7 @@
 import matplotlib
 import mdtraj
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -147,6 +148,15 @@ def test_pdb_holds_the_relevance_as_b_factors(tmp_path):
     np.testing.assert_allclose(again.xyz, positions, atol=1e-4)
     write_relevance_pdb(file, topology, positions[0], relevance[0])
     assert mdtraj.load(str(file)).n_frames == 1
+
+
+def test_pdb_of_a_topology_that_ops_has_stored(tmp_path):
+    topology = molecule()
+    for atom in topology.atoms:
+        atom.formal_charge = pd.NA
+    write_relevance_pdb(tmp_path / "atoms.pdb", topology, np.zeros((1, 4, 3)), np.ones(4))
+    assert mdtraj.load(str(tmp_path / "atoms.pdb")).n_atoms == 4
+    assert all(atom.formal_charge is pd.NA for atom in topology.atoms)  # the caller's topology is left alone
 
 
 def test_wrong_pdb_input(tmp_path):

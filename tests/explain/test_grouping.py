@@ -36,7 +36,9 @@ def test_dihedrals_about_one_bond_are_one_group():
     assert groups == {"r": [0], "phi": [1, 2], "theta, omega1": [3, 4, 5, 6]}
     chain = {"A 1 N - A 1 CA - A 1 C - B 2 N": 0, "A 1 CB - A 1 CA - A 1 C - B 2 N": 0, "A 1 CA - A 1 C - B 2 N - B 2 C": 0}
     names = [f"{name} {function}" for name in chain for function in ("sin", "cos")]
-    assert by_central_bond(names) == {"A 1 C - A 1 CA": [0, 1, 2, 3], "A 1 C - B 2 N": [4, 5]}
+    assert by_central_bond(names) == {"about A 1 C - A 1 CA": [0, 1, 2, 3], "about A 1 C - B 2 N": [4, 5]}
+    with_distance = by_central_bond([*names, "A 1 C - A 1 CA"])  # the distance has the name of the bond
+    assert with_distance["A 1 C - A 1 CA"] == [6] and with_distance["about A 1 C - A 1 CA"] == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="four atoms"):
         by_central_bond(NAMES)
 

@@ -48,3 +48,20 @@ def test_a_learner_gives_the_fallback_and_training_a_formula_is_refused(front):
     assert np.allclose(model.committor(outside), learner.model.committor(outside))
     with pytest.raises(ValueError, match="the model is frozen"):
         ops_aimmd.fit(model, TrainingSet(np.ones((5, 1)), np.ones((5, 2))))
+
+
+@pytest.mark.parametrize("with_fallback", [True, False])
+def test_the_formula_comes_back_from_the_checkpoint(front, tmp_path, with_fallback):
+    chain = Chain()
+    network = ops_aimmd.CommittorModel.for_descriptors(1, seed=0)
+    model = front.best.to_model(network if with_fallback else None)
+    learner = ops_aimmd.CommittorLearner(site_descriptors, chain.states, seed=1, model=model)
+    learner.freeze()
+    seed_everything(1)
+    hook = ops_aimmd.TrainingHook(learner, checkpoint=tmp_path / "run.aimmd")
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), hook)
+    sampler.run(3)
+    again = ops_aimmd.load_learner(tmp_path / "run.aimmd").model
+    sites = np.array([[-40.0], [1.5], [3.0], [40.0]])  # the first and the last outside of the range of the formula
+    assert np.array_equal(again.reaction_coordinate(sites), model.reaction_coordinate(sites))
+    assert np.ptp(again.reaction_coordinate(sites)) > 0.1
