@@ -16,6 +16,7 @@ s per step            wall time
     python benchmarks/licl.py run plain runs/plain_1 --seed 1 --steps 300
     python benchmarks/licl.py run guided runs/sodium_1 --cation Na --seed 1 --steps 1000
     python benchmarks/licl.py table runs/*
+    python benchmarks/licl.py calibration runs/guided_1/run.aimmd
     python benchmarks/licl.py volume                # the volume of a water in the box at 1 bar
     python benchmarks/licl.py profile --cation Na   # where states may end: the potential of mean force of the distance
 """
@@ -238,6 +239,13 @@ def print_profile(system, n_ps):
         print(f"{left:.2f} - {left + 0.02:.2f} nm  {value:5.2f} kT  {n:6d} frames")
 
 
+def print_calibration(checkpoint, after):
+    """Predictions made before each shot against what the shots did."""
+    shots = ops_aimmd.load_learner(checkpoint).training_set
+    late = shots.steps > after
+    print(f"after step {after}: {ops_aimmd.calibration(shots.predicted_committor[late], shots.counts[late])}")
+
+
 def main():
     """Parse and do."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -251,6 +259,9 @@ def main():
     table.add_argument("folders", type=Path, nargs="+")
     table.add_argument("--figure", type=Path, help="draw transition-path times and the shots that pay")
     commands.add_parser("volume", help="print the volume of a water")
+    calibration = commands.add_parser("calibration", help="print how right the predictions of a run were")
+    calibration.add_argument("checkpoint", type=Path)
+    calibration.add_argument("--after", type=int, default=200, help="leave out the first steps")
     profile = commands.add_parser("profile", help="print the potential of mean force of plain dynamics")
     profile.add_argument("--ps", type=float, default=400.0)
     for command in (run, profile):
@@ -259,6 +270,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.command == "volume":
         print_volume()
+    elif arguments.command == "calibration":
+        print_calibration(arguments.checkpoint, arguments.after)
     elif arguments.command == "profile":
         print_profile(PAIRS[arguments.cation](platform=arguments.platform), arguments.ps)
     elif arguments.command == "table":

@@ -11,6 +11,7 @@ and theta are expected on top (Bolhuis, Dellago, Chandler, PNAS 97, 5877 (2000),
 channel across phi = 0 that was studied there; which of the others need psi as well, the tables of single chains tell.
 
     python benchmarks/relevance.py toy [--seeds 1 2 3 4 5] [--shots 1000] [--on-the-fly]
+    python benchmarks/relevance.py run run.aimmd        # inputs with symmetry functions, and formulas of them
     python benchmarks/relevance.py alanine [run.aimmd ...] [--steps 1000] [--figures DIRECTORY]
 
 Shots of the toy start at random points of low potential energy; with --on-the-fly they are those of a guided run with
@@ -33,6 +34,7 @@ import numpy as np
 import openpathsampling as paths
 
 import ops_aimmd
+from ops_aimmd.analysis.explanation import relevant_inputs
 from ops_aimmd.explain.atoms import atom_relevance, mean_over_frames, transition_state_weights, write_relevance_pdb
 from ops_aimmd.explain.grouping import by_central_bond
 from ops_aimmd.explain.relevance import input_relevance
@@ -179,6 +181,23 @@ def atoms_of_transition_states(model, dihedrals, system, options):
         save_figure(plot_atom_relevance(relevance, topology, frame), options.figures, "relevance_alanine_atoms.png")
 
 
+def run_benchmark(options):
+    """Inputs, and formulas of those that matter, of any checkpoint whose descriptors have names."""
+    for file in options.checkpoints:
+        learner = ops_aimmd.load_learner(file)
+        model, shots, names = learner.model, learner.training_set, learner.descriptor_names
+        by_centre, alone = (
+            input_relevance(model, shots, groups=groups, names=names, seed=1) for groups in ("centres", "inputs")
+        )
+        loss, error = alone.attrs["held_out_loss"], alone.attrs["held_out_loss_error"]
+        print(f"\n{file}: {len(shots)} shots, which lose {loss:.3f} +- {error:.3f} nats when held out")
+        for table in (by_centre, alone):
+            print(table[SHOWN].head(8).round(3).to_string())
+        chosen = relevant_inputs(alone, names)
+        front = ops_aimmd.fit_expressions(shots, model, chosen, time_limit=25, names=names, seed=1, progress=False)
+        print(f"formulas of {len(chosen)} inputs:\n{front}")
+
+
 def save_figure(figure, directory, name):
     if directory:
         Path(directory).mkdir(parents=True, exist_ok=True)
@@ -187,8 +206,8 @@ def save_figure(figure, directory, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("system", choices=["toy", "alanine"])
-    parser.add_argument("checkpoints", nargs="*", help="alanine: checkpoints of runs with the descriptors of this package")
+    parser.add_argument("system", choices=["toy", "alanine", "run"])
+    parser.add_argument("checkpoints", nargs="*", help="alanine, run: checkpoints; descriptors of this package")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--shots", type=int, default=1000, help="toy: shots per seed")
     parser.add_argument("--steps", type=int, default=1000, help="alanine: steps of the run where there is no checkpoint")
@@ -199,7 +218,7 @@ def main():
         import matplotlib
 
         matplotlib.use("agg")
-    {"toy": toy_benchmark, "alanine": alanine_benchmark}[options.system](options)
+    {"toy": toy_benchmark, "alanine": alanine_benchmark, "run": run_benchmark}[options.system](options)
 
 
 if __name__ == "__main__":
