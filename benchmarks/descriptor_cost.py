@@ -97,48 +97,17 @@ def main():
     positions = frames_around(alanine.positions, n_frames)
     phi_psi, dihedrals = backbone_dihedrals(topology), bond_dihedrals(topology)
     distances, angles = heavy_atom_distances(topology), bond_angles(topology)
-    rows = [
-        measure(
-            "alanine, phi and psi",
-            phi_psi,
-            alanine.engine,
-            positions,
-            None,
-            mdtraj.compute_dihedrals,
-            indices=list(phi_psi.dihedrals.values()),
-            periodic=False,
-        ),
-        measure(
-            "alanine, dihedrals of all bonds",
-            dihedrals,
-            alanine.engine,
-            positions,
-            None,
-            mdtraj.compute_dihedrals,
-            indices=list(dihedrals.dihedrals.values()),
-            periodic=False,
-        ),
-        measure(
-            "alanine, angles",
-            angles,
-            alanine.engine,
-            positions,
-            None,
-            mdtraj.compute_angles,
-            angle_indices=list(angles.angles.values()),
-            periodic=False,
-        ),
-        measure(
-            "alanine, heavy-atom distances",
-            distances,
-            alanine.engine,
-            positions,
-            None,
-            mdtraj.compute_distances,
-            atom_pairs=list(distances.distances.values()),
-            periodic=False,
-        ),
-    ]
+    cases = {
+        "phi and psi": (phi_psi, mdtraj.compute_dihedrals, {"indices": phi_psi.dihedrals}),
+        "dihedrals of all bonds": (dihedrals, mdtraj.compute_dihedrals, {"indices": dihedrals.dihedrals}),
+        "angles": (angles, mdtraj.compute_angles, {"angle_indices": angles.angles}),
+        "heavy-atom distances": (distances, mdtraj.compute_distances, {"atom_pairs": distances.distances}),
+    }
+    rows = []
+    for name, (descriptors, function, named) in cases.items():
+        atoms = {key: list(value.values()) for key, value in named.items()}
+        row = measure(f"alanine, {name}", descriptors, alanine.engine, positions, None, function, **atoms, periodic=False)
+        rows.append(row)
     ions = lithium_chloride(platform="CPU")
     positions = frames_around(ions.positions, n_frames)
     rows += [
