@@ -36,7 +36,7 @@ from ops_aimmd.version import __version__
 
 from .collective_variables import describe
 from .learner import CommittorLearner
-from .movers import check_engine, length_limit, run_leg
+from .legs import check_engine, length_limit, run_leg
 from .random_state import seed_step
 from .shooting_results import velocity_origin_of
 from .states import state_index

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import openpathsampling as paths
 
-from .movers import run_leg
+from .legs import run_leg
 from .random_state import seed_step
 from .states import state_index
 from .velocities import BoltzmannVelocities

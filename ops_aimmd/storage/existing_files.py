@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
 from ops_aimmd.sampling.learner import CommittorLearner
-from ops_aimmd.sampling.movers import LEGS, WRECKED, ShootingMover
+from ops_aimmd.sampling.legs import WRECKED
+from ops_aimmd.sampling.movers import LEGS, ShootingMover
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.shooting_results import Shot, shooting_result, shots, until_state, velocity_origin_of
 

@@ -6,6 +6,7 @@ import pytest
 from sampling_support import BreakingEngine, Chain, breaking_chain, seed_everything, simulation
 
 from ops_aimmd import CommittorSelector, OneWayShooting, ShootingMover, TrainingHook
+from ops_aimmd.sampling.legs import run_leg
 from ops_aimmd.sampling.states import state_index
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 from ops_aimmd.systems.markov_chain import site_indices
@@ -261,10 +262,10 @@ def test_an_openmm_engine_that_failed_begins_the_next_leg_from_its_first_frame()
 
     point = path[len(path) // 2]
     system.engine.simulation.step = break_down
-    leg = mover._run_leg(point, "forward")
+    leg = run_leg(mover.engine, point, mover.states, mover.length_limit)
     assert leg.failure == "nan" and len(leg.trajectory) == 1
     system.engine.simulation.step = step
-    leg = mover._run_leg(point, "forward")
+    leg = run_leg(mover.engine, point, mover.states, mover.length_limit)
     moved = np.abs(leg.trajectory[1].xyz - point.xyz).max()
     assert moved < 1.0  # nm; the wrecked context is 10 nm away
 
@@ -312,7 +313,7 @@ def test_overlapping_states_are_an_error_that_names_them():
         chain.engine,
     )
     with pytest.raises(ValueError, match=r"states overlap.*\(A, everything\)"):
-        mover._run_leg(chain.path([0])[0], "forward")
+        run_leg(mover.engine, chain.path([0])[0], mover.states, mover.length_limit)
 
 
 def test_the_breaking_engine_is_the_chain_when_it_does_not_break():
