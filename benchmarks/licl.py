@@ -17,6 +17,7 @@ s per step            wall time
     python benchmarks/licl.py run guided runs/sodium_1 --cation Na --seed 1 --steps 1000
     python benchmarks/licl.py table runs/*
     python benchmarks/licl.py calibration runs/guided_1/run.aimmd
+    python benchmarks/licl.py committor runs/guided_1/run.aimmd runs/guided_2/run.nc validation.aimmd
     python benchmarks/licl.py volume                # the volume of a water in the box at 1 bar
     python benchmarks/licl.py profile --cation Na   # where states may end: the potential of mean force of the distance
 """
@@ -246,6 +247,31 @@ def print_calibration(checkpoint, after):
     print(f"after step {after}: {ops_aimmd.calibration(shots.predicted_committor[late], shots.counts[late])}")
 
 
+def print_committor(checkpoint, other_run, output, n_configurations, n_shots, system, figure):
+    """Shots from configurations of the paths of another run, from which the model has not learned; may be interrupted."""
+    learner = ops_aimmd.load_learner(checkpoint, system.descriptors, system.states)
+    storage = paths.Storage(str(other_run), "r")
+    later = range(len(storage.steps) // 5, len(storage.steps), 10)
+    trajectories = [sample.trajectory for index in later for sample in storage.steps[index].active]
+    snapshots = ops_aimmd.spread_along_committor(trajectories, learner, n_configurations, seed=1)
+    result = ops_aimmd.committor_simulation(snapshots, learner, system.engine, n_shots, checkpoint=output, seed=1)
+    print(f"model version {learner.version.number}, {len(learner.training_set)} shots\n{result}\n{result.calibration}")
+    print(result.calibration.table.to_string(float_format=lambda value: f"{value:.3f}"))
+    if figure:
+        draw_committor(result, figure)
+
+
+def draw_committor(result, file):
+    """Predicted against sampled committors."""
+    figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
+    predicted, shots = result.predicted[:, -1], result.counts.sum(axis=1)
+    sampled = result.counts[:, -1] / shots
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    axes.errorbar(predicted, sampled, np.sqrt(predicted * (1 - predicted) / shots), fmt="o", markersize=4, linewidth=1)
+    axes.set(xlabel="learned committor", ylabel=f"sampled committor ({int(np.median(shots))} shots each)")
+    figure.savefig(file, dpi=110)
+
+
 def main():
     """Parse and do."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -264,7 +290,14 @@ def main():
     calibration.add_argument("--after", type=int, default=200, help="leave out the first steps")
     profile = commands.add_parser("profile", help="print the potential of mean force of plain dynamics")
     profile.add_argument("--ps", type=float, default=400.0)
-    for command in (run, profile):
+    committor = commands.add_parser("committor", help="compare the learned committor with shots from another run")
+    committor.add_argument("checkpoint", type=Path)
+    committor.add_argument("other_run", type=Path, help="OPS file with paths")
+    committor.add_argument("output", type=Path, help="checkpoint of the shots; gone on with if it is there")
+    committor.add_argument("--configurations", type=int, default=30)
+    committor.add_argument("--shots", type=int, default=20)
+    committor.add_argument("--figure", type=Path)
+    for command in (run, profile, committor):
         command.add_argument("--cation", choices=PAIRS, default="Li")
         command.add_argument("--platform", help="OpenMM platform; the fastest, if left out")
     arguments = parser.parse_args()
@@ -272,6 +305,10 @@ def main():
         print_volume()
     elif arguments.command == "calibration":
         print_calibration(arguments.checkpoint, arguments.after)
+    elif arguments.command == "committor":
+        system = PAIRS[arguments.cation](platform=arguments.platform)
+        a = arguments
+        print_committor(a.checkpoint, a.other_run, a.output, a.configurations, a.shots, system, a.figure)
     elif arguments.command == "profile":
         print_profile(PAIRS[arguments.cation](platform=arguments.platform), arguments.ps)
     elif arguments.command == "table":

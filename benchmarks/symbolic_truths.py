@@ -6,7 +6,7 @@ nats per leg), the fraction of seeds with exactly the right variables, and the f
 target.
 
     python benchmarks/symbolic_truths.py [--truths sum nested] [--engines score dcgp] [--seeds 10] [--seconds 5]
-    python benchmarks/symbolic_truths.py --shuffled 40
+    python benchmarks/symbolic_truths.py --shuffled 40 [--points 20]
     python benchmarks/symbolic_truths.py --timings
 """
 
@@ -134,15 +134,18 @@ def truths(arguments) -> None:
             )
 
 
-def shuffled(n_seeds: int, seconds: float) -> None:
+def shuffled(n_seeds: int, seconds: float, n_points: int, first: int) -> None:
     """Outcomes dealt to the points at random: the constant is the only right answer."""
     constant_picked = []
-    for seed in range(n_seeds):
-        points, counts = TRUTHS["sum"].sample(N_POINTS, seed)
+    for seed in range(first, first + n_seeds):
+        points, counts = TRUTHS["sum"].sample(n_points, seed)
         counts = np.random.default_rng(seed).permutation(counts)
         front = fit_expressions(TrainingSet(points, counts), time_limit=seconds, seed=seed, progress=False)
         constant_picked.append(front.best.inputs == ())
-    print(f"shuffled outcomes: the constant was picked in {sum(constant_picked)} of {n_seeds} ({seconds:g} s each)")
+    print(
+        f"shuffled outcomes of {n_points} points: the constant was picked in {sum(constant_picked)} of {n_seeds} "
+        f"({seconds:g} s each)"
+    )
 
 
 def timings() -> None:
@@ -220,13 +223,14 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--seconds", type=float, help="CPU seconds; those of the targets by default")
     parser.add_argument("--shuffled", type=int, metavar="SEEDS", help="shuffled outcomes instead")
+    parser.add_argument("--points", type=int, default=N_POINTS, help="points of which outcomes are shuffled")
     parser.add_argument("--timings", action="store_true", help="timings instead")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     if arguments.timings:
         timings()
     elif arguments.shuffled:
-        shuffled(arguments.shuffled, arguments.seconds or 3)
+        shuffled(arguments.shuffled, arguments.seconds or 3, arguments.points, arguments.first)
     else:
         truths(arguments)
 

@@ -9,10 +9,14 @@ from ops_aimmd.committor.density import CommittorDensity
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
+from ops_aimmd.distributed.committor_simulation import committor_simulation
+from ops_aimmd.distributed.executors import DaskExecutor, InThisProcess, SpawnedProcesses, local_cluster
+from ops_aimmd.distributed.initial_paths import InitialPaths, initial_paths
+from ops_aimmd.distributed.parallel_path_sampling import ChainStoppedWarning, ParallelPathSampling
 from ops_aimmd.explain.atoms import atom_relevance
 from ops_aimmd.explain.relevance import input_relevance
 from ops_aimmd.explain.symbolic import fit_expressions
-from ops_aimmd.sampling.committor_simulation import CommittorSimulation, committor_simulation, spread_along_committor
+from ops_aimmd.sampling.committor_simulation import CommittorSimulation, spread_along_committor
 from ops_aimmd.sampling.initial_path import initial_path
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
@@ -36,6 +40,7 @@ __all__ = [
     "__version__",
     "BoltzmannVelocities",
     "Calibration",
+    "ChainStoppedWarning",
     "CommittorDensity",
     "CommittorLearner",
     "CommittorModel",
@@ -43,17 +48,22 @@ __all__ = [
     "CommittorShootingScheme",
     "CommittorShootingStrategy",
     "CommittorSimulation",
+    "DaskExecutor",
     "DescriptorCV",
     "DiminishingSchedule",
     "Explanation",
     "FitReport",
     "Health",
+    "InThisProcess",
+    "InitialPaths",
     "LegFrames",
     "OneWayShooting",
+    "ParallelPathSampling",
     "ProgressBar",
     "ResumeWarning",
     "ShootingMover",
     "ShootingResult",
+    "SpawnedProcesses",
     "TrainingHook",
     "TrainingSet",
     "atom_relevance",
@@ -65,8 +75,10 @@ __all__ = [
     "fit",
     "fit_expressions",
     "initial_path",
+    "initial_paths",
     "input_relevance",
     "load_learner",
+    "local_cluster",
     "read_series",
     "report",
     "resume",

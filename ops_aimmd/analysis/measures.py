@@ -10,11 +10,12 @@ import pandas as pd
 from scipy.special import xlogy
 
 from ops_aimmd.committor.calibration import Calibration, calibration
+from ops_aimmd.committor.clusters import crossing_points
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import PATH, TrainingSet
 
 from .autocorrelation import integrated_autocorrelation
-from .channels import crossing_points, find_channels
+from .channels import find_channels
 from .run_data import RunData
 
 PATH_LENGTH = "ln(path length)"

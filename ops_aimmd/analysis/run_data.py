@@ -17,6 +17,7 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import FitReport
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.sampling.collective_variables import column_names, describe
+from ops_aimmd.sampling.engines import is_openmm
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.selectors import CommittorSelector
@@ -410,7 +411,7 @@ def _time_per_frame(storage) -> tuple[float, str]:
 
 
 def _timestep(engine) -> tuple[float, str] | None:
-    if isinstance(engine, paths.engines.openmm.Engine):  # its own property asks a context that is not there
+    if is_openmm(engine):  # its own property asks a context that is not there
         step = engine.integrator.getStepSize() * engine.options["n_steps_per_frame"]
         return float(step.value_in_unit(step.unit)), step.unit.get_symbol()
     try:

@@ -90,6 +90,13 @@ from ops_aimmd.checkpoint.rows import (
     write_density,
     write_document,
 )
+from ops_aimmd.checkpoint.shot_journal import (
+    JournaledShot,
+    delete_shots,
+    read_journal,
+    write_result,
+    write_specifications,
+)
 from ops_aimmd.checkpoint.step_log import (
     EMPTY_STEP_LOG,
     STEP_LOG_SCHEMA,
@@ -458,6 +465,43 @@ class Checkpoint:
     def last_frame_block(self) -> int:
         """The largest number that a frame block ever had, also if it was deleted; -1 before the first."""
         return self._progress()["last_frame_block"]
+
+    def journal_shots(self, specifications: Mapping[str, Any]) -> None:
+        """Note shots that are about to be handed out, in a transaction of its own.
+
+        Parameters
+        ----------
+        specifications : mapping of str to document
+            By a name that is unique in the run: nested JSON-able values and arrays.
+        """
+        self._check_writable()
+        with translated(self.path, "written"), self._transaction() as connection:
+            write_specifications(connection, specifications)
+
+    def journal_result(self, shot: str, document: Any) -> None:
+        """Note what came of a shot, once, in a transaction of its own.
+
+        Raises
+        ------
+        KeyError
+            If the shot is not in the journal.
+        CheckpointError
+            If it has a result already, or the file cannot be written.
+        """
+        self._check_writable()
+        with translated(self.path, "written"), self._transaction() as connection:
+            write_result(connection, self.path, shot, document)
+
+    def forget_shots(self, shots: Sequence[str]) -> None:
+        """Take shots out of the journal, whose steps are recorded."""
+        self._check_writable()
+        with translated(self.path, "written"), self._transaction() as connection:
+            delete_shots(connection, shots)
+
+    def journaled_shots(self) -> dict[str, JournaledShot]:
+        """Shots of steps that are not finished, in the order in which they were handed out."""
+        with self._reading() as connection:
+            return read_journal(connection, self.path)
 
     def store_file(self, name: str, content: bytes) -> None:
         """Keep bytes under a name, in place of those that it had, in a transaction of its own.

@@ -15,7 +15,8 @@ KEPT_PER_SIZE = 6
 
 FORM_WEIGHT = 0.4
 """Weight of the code length of the form. Many trees say nearly the same, so there are fewer forms that the shots can tell
-apart than trees; shuffled outcomes still give the constant (benchmarks/symbolic_truths.py)."""
+apart than trees. It is not so of the variables: to name one costs in full. Shuffled outcomes still give the constant
+(benchmarks/symbolic_truths.py)."""
 
 ANY_SIZE = 0.25
 """Fraction of parents whose size is drawn at random."""
@@ -36,12 +37,12 @@ def description_length(
     r"""Nats that describe the outcomes and the expression.
 
     .. math::  \epsilon\,\mathrm{loss} + \tfrac{k}{2} \left[\ln (n_\mathrm{eff} / 12) + 1\right] + w\,L(\mathrm{form})
-        + [\mathrm{form} \ne c] \ln n_\mathrm{candidates}
+        + m \ln n_\mathrm{inputs} + [\mathrm{form} \ne c] \ln n_\mathrm{candidates}
 
     k constants, written down as finely as :math:`n_\mathrm{eff}` shots can tell them (Wallace and Freeman 1987,
-    doi:10.1111/j.2517-6161.1987.tb01695.x), and the code length of the form, the logarithm of how many forms as long
-    there are to choose from. The last term holds for all but the constant: the best of thousands of candidates must be
-    better than chance would make the best of so many.
+    doi:10.1111/j.2517-6161.1987.tb01695.x), the code length of the form, the logarithm of how many forms as long there
+    are to choose from, and the names of its m variables. The last term holds for all but the constant: the best of
+    thousands of candidates must be better than chance would make the best of so many.
 
     Parameters
     ----------
@@ -54,8 +55,9 @@ def description_length(
     n_candidates : int
         How many have been tried.
     """
-    chance = math.log(n_candidates) if inputs(fitted.node) else 0.0
-    form = FORM_WEIGHT * code_length(fitted.node, n_inputs)
+    n_variables = len(inputs(fitted.node))
+    chance = math.log(n_candidates) if n_variables else 0.0
+    form = FORM_WEIGHT * code_length(fitted.node, max(n_variables, 1)) + n_variables * math.log(n_inputs)
     return evidence * fitted.loss + 0.5 * fitted.n_constants * (math.log(max(n_shots / 12, 1.0)) + 1) + form + chance
 
 
@@ -111,14 +113,14 @@ class Archive:
         self._tries[form] = tries + 1
         return tries < MOST_TRIES
 
-    def hopeful(self, size: int, coarse_loss: float) -> bool:
-        """Whether an expression may find a place, by its loss on few shots."""
-        self.n_tried += 1
+    def limit(self, size: int) -> float:
+        """Loss on few shots from which on an expression of this size will hardly find a place."""
         losses = [entry.coarse_loss for other, entries in self._by_size.items() if other <= size for entry in entries]
-        if losses and coarse_loss > min(losses) + BEHIND:
-            return False
+        limit = min(losses, default=math.inf)
         same_size = self._by_size.get(size, [])
-        return len(same_size) < KEPT_PER_SIZE or coarse_loss < max(entry.coarse_loss for entry in same_size) + BEHIND
+        if len(same_size) >= KEPT_PER_SIZE:
+            limit = min(limit, max(entry.coarse_loss for entry in same_size))
+        return limit + BEHIND
 
     def take(self, other: Archive) -> None:
         """Offer everything that another archive of the same shots holds."""

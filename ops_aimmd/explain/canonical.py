@@ -9,12 +9,14 @@ fitted to different values.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
 from ops_aimmd.explain.expressions import (
     Node,
     add,
+    at,
     constant,
     div,
     exp,
@@ -22,10 +24,12 @@ from ops_aimmd.explain.expressions import (
     log,
     mul,
     number,
+    replace,
     skeleton,
     sqrt,
     square,
     sub,
+    subtrees,
 )
 
 SMALLEST_COEFFICIENT = 1e-12
@@ -187,6 +191,44 @@ def canonical(node: Node) -> Node:
             break
         node = result
     return node
+
+
+def with_common_factors(node: Node) -> list[Node]:
+    """The tree with a factor that several terms of a sum share taken out of them: x z + y z as z (x + y), each in turn.
+
+    A factor that holds constants is none that terms share: they may be fitted to different values.
+    """
+    result = []
+    for path, part in subtrees(node):
+        if part.op not in ("add", "sub") or (path and at(node, path[:-1]).op in ("add", "sub")):
+            continue
+        try:
+            total = _sum(part)
+            products = [(coefficient, _product(core)) for coefficient, core in total.terms]
+        except (ZeroDivisionError, OverflowError, ValueError):  # its constants cannot be combined in floating point
+            continue
+        for side in ("above", "below"):
+            shared = [factor for _, product in products for factor in dict.fromkeys(getattr(product, side))]
+            for factor in dict.fromkeys(f for f in shared if shared.count(f) > 1 and not has_constants(f)):
+                result.append(replace(node, path, _taken_out(total, products, side, factor)))
+    return result
+
+
+def _taken_out(total: _Sum, products: list, side: str, factor: Node) -> Node:
+    within, rest = _Sum(_Coefficient(0.0), []), _Sum(total.summand, [])
+    for (coefficient, core), (_, product) in zip(total.terms, products, strict=True):
+        factors = list(getattr(product, side))
+        if factor not in factors:
+            rest.terms.append((coefficient, core))
+            continue
+        factors.remove(factor)
+        core = dataclasses.replace(product, **{side: factors}).core()
+        if core is None:
+            within.summand = within.summand.plus(coefficient)
+        else:
+            within.terms.append((coefficient, core))
+    together = mul(factor, within.node()) if side == "above" else div(within.node(), factor)
+    return add(together, rest.node())
 
 
 def _sum(node: Node) -> _Sum:

@@ -149,8 +149,10 @@ class FormulaNetwork(nn.Module):
 def formula_model(parts: Sequence[BoundedExpression], fallback=None) -> CommittorModel:
     """A `CommittorModel` that computes formulas, in double precision.
 
-    Use it as the model of a learner, ``CommittorLearner(descriptors, states, model=front.best.to_model(learner))``, and
-    freeze that learner: a formula has nothing to train.
+    Use it as the model of a learner, ``CommittorLearner(descriptors, states, model=front.best.to_model(learner))``. A
+    formula has nothing to train, so freeze that learner. One that is not frozen trains the fallback alone, and adapts the
+    density of transition-path frames; without a fallback its first training raises ValueError. ``ops_aimmd.fit`` does the
+    same with ``start_anew=False``; by default it scales the inputs, which a formula does not survive.
 
     Parameters
     ----------

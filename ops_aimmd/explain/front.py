@@ -20,10 +20,10 @@ import pandas as pd
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.optimisation import folds
 from ops_aimmd.explain.archive import description_length, most_constants
-from ops_aimmd.explain.canonical import canonical
+from ops_aimmd.explain.canonical import canonical, with_common_factors
 from ops_aimmd.explain.expressions import Node, OutsideDomain, constant, evaluate, skeleton, with_inputs
 from ops_aimmd.explain.formula import Formula
-from ops_aimmd.explain.refit import Fitted, Shots, refit
+from ops_aimmd.explain.refit import FINAL_TOLERANCE, Fitted, Shots, minimise, refit
 from ops_aimmd.explain.simplify import simplified
 
 FORMAT = "ops_aimmd front 1"
@@ -42,6 +42,9 @@ MOST_STEPS = 40
 
 LONGEST_TITLE = 60
 """Characters of a formula that a picture has room for."""
+
+CLOSE_ENOUGH = 1e-3
+"""Nats that one more step may promise when a candidate is compared; what is on the front is fitted to the end."""
 
 POLISHED = 12
 """Candidates, in the order of their description lengths, of which simpler forms are tried."""
@@ -255,7 +258,8 @@ def make_front(
 
     fitted = _polished(fitted, shots, length, time.thread_time() + seconds)
     formulas = []
-    for f in _pareto(fitted, length):
+    for candidate in _pareto(fitted, length):
+        f = minimise(candidate.node, shots, FINAL_TOLERANCE, MOST_STEPS)
         q = evaluate(f.node, shots.columns)
         held_out = cross_validated(f.node, shots)
         formulas.append(
@@ -283,7 +287,7 @@ def _refitted(candidates: Iterable[Node], shots: Shots) -> list[Fitted]:
         if node is None:
             continue
         try:
-            fitted = refit(node, shots, max_steps=MOST_STEPS)
+            fitted = refit(node, shots, CLOSE_ENOUGH, MOST_STEPS)
         except OutsideDomain:
             continue
         form = skeleton(fitted.node)
@@ -300,8 +304,8 @@ def _polished(fitted: list[Fitted], shots: Shots, length, until: float) -> list[
     queue = sorted(_pareto(fitted, length), key=length)[:POLISHED]
     while queue and time.thread_time() < until:
         parent = queue.pop(0)
-        new = [node for node in map(_canonical, simplified(parent.node, parent.standard_errors())) if node is not None]
-        for node in new:
+        simpler = [*with_common_factors(parent.node), *simplified(parent.node, parent.standard_errors())]
+        for node in filter(None, map(_canonical, simpler)):
             form = skeleton(node)
             if form in known:
                 continue

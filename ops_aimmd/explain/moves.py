@@ -67,6 +67,17 @@ def _prune(node: Node, rng: np.random.Generator) -> Node:
     return replace(node, path, part.args[rng.integers(len(part.args))])
 
 
+def of_one_input(node: Node) -> list[tuple[Node, tuple]]:
+    """Parts that depend on a single input: pairs of the tree and a path. A denominator counts as its reciprocal too."""
+    result = []
+    for path, part in subtrees(node):
+        if len(inputs(part)) == 1:
+            result.append((node, path))
+        elif part.op == "div" and len(inputs(part.args[1])) == 1:
+            result.append((replace(node, path, mul(part.args[0], div(number(1), part.args[1]))), (*path, 1)))
+    return result
+
+
 def reshaped(node: Node, path: tuple, columns: np.ndarray) -> list[Node]:
     """The tree with each simple function of the same input in the place of a part that depends on a single input.
 
@@ -107,11 +118,34 @@ def _shapes(column: int, values: np.ndarray) -> list[Node]:
 
 
 def _change_shape(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
-    picked = _pick(node, rng, lambda part: len(inputs(part)) == 1)
-    if picked is None:
-        return node
-    candidates = reshaped(node, picked[0], columns)
+    parts = of_one_input(node)
+    candidates = reshaped(*parts[rng.integers(len(parts))], columns) if parts else []
     return candidates[rng.integers(len(candidates))] if candidates else node
+
+
+def grouped(node: Node, path: tuple, rng: np.random.Generator) -> tuple[Node, tuple]:
+    """The tree with some of the terms of a sum together, and the path to these: what is done to them is done to all."""
+    terms = _summands(at(node, path))
+    if len(terms) < 3:
+        return node, path
+    order = rng.permutation(len(terms))
+    n_together = int(rng.integers(2, len(terms)))
+    together, rest = (_added([terms[k] for k in part]) for part in (order[:n_together], order[n_together:]))
+    return replace(node, path, add(together, rest)), (*path, 0)
+
+
+def _summands(node: Node) -> list[Node]:
+    if node.op not in ("add", "sub"):
+        return [node]
+    second = _summands(node.args[1])
+    return _summands(node.args[0]) + (second if node.op == "add" else [mul(number(-1), term) for term in second])
+
+
+def _added(terms: list[Node]) -> Node:
+    result = terms[0]
+    for term in terms[1:]:
+        result = add(result, term)
+    return result
 
 
 def prune_summand(node: Node, rng: np.random.Generator) -> Node | None:

@@ -18,17 +18,26 @@ import numpy as np
 from scipy.linalg.lapack import dposv
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
-from ops_aimmd.explain.expressions import Node, OutsideDomain, Tape, with_constants
+from ops_aimmd.explain.expressions import Node, OutsideDomain, Tape, constants, with_constants
 
 PRIOR_LOG_ODDS = 10.0
 """Standard deviation of the prior of the log-odds: committors of 5e-5 are within one of them."""
 
-ROWS_PER_BLOCK = 6000
+ROWS_PER_BLOCK = 12000
 
 COARSE_TOLERANCE = 0.2
 """Nats: the fit to some of the shots is only a start."""
 
+FINAL_TOLERANCE = 1e-10
+"""Nats that one more step may promise when a fit stops."""
+
 FIRST_DAMPING, SINGULAR_DAMPING, LARGEST_DAMPING = 1e-3, 1e-6, 1e9
+
+DESPAIR = 3.0
+"""A fit is given up where not even so many times what the next step promises would do."""
+
+UNSEEN = 1e-6
+"""Nats: a last step that promises less is taken without another look at the shots, if the steps shrink fast enough."""
 
 IDENTIFIED = 1e-11
 """Smallest eigenvalue of the information matrix, scaled to a unit diagonal, of which the inverse is trusted."""
@@ -109,8 +118,13 @@ class Fitted:
         return np.sqrt((vectors**2 / values).sum(axis=1)) / scale
 
 
-def derivatives(tape: Tape, shots: Shots, constants: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Loss, gradient (k,) and Fisher information (k, k) of the constants; infinite loss outside the domain."""
+def derivatives(
+    tape: Tape, shots: Shots, constants: np.ndarray, limit: float = np.inf
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Loss, gradient (k,) and Fisher information (k, k) of the constants.
+
+    The loss is infinite outside the domain, and where it is not below ``limit``: no derivatives are needed there.
+    """
     k = len(constants)
     loss, gradient, information = 0.0, np.zeros(k), np.zeros((k, k))
     precision = 1 / (PRIOR_LOG_ODDS**2 * len(shots))
@@ -127,10 +141,12 @@ def derivatives(tape: Tape, shots: Shots, constants: np.ndarray) -> tuple[float,
         q = values[-1] if isinstance(values[-1], np.ndarray) else np.full(columns.shape[1], values[-1])
         shot_loss, residual, curvature = binomial_derivatives(q, shots.reached[block], shots.legs[block])
         loss += shot_loss.sum() + 0.5 * precision * (q @ q)
+        if not loss < limit:
+            return np.inf, gradient, information
         jacobian = tape.jacobian(tape.backward(values), columns.shape[1])
         gradient += jacobian @ (residual + precision * q)
         information += (jacobian * (curvature + precision)) @ jacobian.T
-    if any(s != signs[0] for s in signs) or not np.isfinite(loss):
+    if any(s != signs[0] for s in signs):
         return np.inf, gradient, information
     return float(loss), gradient, information
 
@@ -140,7 +156,7 @@ def denominator_signs(tape: Tape, values: list) -> list[bool]:
     return [bool(np.max(values[args[1]]) > 0) for op, args in zip(tape.ops, tape.args, strict=True) if op == "div"]
 
 
-def refit(node: Node, shots: Shots, tolerance: float = 1e-10, max_steps: int = 100) -> Fitted:
+def refit(node: Node, shots: Shots, tolerance: float = FINAL_TOLERANCE, max_steps: int = 100) -> Fitted:
     """Fit the constants of an expression from the values they have; of many shots, some first.
 
     Parameters
@@ -158,7 +174,8 @@ def refit(node: Node, shots: Shots, tolerance: float = 1e-10, max_steps: int = 1
         If the expression is undefined on the shots with the constants that it has.
     """
     if shots.coarser is not None:
-        started = refit(node, shots.coarser, max(tolerance, COARSE_TOLERANCE), max_steps).node
+        enough = max(tolerance, COARSE_TOLERANCE, 0.5 * len(constants(node)))  # a fit to all shots will differ by as much
+        started = refit(node, shots.coarser, enough, max_steps).node
         try:
             return minimise(started, shots, tolerance, max_steps)
         except OutsideDomain:  # a pole that the few shots did not see
@@ -166,34 +183,33 @@ def refit(node: Node, shots: Shots, tolerance: float = 1e-10, max_steps: int = 1
     return minimise(node, shots, tolerance, max_steps)
 
 
-def minimise(node: Node, shots: Shots, tolerance: float, max_steps: int) -> Fitted:
-    """`refit` on all these shots from the first step on."""
+def minimise(node: Node, shots: Shots, tolerance: float, max_steps: int, limit: float = np.inf) -> Fitted:
+    """`refit` on all these shots from the first step on; given up where it will hardly come below a limit."""
     tape = Tape(node)
     constants = tape.constants
     with np.errstate(all="ignore"):
         loss, gradient, information = derivatives(tape, shots, constants)
         if not np.isfinite(loss):
             raise OutsideDomain
-        damping = FIRST_DAMPING
+        damping, growth, last_promise = FIRST_DAMPING, 10.0, np.inf
         for _ in range(max_steps if len(constants) else 0):
             step = _step(information, gradient, damping)
-            if step is None:
-                damping = max(10 * damping, SINGULAR_DAMPING)
-                if damping > LARGEST_DAMPING:
-                    break
-                continue
-            if 0.5 * abs(gradient @ step) < tolerance:
+            promise = np.inf if step is None else 0.5 * abs(gradient @ step)
+            if promise < tolerance or loss - DESPAIR * promise > limit:
                 break
-            trial = derivatives(tape, shots, constants + step)
-            if trial[0] < loss:
+            if promise < UNSEEN and promise**2 < tolerance * last_promise:
+                constants, loss = constants + step, loss - promise
+                break
+            trial = None if step is None else derivatives(tape, shots, constants + step, loss)
+            if trial is not None and trial[0] < loss:
                 constants = constants + step
                 gained = loss - trial[0]
                 loss, gradient, information = trial
-                damping *= 0.1
+                damping, growth, last_promise = 0.1 * damping, 10.0, promise
                 if gained < tolerance:
                     break
             else:
-                damping = 10 * max(damping, SINGULAR_DAMPING)
+                damping, growth = growth * max(damping, SINGULAR_DAMPING), 10 * growth
                 if damping > LARGEST_DAMPING:
                     break
     return Fitted(with_constants(node, constants), loss, information)

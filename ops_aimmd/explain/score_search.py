@@ -21,7 +21,7 @@ import numpy as np
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.explain.archive import Archive, Entry, most_constants
-from ops_aimmd.explain.canonical import canonical
+from ops_aimmd.explain.canonical import canonical, with_common_factors
 from ops_aimmd.explain.expressions import (
     Node,
     OutsideDomain,
@@ -32,7 +32,6 @@ from ops_aimmd.explain.expressions import (
     constants,
     div,
     exp,
-    inputs,
     mul,
     number,
     replace,
@@ -40,7 +39,7 @@ from ops_aimmd.explain.expressions import (
     subtrees,
 )
 from ops_aimmd.explain.library import Library
-from ops_aimmd.explain.moves import prune_summand, random_change, reshaped
+from ops_aimmd.explain.moves import grouped, of_one_input, prune_summand, random_change, reshaped
 from ops_aimmd.explain.refit import COARSE_TOLERANCE, Fitted, Shots, minimise
 from ops_aimmd.explain.simplify import simplified
 
@@ -166,15 +165,19 @@ class ScoreSearch:
 
     def _sweep(self, node: Node) -> None:
         """All neighbours that the score test favours: another term or shape for each part, one more term at each node."""
+        for tree, path in of_one_input(node) if self._shapes else []:
+            try:
+                children = reshaped(tree, path, self._scored.columns)
+            except OutsideDomain:
+                continue
+            for child in children:
+                self.consider(child)
         for path, part in list(subtrees(node)):
             try:
                 if part.op in ("add", "sub"):
                     for keep in part.args:
                         without = minimise(canonical(replace(node, path, keep)), self._coarse, COARSE_TOLERANCE, MOST_STEPS)
                         self._try_best_terms(without.node, (), False, SWEPT_TERMS)
-                if self._shapes and len(inputs(part)) == 1:
-                    for child in reshaped(node, path, self._scored.columns):
-                        self.consider(child)
                 if part.op not in ("constant", "number"):
                     self._try_best_terms(node, path, False, 1)
                     self._try_best_terms(node, path, True, 1)
@@ -208,8 +211,9 @@ class ScoreSearch:
         fitted = self._fit(node)
         while fitted is not None:
             best = None
-            for simpler in simplified(fitted.node, fitted.standard_errors(), values=(0.0,)):
-                best = self._fit(simpler) or best
+            simpler = simplified(fitted.node, fitted.standard_errors(), values=(0.0,))
+            for other in [*with_common_factors(fitted.node), *simpler]:
+                best = self._fit(other) or best
             fitted = best
 
     def _fit(self, node: Node) -> Fitted | None:
@@ -224,9 +228,11 @@ class ScoreSearch:
             or not self.archive.wants(skeleton(node))
         ):
             return None
+        limit = self.archive.limit(node.size)
+        self.archive.n_tried += 1
         try:
-            coarse = minimise(node, self._coarse, COARSE_TOLERANCE, MOST_STEPS)
-            if not self.archive.hopeful(node.size, coarse.loss):
+            coarse = minimise(node, self._coarse, COARSE_TOLERANCE, MOST_STEPS, limit)
+            if coarse.loss > limit:
                 return None
             fitted = minimise(coarse.node, self.shots, SEARCH_TOLERANCE, MOST_STEPS)
         except OutsideDomain:
@@ -239,7 +245,10 @@ class ScoreSearch:
         path = (
             places[self.rng.integers(len(places))] if places and not at_root and self.rng.random() > self._at_root else ()
         )
-        factor = path != () and self.rng.random() < 0.5
+        factor = self.rng.random() < 0.5
+        if factor:
+            node, path = grouped(node, path, self.rng)
+            factor = path != ()  # one of the whole expression is seldom worth it
         key = (skeleton(node), path, factor)
         if key not in self._scores:
             self._scores[key] = self._score(node, path, factor)

@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from numbers import Integral, Number
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ops_aimmd.committor.density import pair_log_odds
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
@@ -65,7 +67,7 @@ def fit_expressions(
     training_set : TrainingSet
         Shots of two or more states; at least two states must have been reached.
     model : CommittorModel, optional
-        For comparison, and to help choosing among more than 40 descriptors.
+        For comparison, and to help choosing among more than 40 descriptors, of any number of states.
     inputs : sequence of int or str, optional
         Descriptors to search among, by column or name; all by default.
     engine : {"score", "dcgp"}
@@ -105,12 +107,15 @@ def fit_expressions(
             rng = np.random.default_rng(None if seed is None else [seed, task])
             descriptors = training_set.descriptors[rows]
             shots = Shots(np.ascontiguousarray(descriptors.T[columns]), reached, legs, training_set.chains[rows])
-            kept = _screened(shots, columns, model if len(tasks) == 1 else None, descriptors)
+            kept = _screened(shots, columns, model, descriptors, state=task + 1)
             shots = shots.inputs(kept)
             chosen = [columns[k] for k in kept]
             candidates, n_tried = _search(engine, shots, len(columns), rng, clock)
-            fronts.append(make_front(candidates, shots, chosen, names, descriptors, pick, n_tried, clock.left(1.0)))
-    return _with_network(fronts, training_set, model)
+            front = make_front(candidates, shots, chosen, names, descriptors, pick, n_tried, clock.left(1.0))
+            if model is not None:
+                front = replace(front, network_loss_per_leg=_network_loss(model, descriptors, shots, state=task + 1))
+            fronts.append(front)
+    return fronts[0] if len(fronts) == 1 else StateFronts(tuple(fronts))
 
 
 def _check(training_set, model, engine, pick, time_limit) -> None:
@@ -209,23 +214,29 @@ class _Clock:
         return self.left(share) > 0 and not enough
 
 
-def _screened(shots: Shots, columns: list[int], model, descriptors: np.ndarray) -> list[int]:
+def _screened(shots: Shots, columns: list[int], model, descriptors: np.ndarray, state: int) -> list[int]:
     """Positions of the inputs that the search begins with."""
     if len(columns) <= MOST_INPUTS:
         return list(range(len(columns)))
     kept = set(screen(shots))
     if model is not None:
-        kept |= {columns.index(c) for c in _steepest(model, descriptors) if c in columns}
+        kept |= {columns.index(c) for c in _steepest(model, descriptors, state) if c in columns}
     return sorted(kept)
 
 
-def _steepest(model: CommittorModel, descriptors: np.ndarray, n: int = 10) -> list[int]:
-    """Descriptors that the model's log-odds depend on most, in units of their standard deviation."""
+def _steepest(model: CommittorModel, descriptors: np.ndarray, state: int, n: int = 10) -> list[int]:
+    """Descriptors that the model's log-odds of a state depend on most, in units of their standard deviation."""
     rows = descriptors[:: max(len(descriptors) // 2000, 1)]
     x = torch.tensor(rows, dtype=model.dtype, device=model.device, requires_grad=True)
-    gradient = torch.autograd.grad(model.reaction_coordinate(x).sum(), x)[0]
+    gradient = torch.autograd.grad(pair_log_odds(model.log_committor(x), (0, state)).sum(), x)[0]
     strength = gradient.abs().mean(dim=0).double().cpu().numpy() * rows.std(axis=0)
     return np.argsort(strength)[::-1][:n].tolist()
+
+
+def _network_loss(model: CommittorModel, descriptors: np.ndarray, shots: Shots, state: int) -> float:
+    """Loss per leg of the model, on the shots that the formulas of a state are fitted to."""
+    q = pair_log_odds(model.log_committor(descriptors), (0, state))
+    return float(binomial_derivatives(q, shots.reached, shots.legs)[0].sum() / shots.legs.sum())
 
 
 def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tuple[list[Node], int]:
@@ -256,15 +267,3 @@ def _keep_going(clock: _Clock, share: float) -> Callable[[int], bool]:
 def _some(shots: Shots, n: int) -> Shots:
     """At most n shots, evenly spread over all."""
     return shots if len(shots) <= n else shots.rows(np.linspace(0, len(shots) - 1, n).astype(int))
-
-
-def _with_network(fronts: list[Front], training_set: TrainingSet, model: CommittorModel | None):
-    if len(fronts) > 1:
-        return StateFronts(tuple(fronts))
-    front = fronts[0]
-    if model is None:
-        return front
-    counts = training_set.counts * training_set.weights[:, None]
-    q = model.reaction_coordinate(training_set.descriptors)
-    loss = binomial_derivatives(q, counts[:, 1], counts.sum(axis=1))[0].sum() / counts.sum()
-    return Front(front.formulas, front.picked_by, front.n_shots, front.effective_shots, front.n_tried, float(loss))

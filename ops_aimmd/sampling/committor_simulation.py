@@ -8,8 +8,8 @@ doi:10.1021/jp984837g). Only shots that the model has not been trained on are a 
 
 ::
 
-    snapshots = spread_along_committor([step.active[0].trajectory for step in storage.steps], learner)
-    result = committor_simulation(snapshots, learner, engine, checkpoint="validation.aimmd", seed=1)
+    snapshots = ops_aimmd.spread_along_committor([step.active[0].trajectory for step in storage.steps], learner)
+    result = ops_aimmd.committor_simulation(snapshots, learner, engine, checkpoint="validation.aimmd", seed=1)
     print(result)
 """
 
@@ -52,6 +52,9 @@ TOO_LONG, BROKEN_DOWN = -1, -2
 """What stands in a checkpoint in the place of the index of a state where a shot reached none."""
 
 FAILURES = {"max_length": TOO_LONG, "nan": BROKEN_DOWN}
+
+NOT_YET = -3
+"""What stands there in the place of a shot that has not ended while a later one from the same configuration has."""
 
 UNCERTAIN = 0.2
 """Standard error of the slope beyond which its agreement with 1 says little: over-fitted models often have 0.7."""
@@ -238,6 +241,8 @@ class CommittorSimulation:
     def load(cls, checkpoint: str | os.PathLike) -> CommittorSimulation:
         """All that a checkpoint holds, also that of a simulation that is running.
 
+        What is still under way there tends to be long: only a finished simulation is even.
+
         Raises
         ------
         ValueError
@@ -347,58 +352,83 @@ def committor_simulation(
     seed: int | None = None,
     progress: bool = True,
 ) -> CommittorSimulation:
-    """Shoot from configurations with fresh velocities until the states are reached, and compare with the prediction.
+    """`ops_aimmd.committor_simulation`, which explains the arguments, without an executor.
 
-    Each shot is one leg: the distribution of velocities is symmetric, so that forward and backward legs are the same
-    trial. Shots are made in rounds, one from each configuration, so that an interrupted simulation is as even as a
-    finished one.
+    Works with every engine. With a seed each shot has random numbers of its own, for its velocities and its dynamics one
+    after the other; without one the generators of this process are left alone, but where a simulation goes on: there they
+    begin afresh, so that a script that seeds numpy's generator does not repeat shots.
+    """
+    with begun_trials(snapshots, learner, engine, n_shots, modifier, max_length, checkpoint, seed) as trials:
+        trials.make_here(progress)
+        return trials.result
 
-    With a checkpoint every finished shot is on disk. The same call again goes on after an interruption or, with a larger
-    `n_shots`, adds shots. The predictions stay those of the first call: shots that the model has learned from since would
-    be no test of it.
+
+class Trials:
+    """The shots of a committor simulation: those that are missing, how they begin, and what came of the others.
+
+    `begun_trials` makes one. The order in which shots are recorded does not matter.
 
     Parameters
     ----------
-    snapshots : iterable of Snapshot
-        Configurations outside of all states; their velocities do not matter. See `spread_along_committor`.
-    learner : CommittorLearner
-        Its model predicts the committor, in its states the shots end; it learns nothing here.
-    engine : openpathsampling.engines.DynamicsEngine
-    n_shots : int
-        Shots from each configuration.
-    modifier : openpathsampling.SnapshotModifier, optional
-        Draws the velocities; `BoltzmannVelocities(engine)` by default. One that keeps velocities of paths makes biased
-        trials.
-    max_length : int, optional
-        Largest number of frames of a shot, the configuration included; the engine's `n_frames_max` by default.
-    checkpoint : str or path, optional
-        File that keeps the simulation; made if it does not exist.
-    seed : int, optional
-        Each shot has its own random numbers, which follow from the seed and the numbers of configuration and shot alone:
-        with all of OPS's generators in reach (see `random_state`), the result does not depend on interruptions. None:
-        the generators are left alone; but a simulation that is continued begins with fresh random numbers, so that a
-        script that seeds numpy's generator does not repeat shots.
-    progress : bool
-        Show a progress bar.
+    snapshots : list of Snapshot
+    engine, states, modifier, limit, n_shots, seed
+        See `ops_aimmd.committor_simulation`.
+    setup : dict
+        What never changes in the simulation: the metadata of its checkpoint.
+    file : Checkpoint or None
+        Open for writing.
+    """
 
-    Returns
-    -------
-    CommittorSimulation
+    def __init__(self, snapshots, engine, states, modifier, limit: float, n_shots: int, seed: int | None, setup, file):
+        self.engine, self.states, self.limit = engine, states, limit
+        self.seed, self.file = seed, file
+        self._snapshots, self._modifier, self._n_shots = snapshots, modifier, n_shots
+        self._setup = setup if file is None else file.metadata
+        self._outcomes = [[] for _ in snapshots] if file is None else _stored_outcomes(file)
 
-    Raises
-    ------
-    ValueError
-        If a configuration lies in a state, something given is of the wrong kind, the engine cannot make such shots, or
-        the checkpoint is of something else.
-    RuntimeError
-        If the learner has no model yet.
-    ops_aimmd.checkpoint.CheckpointError
-        If the checkpoint cannot be read or written.
+    @property
+    def missing(self) -> list[tuple[int, int]]:
+        """Numbers of configuration and shot, in rounds of one shot from each configuration."""
+        return [
+            (configuration, shot)
+            for shot in range(self._n_shots)
+            for configuration, made in enumerate(self._outcomes)
+            if shot >= len(made) or made[shot] == NOT_YET
+        ]
 
-    Warns
-    -----
-    UserWarning
-        If the model has changed since the simulation in the checkpoint began.
+    def start(self, configuration: int) -> BaseSnapshot:
+        """A configuration with fresh velocities."""
+        return self._modifier(self._snapshots[configuration])
+
+    def record(self, configuration: int, shot: int, outcome: int, failure: str | None) -> None:
+        """Keep what came of a shot, as a `Leg` says it; it is on disk when this returns, if there is a checkpoint."""
+        made = self._outcomes[configuration]
+        made.extend([NOT_YET] * (shot + 1 - len(made)))
+        made[shot] = outcome if failure is None else FAILURES[failure]
+        if self.file is not None:
+            self.file.record_step(self.file.step + 1, state={_key(configuration): np.array(made)})
+
+    def make_here(self, progress: bool) -> None:
+        """Make all missing shots in this process."""
+        if self.seed is None and any(self._outcomes):
+            seed_step(np.random.SeedSequence().entropy, 0, [self.engine])
+        for configuration, shot in tqdm(self.missing, unit="shot", disable=not progress, dynamic_ncols=True):
+            if self.seed is not None:
+                seed_step(seed_of_configuration(self.seed, configuration), shot, [self.engine])
+            leg = run_leg(self.engine, self.start(configuration), self.states, self.limit)
+            self.record(configuration, shot, leg.outcome, leg.failure)
+
+    @property
+    def result(self) -> CommittorSimulation:
+        """What has come of the shots so far, of as many as were asked for."""
+        return _result(self._setup, [made[: self._n_shots] for made in self._outcomes])
+
+
+@contextlib.contextmanager
+def begun_trials(snapshots, learner, engine, n_shots, modifier, max_length, checkpoint, seed) -> Iterator[Trials]:
+    """Check the arguments of `ops_aimmd.committor_simulation` and open its checkpoint for the time of the block.
+
+    Warnings are for the caller of the function that has the ``with`` statement.
     """
     snapshots = list(snapshots)
     _check_arguments(snapshots, learner, engine, n_shots, max_length, seed)
@@ -407,25 +437,10 @@ def committor_simulation(
     limit = length_limit(engine, max_length)
     setup = _setup(snapshots, learner, modifier, limit, seed)
     with _opened(checkpoint, setup) as file:
-        outcomes = [[] for _ in snapshots]
-        if file is not None:
-            setup = file.metadata
-            outcomes = _stored_outcomes(file)
-        missing = [(i, j) for j in range(n_shots) for i in range(len(snapshots)) if j >= len(outcomes[i])]
-        if seed is None and any(outcomes):
-            seed_step(np.random.SeedSequence().entropy, 0, [engine])
-        for configuration, shot in tqdm(missing, unit="shot", disable=not progress, dynamic_ncols=True):
-            if seed is not None:
-                seed_step(_seed_of(seed, configuration), shot, [engine])
-            leg = run_leg(engine, modifier(snapshots[configuration]), learner.states, limit)
-            outcomes[configuration].append(leg.outcome if leg.failure is None else FAILURES[leg.failure])
-            if file is not None:
-                state = {_key(configuration): np.array(outcomes[configuration])}
-                file.record_step(file.step + 1, state=state)
-    return _result(setup, [shots[:n_shots] for shots in outcomes])
+        yield Trials(snapshots, engine, learner.states, modifier, limit, n_shots, seed, setup, file)
 
 
-def _seed_of(seed: int, configuration: int) -> int:
+def seed_of_configuration(seed: int, configuration: int) -> int:
     """A seed for the shots from one configuration. As a spawn key the number gives others than `seed_step` gives steps."""
     return int(np.random.SeedSequence(seed, spawn_key=(configuration,)).generate_state(1, np.uint64)[0])
 
@@ -532,7 +547,7 @@ def _check_same(file: Checkpoint, setup: dict) -> None:
             f"the model has changed since the committor simulation in {file.path} began; the result holds the predictions "
             "of that time. For the present model, if it has not learned from these shots, call ops_aimmd.calibration("
             "learner.model.committor(result.descriptors), result.counts)",
-            stacklevel=5,
+            stacklevel=7,  # the caller of whoever began the trials
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import openpathsampling as paths
 
-from .legs import run_leg
+from .legs import Leg, length_limit, run_leg
 from .random_state import seed_step
 from .states import state_index
 from .velocities import BoltzmannVelocities
@@ -64,39 +64,100 @@ def initial_path(
     RuntimeError
         If no shot joined the states, or the dynamics from the snapshot did not leave its state.
     """
-    if len(states) != 2:
-        raise ValueError(f"got {len(states)} states, expected two: find a path for each pair of states")
+    check_two_states(states)
     engine = snapshot.engine if engine is None else engine
     modifier = BoltzmannVelocities(engine) if modifier is None else modifier
-    limit = engine.options["n_frames_max"]
+    limit = length_limit(engine, None)
     if seed is not None:
         seed_step(seed, 0, [engine])
-    ladder = [_leave(snapshot, engine, states, limit)]
-    for shot in range(1, n_shots + 1):
+    climb = Climb(_leave(snapshot, engine, states, limit), progress, states, limit)
+    while climb.path is None and climb.n_shots < n_shots:
         if seed is not None:
-            seed_step(seed, shot, [engine])
-        start = modifier(ladder[-1])
-        backward, forward = (run_leg(engine, frame, states, limit) for frame in (start.reversed, start))
+            seed_step(seed, climb.n_shots + 1, [engine])
+        start = modifier(climb.highest)
+        climb.take(*(run_leg(engine, frame, states, limit) for frame in (start.reversed, start)))
+    if climb.path is None:
+        raise RuntimeError(climb.report)
+    return climb.path
+
+
+class Climb:
+    """What a climb knows between two shots: where to shoot from next, and the path, if it has come to its end.
+
+    Parameters
+    ----------
+    first : openpathsampling snapshot
+        Outside of the states.
+    progress : callable
+        See `initial_path`.
+    states : two openpathsampling volumes
+    limit : float
+        Largest number of frames of the path.
+
+    Attributes
+    ----------
+    path : openpathsampling.Trajectory or None
+        From the first state to the last.
+    n_shots : int
+        That were taken.
+    """
+
+    def __init__(self, first, progress: Callable, states: Sequence, limit: float):
+        self.path: paths.Trajectory | None = None
+        self.n_shots = 0
+        self._progress = progress
+        self._states = states
+        self._limit = limit
+        self._ladder = [first]
+
+    @property
+    def highest(self):
+        """The frame from which the next shot starts, with fresh velocities."""
+        return self._ladder[-1]
+
+    def take(self, backward: Leg, forward: Leg) -> None:
+        """Go on from the legs of a shot; backward starts with the velocities of the shooting point reversed."""
+        self.n_shots += 1
         outcomes = {backward.outcome, forward.outcome}
         if outcomes == {0, 1}:
             path = _join(backward, forward) if backward.outcome == 0 else _join(forward, backward)
-            if len(path) <= limit:
-                return path
+            if len(path) <= self._limit:
+                self.path = path
         elif outcomes == {1}:
-            ladder = ladder[:-1] if len(ladder) > 1 else ladder
+            self._ladder = self._ladder[:-1] if len(self._ladder) > 1 else self._ladder
         else:
-            between = [
-                frame for leg in (backward, forward) for frame in leg.trajectory[1:] if state_index(frame, states) < 0
-            ]
-            highest = max(between, key=progress, default=ladder[-1])
-            if progress(highest) > progress(ladder[-1]):
-                ladder.append(highest)
-            elif len(ladder) > 1 and progress(highest) > progress(ladder[-2]):
-                ladder[-1] = highest  # sideways: what `progress` does not see has to move, too
-    raise RuntimeError(
-        f"{n_shots} shots gave no path between the states of at most {limit} frames; the climb came from "
-        f"{float(progress(ladder[0])):.4g} to {float(progress(ladder[-1])):.4g} in {len(ladder) - 1} steps. Is `progress` "
-        "larger in the last state? Raise n_shots, or the engine's n_frames_max"
+            self._climb_on(leg for leg in (backward, forward) if leg.failure != "nan")
+
+    def _climb_on(self, legs: Iterable[Leg]) -> None:
+        ladder, progress = self._ladder, self._progress
+        between = [frame for leg in legs for frame in leg.trajectory[1:] if state_index(frame, self._states) < 0]
+        highest = max(between, key=progress, default=ladder[-1])
+        if progress(highest) > progress(ladder[-1]):
+            ladder.append(highest)
+        elif len(ladder) > 1 and progress(highest) > progress(ladder[-2]):
+            ladder[-1] = highest  # sideways: what `progress` does not see has to move, too
+
+    @property
+    def report(self) -> str:
+        """How far a climb has come that found no path, and what to do."""
+        low, high = (float(self._progress(frame)) for frame in (self._ladder[0], self._ladder[-1]))
+        return (
+            f"{self.n_shots} shots gave no path between the states of at most {self._limit} frames; the climb came from "
+            f"{low:.4g} to {high:.4g} in {len(self._ladder) - 1} steps. Is `progress` larger in the last state? Raise "
+            "n_shots, or the engine's n_frames_max"
+        )
+
+
+def check_two_states(states: Sequence) -> None:
+    """Raises ValueError if there are not two states."""
+    if len(states) != 2:
+        raise ValueError(f"got {len(states)} states, expected two: find a path for each pair of states")
+
+
+def stuck_in_state(limit: float) -> str:
+    """What to say of dynamics that has not left its state."""
+    return (
+        f"the dynamics from the snapshot did not leave the state within {limit} frames: give a snapshot between the states"
     )
 
 
@@ -108,10 +169,7 @@ def _leave(snapshot, engine, states, limit):
 
     last = engine.generate(snapshot, running=[inside])[-1]
     if state_index(last, states) >= 0:
-        raise RuntimeError(
-            f"the dynamics from the snapshot did not leave the state within {limit} frames: give a snapshot between the "
-            "states"
-        )
+        raise RuntimeError(stuck_in_state(limit))
     return last
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -117,6 +118,8 @@ class CommittorLearner(StorableNamedObject):
         self.step_seed: int | None = None
         """Identifier of the random numbers of the current MC step, set by `TrainingHook`."""
         self._picks_not_learned_from = 0
+        self.paths_remembered = PATHS_REMEMBERED
+        """Paths whose descriptors and weights are kept; more replicas need more."""
         self.recorded_version = -1
         """Newest model version that is in the checkpoint of this run."""
         unknown = set(fit_options or {}) - (set(inspect.signature(fit).parameters) - {"model", "training_set"})
@@ -271,7 +274,7 @@ class CommittorLearner(StorableNamedObject):
             frames = PathFrames(self.evaluate_descriptors(trajectory), selectable_frames(trajectory, self.states))
             self._check_finite(frames.descriptors, frames.selectable)
             self._paths[key] = frames
-            while len(self._paths) > PATHS_REMEMBERED:
+            while len(self._paths) > self.paths_remembered:
                 self._paths.popitem(last=False)
         self._paths.move_to_end(key)
         return self._paths[key]
@@ -414,6 +417,19 @@ class CommittorLearner(StorableNamedObject):
     @property
     def frozen(self) -> bool:
         return self._frozen
+
+    @contextmanager
+    def as_it_was(self, version: ModelVersion, frozen: bool) -> Iterator[None]:
+        """Within the block the learner has the version that a shooting point was picked with, to finish its step with.
+
+        Nothing may be learned inside.
+        """
+        now = self._version, self._frozen
+        self._version, self._frozen = version, frozen
+        try:
+            yield
+        finally:
+            self._version, self._frozen = now
 
     def restore(
         self,

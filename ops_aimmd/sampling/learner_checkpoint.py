@@ -187,21 +187,16 @@ def load_learner(
 
 
 def _restore(learner: CommittorLearner, checkpoint: Checkpoint, network, version: int | None) -> None:
-    number, description, arrays = checkpoint.model_version(version)
-    density_values = arrays.pop(DENSITY, None)
-    density = None
-    if density_values is not None:
-        density = CommittorDensity(tuple((i, j) for i, j in description["density_pairs"]), density_values)
-    model = CommittorModel.from_description(description["model"], arrays, network=network, device=learner.device)
+    stored = _unpack(*checkpoint.model_version(version), network, learner.device)
     columns = checkpoint.shots()
     shots = [] if len(columns.counts) == 0 else _results(columns)
-    n_descriptors = model.n_descriptors
+    n_descriptors = stored.model.n_descriptors
     state = checkpoint.state("learner")
     frames = TransitionPathFrames.from_paths(
         checkpoint.density_paths(), n_descriptors, state["n_thinned"], seed=learner.seed
     )
     learner.restore(
-        version=ModelVersion(number, model.frozen_copy(), density),
+        version=stored,
         shots=shots,
         frames=frames,
         shots_at_last_fit=state["shots_at_last_fit"],
@@ -229,6 +224,31 @@ def _reports(checkpoint: Checkpoint) -> list[FitReport]:
         for report in stored
         if report is not None
     ]
+
+
+def model_version(checkpoint: Checkpoint, number: int, learner: CommittorLearner) -> ModelVersion:
+    """A version of the model that a learner has had.
+
+    Raises
+    ------
+    KeyError
+        If it is not in the checkpoint.
+    """
+    if learner.version.number == number:
+        return learner.version
+    number, description, arrays = checkpoint.model_version(number)
+    # the network of a class that is not of this package is the same in all versions
+    network = learner.model.copy().network if description["model"]["network"]["kind"] == "custom" else None
+    return _unpack(number, description, arrays, network, learner.device)
+
+
+def _unpack(number: int, description: dict, arrays: dict[str, np.ndarray], network, device) -> ModelVersion:
+    density_values = arrays.pop(DENSITY, None)
+    density = None
+    if density_values is not None:
+        density = CommittorDensity(tuple((i, j) for i, j in description["density_pairs"]), density_values)
+    model = CommittorModel.from_description(description["model"], arrays, network=network, device=device)
+    return ModelVersion(number, model.frozen_copy(), density)
 
 
 def _pack(version: ModelVersion, report: FitReport | None) -> tuple[int, dict, dict[str, np.ndarray]]:

@@ -12,6 +12,7 @@ import numpy as np
 import openpathsampling as paths
 from openpathsampling.engines import EngineMaxLengthError, EngineNaNError
 
+from .engines import is_openmm
 from .states import state_index
 
 WRECKED = 1e30
@@ -136,5 +137,5 @@ def _is_wrecked(snapshot) -> bool:
 def _forget_current_frame(engine) -> None:
     """An OpenMM engine that failed in the middle of a frame still takes the frame before for what its context holds,
     and would go on from the wrecked context if that frame is shot from again."""
-    if isinstance(engine, paths.engines.openmm.Engine):
+    if is_openmm(engine):
         engine._changed()

@@ -16,9 +16,11 @@ from openpathsampling.pathmover import (
     SpecializedRandomChoiceMover,
 )
 
+from .joining_ensembles import joined_states
 from .learner import PATHS_REMEMBERED
 from .legs import Leg, check_engine, length_limit, make_legs
 from .selectors import CommittorSelector
+from .states import state_index
 
 LEGS = {"both": ("backward", "forward"), "forward": ("forward",), "backward": ("backward",)}
 
@@ -133,7 +135,7 @@ class ShootingMover(EngineMover):
                 raise error(f"shot ended by {failure}", self._sample(input_sample, trial, 0.0), details)
 
         trial_index = len(legs["backward"].trajectory) - 1 if "backward" in legs else index
-        trial, trial_index, orientations = self._orient(trial, trial_index)
+        trial, trial_index, orientations = self._orient(trial, trial_index, self._ends(old, legs))
         details["trial_reversed"] = trial[trial_index].__uuid__ != start.__uuid__
         details["modified_shooting_snapshot"] = trial[trial_index]  # as it is stored: SimStore keeps no reversed partners
         bias = 0.0
@@ -179,16 +181,36 @@ class ShootingMover(EngineMover):
             return old[:index] + legs["forward"].trajectory
         return legs["backward"].trajectory.reversed + old[index + 1 :]
 
-    def _orient(self, trial, index: int):
-        """The trial in a valid orientation, the index of the shooting point in it, and in how many it is valid."""
-        valid = self.ensemble(trial, candidate=True)
+    def _orient(self, trial, index: int, ends: tuple[int, int]):
+        """The trial in a valid orientation, the index of the shooting point in it, and in how many it is valid.
+
+        Ends are the states of the first and the last frame; between them the trial is in no state.
+        """
+        joined = joined_states(self.ensemble, self.states) if len(trial) > 2 else None
+        valid = self.ensemble(trial, candidate=True) if joined is None else ends in joined
         if self.legs != "both":
             return trial, index, int(valid)
-        reversed_trial = trial.reversed
-        reversed_valid = self.ensemble(reversed_trial, candidate=True)
+        if joined is None:
+            reversed_valid = self.ensemble(trial.reversed, candidate=True)
+        else:
+            reversed_valid = ends[::-1] in joined
         if reversed_valid and not valid:
-            return reversed_trial, len(trial) - 1 - index, 1
+            return trial.reversed, len(trial) - 1 - index, 1
         return trial, index, int(valid) + int(reversed_valid)
+
+    def _ends(self, old, legs: dict[str, Leg]) -> tuple[int, int]:
+        """States of the first and the last frame of the trial."""
+        return tuple(
+            legs[name].outcome if name in legs else state_index(old[frame], self.states)
+            for name, frame in (("backward", 0), ("forward", -1))
+        )
+
+    def _accept(self, trials):
+        """Metropolis acceptance by the bias of the trial, which is 0 for one that is in no orientation in the ensemble."""
+        (trial,) = trials
+        random = self._rng.random()
+        accepted = trial.bias > 0 and random <= trial.bias
+        return accepted, {"metropolis_acceptance": trial.bias, "metropolis_random": random}
 
     def _remember_orientations(self, path, orientations: int) -> None:
         self._orientation_counts[path.__uuid__] = orientations

@@ -7,11 +7,30 @@ Modifiers and toy engines draw from numpy's global generator, movers and selecto
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import openpathsampling as paths
 from openpathsampling.integration_tools import openmm
+
+from .engines import is_openmm
+
+
+@contextmanager
+def own_random_numbers(seed: int, *numbers: int) -> Iterator[int]:
+    """Within the block the generators of this process are seeded from ``SeedSequence([seed, *numbers])``.
+
+    Afterwards they are where they were before. Yields the identifier that `seed_step` returns.
+    """
+    generator = paths.default_rng()
+    before = np.random.get_state(), random.getstate(), generator.bit_generator.state  # noqa: NPY002 - OPS draws from it
+    try:
+        yield _seed_all(np.random.SeedSequence([seed, *numbers]), ())
+    finally:
+        np.random.set_state(before[0])  # noqa: NPY002
+        random.setstate(before[1])
+        generator.bit_generator.state = before[2]
 
 
 def seed_step(seed: int, step: int, engines: Iterable = ()) -> int:
@@ -31,7 +50,10 @@ def seed_step(seed: int, step: int, engines: Iterable = ()) -> int:
     int
         A number that identifies the state of the generators in this step.
     """
-    sequence = np.random.SeedSequence([seed, step])
+    return _seed_all(np.random.SeedSequence([seed, step]), engines)
+
+
+def _seed_all(sequence: np.random.SeedSequence, engines: Iterable) -> int:
     numpy_seed, python_seed, openmm_seed, identifier = (int(word) for word in sequence.generate_state(4, np.uint32))
     np.random.seed(numpy_seed)  # noqa: NPY002 - OPS draws from numpy's global generator
     random.seed(python_seed)
@@ -50,7 +72,7 @@ def _seed_openmm(engine, seed: int) -> None:
     Elsewhere the engine's own context is made again. Forces that draw random numbers (barostats, Andersen thermostats)
     keep generators of their own.
     """
-    if not isinstance(engine, paths.engines.openmm.Engine):
+    if not is_openmm(engine):
         return
     context = engine.simulation.context
     integrator = context.getIntegrator()

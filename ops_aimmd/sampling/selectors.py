@@ -17,7 +17,7 @@ from ops_aimmd.committor.selection import (
     transition_probability,
 )
 
-from .learner import PATHS_REMEMBERED, CommittorLearner
+from .learner import CommittorLearner
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class CommittorSelector(ShootingPointSelector):
         if known is None or known.version is not version:
             known = self._weigh(version, frames)
             self._weights[key] = known
-            while len(self._weights) > PATHS_REMEMBERED:
+            while len(self._weights) > self.learner.paths_remembered:
                 self._weights.popitem(last=False)
         self._weights.move_to_end(key)
         return known
@@ -201,7 +201,7 @@ class CommittorSelector(ShootingPointSelector):
         self.learner.expect_result()
         self._picked[trajectory.__uuid__] = weights.version
         self._picked.move_to_end(trajectory.__uuid__)
-        while len(self._picked) > PATHS_REMEMBERED:
+        while len(self._picked) > self.learner.paths_remembered:
             self._picked.popitem(last=False)
         if weights.log_sum == -np.inf:
             raise ValueError(

@@ -15,6 +15,8 @@ from openpathsampling.snapshot_modifier import SnapshotModifier
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import spsolve
 
+from .engines import is_openmm
+
 
 class BoltzmannVelocities(SnapshotModifier):
     r"""Draw all velocities anew from the Maxwell-Boltzmann distribution; positions and box stay.
@@ -61,7 +63,7 @@ class BoltzmannVelocities(SnapshotModifier):
         engine = snapshot.engine if self.engine is None else self.engine
         if isinstance(engine, paths.engines.toy.Engine):
             velocities = _toy_velocities(engine, snapshot, self.temperature)
-        elif openmm is not None and isinstance(engine, paths.engines.openmm.Engine):
+        elif is_openmm(engine):
             if engine.__uuid__ not in self._mechanics:
                 self._mechanics[engine.__uuid__] = _Mechanics.from_system(engine.system)
             velocities = _openmm_velocities(engine, self._mechanics[engine.__uuid__], snapshot, self.temperature)

@@ -158,6 +158,19 @@ def last_steps(storage, simulation: str, n_steps: int) -> list[paths.MCStep]:
     return [storage.steps[index] for index, _ in _steps_of(storage, simulation)[-n_steps:]]
 
 
+def current_samples(storage, simulation: str) -> paths.SampleSet:
+    """The current path of each replica after the last step in the file, which need not hold those of all replicas."""
+    steps = _steps_of(storage, simulation)
+    replicas = {sample.replica for sample in storage.steps[steps[0][0]].active}
+    found: dict = {}
+    for index, _ in reversed(steps):
+        for sample in storage.steps[index].active:
+            found.setdefault(sample.replica, sample)
+        if replicas <= found.keys():
+            break
+    return paths.SampleSet(list(found.values()))
+
+
 def find_step(storage, simulation: str, number: int) -> paths.MCStep:
     """The step of a simulation that has a number."""
     return next(storage.steps[index] for index, found in reversed(_steps_of(storage, simulation)) if found == number)

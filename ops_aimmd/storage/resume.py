@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from openpathsampling.pathmover import EngineMover
 from tqdm.auto import tqdm
 
 from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.sampling.engines import is_openmm
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.movers import ShootingMover
@@ -26,6 +27,7 @@ from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.step_learning import submovers
 
 from .ops_files import (
+    current_samples,
     file_of,
     find_simulation,
     find_step,
@@ -196,7 +198,7 @@ def _bind(sim, learner: CommittorLearner, weight: Callable | None) -> None:
 def _initialise_engines(sim, platforms: dict, platform: str | None) -> None:
     engines = {id(m.engine): m.engine for m in _movers(sim) if isinstance(m, EngineMover)}
     for engine in engines.values():
-        if not isinstance(engine, paths.engines.openmm.Engine):
+        if not is_openmm(engine):
             continue
         name = platforms.get(str(engine.__uuid__)) if platform is None else platform
         try:
@@ -219,12 +221,12 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     reader = _reader(sim, file)
     _check_that_they_agree(sim, stored, file)
     hook.continue_run(sim, file.run_id)
-    previous = None
+    previous: Iterable[paths.Sample] = ()
     if stored and stored[-1] in logged:
-        previous = reader.active(stored[-1])
-        hook.recognise_stored(previous, last_steps(storage, str(sim.__uuid__), 1)[0].active)
+        previous = reader.current(stored[-1])
+        hook.recognise_stored(previous, current_samples(storage, str(sim.__uuid__)))
     elif stored:
-        previous = last_steps(storage, str(sim.__uuid__), 1)[0].active
+        previous = current_samples(storage, str(sim.__uuid__))
         hook.recognise_stored(previous, previous)
     missing = [number for number in logged if not stored or number > stored[-1]]
     name = file_of(storage).name
@@ -237,11 +239,11 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
             storage.sync_all()
     storage.sync_all()
     if logged and (not stored or file.step >= stored[-1]):
-        sim.sample_set = reader.active(logged[-1])
+        sim.sample_set = reader.current(logged[-1])
         hook.hold_current_paths(sim)
     else:  # snapshots of a kind that is not kept in the checkpoint, or steps that only OPS's file has
         _check_that_paths_are_whole(sim, file, hook)
-        sim.sample_set = last_steps(storage, str(sim.__uuid__), 1)[0].active
+        sim.sample_set = current_samples(storage, str(sim.__uuid__))
     sim.step = max([file.step, *stored[-1:]])
 
 

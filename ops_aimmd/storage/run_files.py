@@ -6,16 +6,18 @@ import json
 import lzma
 import random
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import openpathsampling as paths
 
 from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.sampling.engines import is_openmm
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import create_checkpoint, record_step
 
 from .ops_files import file_of, kind_of, mark_of
-from .step_log import StepLogWriter
+from .step_log import StepLogWriter, current_paths_after
 
 SETUP_FILE = "ops_setup.xz"
 """Name, in the checkpoint, of the compressed copy of OPS's file as it was when the run began."""
@@ -53,6 +55,11 @@ class RunFiles:
         """What goes into the checkpoint with the next step."""
 
     @property
+    def file(self) -> Checkpoint | None:
+        """The checkpoint while it is open."""
+        return self._file
+
+    @property
     def run_id(self) -> str:
         return self._file.run_id
 
@@ -60,6 +67,16 @@ class RunFiles:
     def last_step(self) -> int:
         """Number of the last step in the checkpoint, while it is open."""
         return self._file.step
+
+    @property
+    def steps_of_replicas(self) -> dict[int, int]:
+        """Steps that each replica has made, by the checkpoint; empty before it begins."""
+        if not self.begun:
+            return {}
+        with Checkpoint.open(self.path, read_only=True) if self._file is None else nullcontext(self._file) as file:
+            logged = file.logged_steps()
+            current = current_paths_after(file, logged[-1]) if logged else {}
+        return {replica: path.n_steps for replica, path in current.items()}
 
     def open(self, sim, options: dict, engines: list) -> None:
         """Begin the checkpoint of a simulation, or go on with it."""
@@ -98,11 +115,7 @@ class RunFiles:
             "simulation": str(sim.__uuid__),
             "ops_file": None if storage is None else {"kind": kind_of(storage), "name": file_of(storage).name},
             "save_frequency": int(sim.save_frequency),
-            "platforms": {
-                str(engine.__uuid__): engine.platform
-                for engine in engines
-                if isinstance(engine, paths.engines.openmm.Engine)
-            },
+            "platforms": {str(engine.__uuid__): engine.platform for engine in engines if is_openmm(engine)},
             "hook": {name: value for name, value in options.items() if name not in ("learner", "checkpoint")},
         }
 

@@ -9,8 +9,8 @@ those in OPS's file.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import ChainMap, OrderedDict
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,6 +21,7 @@ from openpathsampling import movechange
 from ops_aimmd.checkpoint import Checkpoint, FrameBlock, StepLog
 from ops_aimmd.sampling.movers import ShootingMover
 
+from .current_paths import CurrentPath, CurrentPaths
 from .snapshots import can_be_kept, frame_key, is_reversed, pack_frames, unpack_frames
 from .thinning import thinned
 
@@ -50,26 +51,27 @@ class StepLogWriter:
     def __init__(self, checkpoint: Checkpoint, keep_paths: bool = True):
         self.keep_paths = keep_paths
         self._next_block = checkpoint.last_frame_block + 1
-        self._places: dict[int, tuple[int, int]] = {}
-        self._active_paths: set[str] = set()
-        self._exact_blocks: set[int] = set()
+        self._current = CurrentPaths()
         self._written: OrderedDict[int, tuple[set[str], set[int]]] = OrderedDict()
         logged = checkpoint.logged_steps()
         if logged:
-            self._take_up(checkpoint, checkpoint.logged_step(logged[-1]))
+            self._take_up(checkpoint, logged[-1])
         if not keep_paths:
             for step in logged:
                 names = _paths_in(checkpoint.logged_step(step))
                 self._written[step] = (names, {int(b) for name in names for b in checkpoint.path_frames(name)[:, 0]})
 
-    def _take_up(self, checkpoint: Checkpoint, document: dict) -> None:
-        for _, name, _ in document["active"]:
-            self._active_paths.add(name)
-            frames = checkpoint.path_frames(name)
-            for block in np.unique(frames[:, 0]).tolist():
-                keys = checkpoint.frame_block(block).arrays["uuid"]
-                self._exact_blocks.add(block)
-                self._places.update({(int(high) << 64) | int(low): (block, row) for row, (high, low) in enumerate(keys)})
+    def _take_up(self, checkpoint: Checkpoint, step: int) -> None:
+        for replica, current in current_paths_after(checkpoint, step).items():
+            frames = checkpoint.path_frames(current.path)
+            keys = {b: checkpoint.frame_block(b).arrays["uuid"].tolist() for b in np.unique(frames[:, 0]).tolist()}
+            places = {_joined(*keys[block][row]): (block, row) for block, row, _ in frames.tolist()}
+            self._current.put(replica, current, places, places)
+
+    @property
+    def current(self) -> Mapping[int, CurrentPath]:
+        """Where each replica is after the last step."""
+        return self._current.replicas
 
     def entry(self, step: paths.MCStep, in_ops_file: int = -1) -> StepLog | None:
         """What is new in a finished step.
@@ -77,7 +79,7 @@ class StepLogWriter:
         Parameters
         ----------
         step : MCStep
-            Before OPS stores it.
+            Before OPS stores it. Replicas that are not among its active paths stay where they are.
         in_ops_file : int
             Last step that OPS's file is known to hold.
 
@@ -89,25 +91,25 @@ class StepLogWriter:
         active = {str(sample.trajectory.__uuid__): sample.trajectory for sample in step.active}
         if not all(can_be_kept(path[0]) for path in active.values()):
             return None
-        collected = _Collected(active, self._active_paths, set(self._places))
+        collected = _Collected(active, self._current.names, self._current.places)
         document = {
             "active": [
                 [int(sample.replica), str(sample.trajectory.__uuid__), _uuid(sample.ensemble)] for sample in step.active
             ],
             "change": collected.change(step.change),
         }
-        blocks = self._pack(collected)
-        frames = {name: self._frames_of(trajectory) for name, trajectory in collected.new_paths.items()}
+        blocks, exact, places = self._pack(collected)
+        frames = {
+            name: np.array([_reference(frame, places) for frame in trajectory.iter_proxies()], dtype=np.int64)
+            for name, trajectory in collected.new_paths.items()
+        }
         for place in collected.frame_references:
-            place["$frame"] = self._reference(place["$frame"])
-        still_exact = {self._places[frame_key(f)][0] for path in active.values() for f in path.iter_proxies()}
-        outlived = sorted(self._exact_blocks - still_exact)
-        self._exact_blocks = still_exact
-        needed = set(blocks) | still_exact | set(outlived)  # the step also names frames of the path that it replaced
-        dropped = self._dropped(step.mccycle, document, needed, set(active), in_ops_file)
-        self._active_paths = set(active)
-        keys = {frame_key(frame) for path in active.values() for frame in path.iter_proxies()}
-        self._places = {key: place for key, place in self._places.items() if key in keys}
+            place["$frame"] = _reference(place["$frame"], places)
+        touched = exact | self._move_on(step, places)
+        outlived = sorted(block for block in touched if not self._current.holds_block(block))
+        if len(self._current.replicas) > len(document["active"]):
+            document["current"] = [[replica, *current] for replica, current in self._current.replicas.items()]
+        dropped = self._dropped(step.mccycle, document, set(blocks) | touched, in_ops_file)
         return StepLog(
             document=document,
             frame_blocks=blocks,
@@ -118,29 +120,41 @@ class StepLogWriter:
             drop_steps_until=dropped.until,
         )
 
-    def _pack(self, collected: _Collected) -> dict[int, FrameBlock]:
-        blocks = {}
+    def _pack(self, collected: _Collected) -> tuple[dict[int, FrameBlock], set[int], Mapping[int, tuple[int, int]]]:
+        """New blocks by number, which of them are exact, and the places of all frames."""
+        blocks, all_exact, new_places = {}, set(), {}
+        places = ChainMap(new_places, self._current.places)
         for snapshots, exact in ((collected.exact_frames, True), (collected.other_frames, False)):
-            new = [frame for key, frame in snapshots.items() if key not in self._places]
+            new = [frame for key, frame in snapshots.items() if key not in places]
             for part in _portions(new):
                 block = pack_frames(part)
                 if not exact:
                     arrays = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in block.arrays.items()}
                     block = FrameBlock(block.meta, arrays)
+                else:
+                    all_exact.add(self._next_block)
                 blocks[self._next_block] = block
-                self._places.update({frame_key(frame): (self._next_block, row) for row, frame in enumerate(part)})
-                if exact:
-                    self._exact_blocks.add(self._next_block)
+                new_places.update({frame_key(frame): (self._next_block, row) for row, frame in enumerate(part)})
                 self._next_block += 1
-        return blocks
+        return blocks, all_exact, places
 
-    def _frames_of(self, trajectory) -> np.ndarray:
-        return np.array([self._reference(frame) for frame in trajectory.iter_proxies()], dtype=np.int64)
+    def _move_on(self, step: paths.MCStep, places: Mapping[int, tuple[int, int]]) -> set[int]:
+        """Set the replicas of the step to their paths; the blocks of these and of the ones before."""
+        current = self._current
+        touched = set()
+        everybody = current.replicas.keys() <= {int(sample.replica) for sample in step.active}
+        for sample in step.active:
+            replica, path = int(sample.replica), str(sample.trajectory.__uuid__)
+            before = current.replicas.get(replica)
+            n_steps = step.mccycle if everybody else before.n_steps + 1
+            keys = [] if path in current.names else [frame_key(frame) for frame in sample.trajectory.iter_proxies()]
+            if before is not None:
+                touched |= current.blocks_of(before.path)
+            current.put(replica, CurrentPath(path, _uuid(sample.ensemble), int(n_steps)), keys, places)
+            touched |= current.blocks_of(path)
+        return touched
 
-    def _reference(self, frame) -> list[int]:
-        return [*self._places[frame_key(frame)], int(is_reversed(frame))]
-
-    def _dropped(self, step: int, document: dict, blocks: set[int], active: set[str], in_ops_file: int) -> _Dropped:
+    def _dropped(self, step: int, document: dict, blocks: set[int], in_ops_file: int) -> _Dropped:
         if self.keep_paths:
             return _Dropped(set(), set(), None)
         self._written[step] = (_paths_in(document), blocks)
@@ -152,7 +166,8 @@ class StepLogWriter:
         for names, numbers in self._written.values():
             old_paths -= names
             old_blocks -= numbers
-        return _Dropped(old_paths - active, old_blocks - self._exact_blocks, until)
+        held = {block for block in old_blocks if self._current.holds_block(block)}
+        return _Dropped(old_paths - self._current.names.keys(), old_blocks - held, until)
 
 
 @dataclass(frozen=True)
@@ -165,7 +180,7 @@ class _Dropped:
 class _Collected:
     """Walks through a step: its document, and the paths and frames that the document needs."""
 
-    def __init__(self, active: Mapping[str, paths.Trajectory], known_paths: set[str], known_frames: set[int]):
+    def __init__(self, active: Mapping[str, paths.Trajectory], known_paths: Container[str], known_frames: Container[int]):
         self.active = active
         self.known_paths = known_paths
         self.known_frames = known_frames
@@ -240,6 +255,15 @@ class _Collected:
 _LEFT_OUT = object()
 
 
+def _reference(frame, places: Mapping[int, tuple[int, int]]) -> list[int]:
+    return [*places[frame_key(frame)], int(is_reversed(frame))]
+
+
+def _joined(high: int, low: int) -> int:
+    """A key from the two halves that are in a block."""
+    return (int(high) << 64) | int(low)
+
+
 def _uuid(thing) -> str | None:
     return None if thing is None else str(thing.__uuid__)
 
@@ -296,22 +320,26 @@ class StepLogReader:
         self._blocks: OrderedDict[int, list] = OrderedDict()
         self._trajectories: OrderedDict[str, paths.Trajectory] = OrderedDict()
 
-    def active(self, number: int) -> paths.SampleSet:
-        """The active paths after a step; after the last one in full precision."""
-        return self._sample_set(self.checkpoint.logged_step(number), {})
+    def current(self, number: int) -> paths.SampleSet:
+        """The current paths of all replicas after a step; after the last one in full precision."""
+        document = self.checkpoint.logged_step(number)
+        entries = [[r, now.path, now.ensemble] for r, now in current_paths_after(self.checkpoint, number).items()]
+        return self._sample_set(entries, document, {})
 
-    def steps(self, numbers: Iterable[int], previous: paths.SampleSet) -> Iterator[paths.MCStep]:
-        """Steps in the order of their numbers; `previous` are the active paths before the first of them."""
+    def steps(self, numbers: Iterable[int], previous: Iterable[paths.Sample]) -> Iterator[paths.MCStep]:
+        """Steps in the order of their numbers; `previous` are the current paths before the first of them."""
+        current = {sample.replica: sample for sample in previous}
         for number in numbers:
             document = self.checkpoint.logged_step(number)
             samples: dict = {}
-            active = self._sample_set(document, samples)
+            active = self._sample_set(document["active"], document, samples)
             change = self._change(document["change"], samples)
-            yield paths.MCStep(self.simulation, number, previous, active, change)
-            previous = active
+            before = [current[sample.replica] for sample in active if sample.replica in current]
+            yield paths.MCStep(self.simulation, number, paths.SampleSet(before) if before else None, active, change)
+            current.update({sample.replica: sample for sample in active})
 
-    def _sample_set(self, document: dict, samples: dict) -> paths.SampleSet:
-        entries = [[replica, name, ensemble, None, None, True] for replica, name, ensemble in document["active"]]
+    def _sample_set(self, entries: list, document: dict, samples: dict) -> paths.SampleSet:
+        entries = [[replica, name, ensemble, None, None, True] for replica, name, ensemble in entries]
         made_here = {tuple(sample[:3]): sample for sample in _samples_in(document["change"])}
         return paths.SampleSet([self._sample(made_here.get(tuple(entry[:3]), entry), samples) for entry in entries])
 
@@ -395,6 +423,14 @@ class StepLogReader:
         return frame.reversed if reverse else frame
 
 
+def current_paths_after(checkpoint: Checkpoint, step: int) -> dict[int, CurrentPath]:
+    """Where each replica was after a logged step."""
+    document = checkpoint.logged_step(step)
+    if "current" in document:
+        return {replica: CurrentPath(*current) for replica, *current in document["current"]}
+    return {replica: CurrentPath(path, ensemble, step) for replica, path, ensemble in document["active"]}
+
+
 def step_ends(step: paths.MCStep) -> tuple[set, set]:
     """What tells a step from any other: replica and end frames (:func:`.snapshots.frame_key`) of its paths and trials.
 
@@ -434,7 +470,7 @@ def current_paths(checkpoint: str | os.PathLike, engine) -> list[paths.Trajector
                 f"{checkpoint} holds no paths: the run died before its first step, or its engine makes frames that a "
                 "checkpoint cannot keep"
             )
-        names = [name for _, name, _ in file.logged_step(logged[-1])["active"]]
+        names = [current.path for current in current_paths_after(file, logged[-1]).values()]
         blocks = {int(block) for name in names for block in file.path_frames(name)[:, 0]}
         engines = {file.frame_block(block).meta["engine"]: engine for block in blocks}
         reader = StepLogReader(file, None, engines=engines, ensembles={}, movers={})
@@ -453,8 +489,7 @@ def logged_ends(checkpoint: Checkpoint, number: int) -> tuple[set, set]:
 def _ends(checkpoint: Checkpoint, name: str) -> list[int]:
     keys = []
     for block, row, _ in checkpoint.path_frames(name)[[0, -1]].tolist():
-        high, low = checkpoint.frame_block(block).arrays["uuid"][row]
-        keys.append((int(high) << 64) | int(low))
+        keys.append(_joined(*checkpoint.frame_block(block).arrays["uuid"][row]))
     return keys
 
 

@@ -8,6 +8,7 @@ outcomes and lengths of the legs are always stored, and with them all that learn
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from numbers import Integral
 
 import openpathsampling as paths
@@ -65,7 +66,8 @@ class Thinning:
             raise ValueError(f"path_stride must be a positive integer, 1 to store all frames; got {path_stride!r}")
         self._thinned: OrderedDict[int, paths.Trajectory] = OrderedDict()
         self._samples: dict[int, paths.Sample] = {}
-        self._previous: paths.SampleSet | None = None
+        self._stored: dict[frozenset, paths.SampleSet] = {}
+        """What was stored last of each set of replicas."""
 
     def apply(self, step: paths.MCStep) -> None:
         """Change a step in place."""
@@ -77,14 +79,14 @@ class Thinning:
             lengths = {sample.replica: len(sample.trajectory) for sample in step.active}
             for change in step.change:
                 self._stride(change, lengths)
-            step.previous = self._sample_set(step.previous) if self._previous is None else self._previous
-            step.active = self._previous = self._sample_set(step.active)
+            step.previous = self._stored.get(_replicas(step.previous)) or self._sample_set(step.previous)
+            step.active = self._stored[_replicas(step.active)] = self._sample_set(step.active)
 
     def recognise(self, whole: paths.SampleSet, stored: paths.SampleSet) -> None:
         """Take what a file has stored of the current paths for their thinned form, so that they are not stored again."""
         if self.path_stride == 1:  # hold nothing: frames of the file, in single precision, would replace exact ones
             return
-        self._previous = stored
+        self._stored[_replicas(stored)] = stored
         found = {sample.replica: sample.trajectory for sample in stored}
         for sample in whole:
             trajectory = found[sample.replica]
@@ -132,6 +134,10 @@ class Thinning:
                 self._thinned.popitem(last=False)
         self._thinned.move_to_end(key)
         return self._thinned[key]
+
+
+def _replicas(samples: Iterable[paths.Sample]) -> frozenset:
+    return frozenset(int(sample.replica) for sample in samples)
 
 
 def _with_trajectory(sample: paths.Sample, trajectory: paths.Trajectory, parent) -> paths.Sample:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import openpathsampling as paths
 from openpathsampling.beta.hooks import PathSimulatorHook
 
+from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.step_learning import StepLearning
 
@@ -85,8 +86,8 @@ class TrainingHook(PathSimulatorHook):
         self._to_do: list[Callable] = []
         """What is still to be done with that step."""
         self._last_step = 0
-        self._current: dict[int, list] = {}
-        """Frames of the current paths, by path, held so that the run goes on from all their digits."""
+        self._current: dict[int, tuple[int, list]] = {}
+        """Current path of each replica and its frames, held so that the run goes on from all their digits."""
 
     def before_simulation(self, sim, **kwargs) -> None:
         """Check that scheme and hook belong together, and open the files.
@@ -162,19 +163,30 @@ class TrainingHook(PathSimulatorHook):
         self._finish_step()
 
     def _hold(self, step) -> None:
-        trajectories = {sample.trajectory.__uuid__: sample.trajectory for sample in step.active}
-        self._current = {
-            name: self._current.get(name) or [part for frame in path.iter_proxies() for part in parts_in_memory(frame)]
-            for name, path in trajectories.items()
-        }
+        for sample in step.active:
+            path = sample.trajectory
+            if self._current.get(sample.replica, (None,))[0] != path.__uuid__:
+                frames = [part for frame in path.iter_proxies() for part in parts_in_memory(frame)]
+                self._current[sample.replica] = (path.__uuid__, frames)
 
     def hold_current_paths(self, sim) -> None:
         """Keep all digits of the paths from which a resumed run goes on, also of frames that its OPS file holds already."""
         for sample in sim.sample_set:
             path = sample.trajectory
-            self._current[path.__uuid__] = [part for frame in path for part in parts_in_memory(frame)]
+            frames = [part for frame in path for part in parts_in_memory(frame)]
             if isinstance(sim.storage, paths.Storage):
-                self._current[path.__uuid__] += placeholders_of_frames_in_memory(sim.storage, path)
+                frames += placeholders_of_frames_in_memory(sim.storage, path)
+            self._current[sample.replica] = (path.__uuid__, frames)
+
+    @property
+    def open_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint, while a run goes on."""
+        return None if self._files is None else self._files.file
+
+    @property
+    def steps_of_replicas(self) -> dict[int, int]:
+        """Steps that each replica has made, by what the checkpoint says; empty without one."""
+        return {} if self._files is None else self._files.steps_of_replicas
 
     def _finish_step(self) -> None:
         while self._to_do:

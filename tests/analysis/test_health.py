@@ -6,13 +6,7 @@ import pytest
 import torch
 
 from ops_aimmd import CommittorModel, TrainingSet, fit
-from ops_aimmd.analysis.channels import (
-    cluster,
-    count_switches,
-    crossing_points,
-    find_channels,
-    telling_descriptors,
-)
+from ops_aimmd.analysis.channels import count_switches, find_channels, telling_descriptors
 from ops_aimmd.analysis.health import assess
 from ops_aimmd.analysis.measures import PATH_LENGTH, efficiency, mixing_of, with_error
 from ops_aimmd.analysis.run_data import RunData
@@ -134,46 +128,6 @@ def test_chains_that_disagree():
 
 
 # ---- channels --------------------------------------------------------------------------------------------------------
-
-
-def test_crossings_are_interpolated():
-    x = np.column_stack([np.arange(5.0), 10 * np.arange(5.0)])
-    assert np.allclose(crossing_points(x, [-3, -1, 3, 5, 9]), [[1.25, 12.5]])
-    assert np.allclose(crossing_points(x, [-1, 1, -1, -1, 3])[:, 0], [0.5, 1.5, 3.25])
-    assert np.allclose(crossing_points(x, [5, 4, 2, 3, 6]), [[2, 20]])  # none: the frame closest to it
-
-
-ONE_GROUP = {
-    "normal": lambda n, rng: rng.standard_normal((n, 4)),
-    "many descriptors": lambda n, rng: rng.standard_normal((n, 22)),
-    "uniform": lambda n, rng: rng.random((n, 2)),
-    "a slow drift": lambda n, rng: np.stack([autoregressive(n, 0.95, rng) for _ in range(2)], axis=1),
-    "an exponential": lambda n, rng: rng.exponential(size=(n, 2)),
-    "an angle of one value": lambda n, rng: np.stack([f(0.6 * rng.standard_normal(n)) for f in (np.sin, np.cos)], axis=1),
-}
-
-
-@pytest.mark.parametrize("kind", ONE_GROUP)
-def test_one_group_is_one_channel(kind):
-    """At most 2 of 100 such runs are split."""
-    rng = np.random.default_rng(7)
-    split = [cluster(ONE_GROUP[kind](n, rng)).max() > 0 for n in (12, 30, 100, 300) for _ in range(25)]
-    assert sum(split) <= 2
-
-
-@pytest.mark.parametrize("share", [0.5, 0.1])
-@pytest.mark.parametrize("n_descriptors", [1, 2, 22])
-def test_groups_eight_widths_apart_are_channels(share, n_descriptors):
-    """In at least 18 of 20 runs of 80 paths, without a path in the wrong one."""
-    rng = np.random.default_rng(8)
-    n_found = 0
-    for _ in range(20):
-        points = rng.standard_normal((80, n_descriptors))
-        second = np.arange(80) < 80 * share
-        points[second, 0] += 8
-        labels = cluster(points)
-        n_found += labels.max() == 1 and len(set(labels[second])) == len(set(labels[~second])) == 1
-    assert n_found >= 18
 
 
 def test_three_channels_and_the_descriptors_that_tell_them():

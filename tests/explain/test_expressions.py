@@ -7,8 +7,9 @@ import pytest
 import sympy
 
 from ops_aimmd.explain import expressions as ex
-from ops_aimmd.explain.canonical import canonical
+from ops_aimmd.explain.canonical import canonical, with_common_factors
 from ops_aimmd.explain.expressions import OutsideDomain, Tape, constant, evaluate, number, skeleton, x
+from ops_aimmd.explain.moves import grouped, of_one_input
 
 COLUMNS = np.random.default_rng(0).uniform(0.3, 2.0, (3, 50))
 
@@ -114,6 +115,40 @@ def test_the_canonical_form_is_the_same_function_with_no_more_constants():
 )
 def test_constants_that_do_nothing_are_taken_out(redundant, expected):
     assert skeleton(canonical(redundant)) == expected
+
+
+def test_a_common_factor_is_taken_out_of_a_sum():
+    product = ex.sub(ex.mul(x(0), x(2)), ex.mul(x(1), x(2)))
+    tree = canonical(ex.add(ex.mul(constant(5.0), ex.mul(product, ex.exp(x(1)))), x(0)))
+    assert [skeleton(canonical(form)) for form in with_common_factors(tree)] == ["((c*(((x0-x1)*exp(x1))*x2))+x0)"]
+    own = ex.exp(ex.mul(constant(1.0), x(2)))  # each of two such has a constant of its own
+    assert with_common_factors(ex.add(ex.mul(x(0), own), ex.mul(x(1), own))) == []
+
+
+def test_a_common_factor_taken_out_leaves_the_function_as_it_is():
+    checked, trees = 0, [tree for tree, _ in defined_trees(400, seed=3)]
+    for first, second in zip(trees[::2], trees[1::2], strict=True):
+        tree = ex.add(ex.div(ex.mul(x(0), first), x(1)), ex.div(second, x(1)))
+        values = evaluate(tree, COLUMNS)
+        for form in with_common_factors(tree):
+            checked += 1
+            assert np.allclose(evaluate(form, COLUMNS), values, rtol=1e-6, atol=1e-9 * (1 + np.abs(values).max()))
+    assert checked > 100
+
+
+def test_the_terms_of_a_sum_are_put_together_and_denominators_count_as_reciprocals():
+    rng = np.random.default_rng(0)
+    tree = ex.add(ex.add(x(0), ex.log(x(1))), ex.sub(ex.square(x(2)), x(1)))
+    seen = set()
+    for _ in range(50):
+        form, path = grouped(tree, (), rng)
+        assert np.allclose(evaluate(form, COLUMNS), evaluate(tree, COLUMNS)) and path == (0,)
+        seen.add(frozenset(ex.inputs(ex.at(form, path))))
+    assert {frozenset({0, 1}), frozenset({1, 2}), frozenset({0, 2})} <= seen
+    assert grouped(ex.add(x(0), x(1)), (), rng) == (ex.add(x(0), x(1)), ())  # nothing to choose
+    ratio = ex.div(x(0), ex.add(x(1), constant(0.5)))
+    parts = [skeleton(ex.at(form, path)) for form, path in of_one_input(ratio)]
+    assert sorted(parts) == ["(1/(x1+c))", "(x1+c)", "x0", "x1"]
 
 
 def test_equal_trees_with_constants_of_their_own_are_not_merged():

@@ -7,6 +7,8 @@ import torch
 
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.training import fit
+from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain import expressions as ex
 from ops_aimmd.explain.expressions import constant, number, x
 from ops_aimmd.explain.formula import Formula
@@ -101,6 +103,19 @@ def test_the_fallback_is_the_network_of_that_moment():
             parameter.add_(1.0)
     assert np.array_equal(model.committor(outside), before)
     assert not np.allclose(network.committor(outside), before)
+
+
+def test_training_reaches_the_fallback_alone():
+    """As in a learner that is not frozen; a formula without a fallback has nothing to train."""
+    counts = np.random.default_rng(0).multinomial(2, [0.4, 0.6], 200)
+    shots = TrainingSet(np.concatenate([points(100), points(100) + 10]), counts)
+    model = formula("ratio").to_model(CommittorModel.for_descriptors(4, seed=0)).requires_grad_(True)
+    before = model.committor(points()), model.committor(points() + 10)
+    fit(model, shots, seed=0, start_anew=False)
+    assert np.array_equal(model.committor(points()), before[0])
+    assert not np.allclose(model.committor(points() + 10), before[1], atol=1e-3)
+    with pytest.raises(ValueError, match="no parameter"):
+        fit(formula("ratio").to_model().requires_grad_(True), shots, seed=0, start_anew=False)
 
 
 def test_torchscript_gives_the_same_numbers(tmp_path):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from scipy.special import expit
 
@@ -16,7 +17,7 @@ from ops_aimmd.explain.front import PICKS, Front, effective_shots
 from ops_aimmd.explain.refit import Shots
 from ops_aimmd.explain.screening import screen
 from ops_aimmd.explain.state_fronts import StateFronts
-from ops_aimmd.explain.symbolic import fit_expressions
+from ops_aimmd.explain.symbolic import _steepest, fit_expressions
 
 
 def sample(n=2000, d=6, seed=0):
@@ -222,6 +223,24 @@ def test_three_states_have_two_formulas():
     assert np.abs(best.committor(points) - p).max() < 0.15
     assert np.allclose(StateFronts.from_json(fronts.to_json()).best.committor(points), best.committor(points))
     assert "ln p1/p0" in str(best) and r"\begin{aligned}" in best.latex()
+
+
+def test_a_network_of_three_states_is_compared_and_helps_to_choose_inputs():
+    """In the pairs (0, i); of the inputs beyond 40 it names those that its own log-odds depend on."""
+    rng = np.random.default_rng(0)
+    points, counts = rng.normal(size=(200, 50)), rng.multinomial(2, [0.3, 0.3, 0.4], 200)
+    layer = torch.nn.Linear(50, 3)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[1, 47], layer.weight[2, 48] = 2.0, 2.0
+    model = CommittorModel(layer, 50, n_states=3)
+    fronts = search(points, counts, model=model, n_candidates=2)
+    log_p = model.log_committor(points)
+    for i, front in enumerate(fronts, start=1):
+        pair = log_p[:, [0, i]] - np.logaddexp(log_p[:, 0], log_p[:, i])[:, None]
+        expected = -(counts[:, [0, i]] * pair).sum() / counts[:, [0, i]].sum()
+        assert front.network_loss_per_leg == pytest.approx(expected, rel=1e-5)
+    assert [_steepest(model, points, state, n=1) for state in (1, 2)] == [[47], [48]]
 
 
 def test_the_screen_keeps_a_product_among_many_inputs():

@@ -7,8 +7,9 @@ from scipy.special import expit
 
 from ops_aimmd.committor.likelihood import binomial_derivatives, negative_log_likelihood
 from ops_aimmd.explain import expressions as ex
-from ops_aimmd.explain.expressions import OutsideDomain, constant, x
-from ops_aimmd.explain.refit import PRIOR_LOG_ODDS, ROWS_PER_BLOCK, Shots, refit
+from ops_aimmd.explain.archive import description_length
+from ops_aimmd.explain.expressions import OutsideDomain, Tape, constant, x
+from ops_aimmd.explain.refit import PRIOR_LOG_ODDS, ROWS_PER_BLOCK, Shots, derivatives, minimise, refit
 
 FORM = ex.add(
     ex.add(ex.mul(constant(1), x(0)), ex.mul(constant(-1), ex.mul(x(1), x(2)))),
@@ -63,6 +64,32 @@ def test_the_optimum_is_that_of_torch(n):
         optimiser.step(closure)
     assert abs(fitted.loss - closure().item()) < 1e-8
     assert np.allclose(ex.constants(fitted.node), c.detach().numpy()[[0, 1, 2, 3, 4]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [500, 3 * ROWS_PER_BLOCK + 7])
+def test_the_loss_is_that_of_the_constants_also_after_a_last_step_unseen(n):
+    shots = sample(n)
+    fitted = refit(FORM, shots)
+    tape = Tape(fitted.node)
+    loss, gradient, _ = derivatives(tape, shots, tape.constants)
+    assert fitted.loss == pytest.approx(loss, abs=1e-9)
+    assert 0.5 * gradient @ np.linalg.solve(fitted.information, gradient) < 1e-10  # what another step would promise
+    assert derivatives(tape, shots, tape.constants, limit=loss - 1)[0] == np.inf  # no better than a limit: not computed
+
+
+def test_a_fit_is_given_up_only_where_a_limit_is_out_of_reach():
+    shots = sample(500)
+    optimum = refit(FORM, shots).loss
+    assert minimise(FORM, shots, 1e-10, 100, limit=optimum + 1).loss == pytest.approx(optimum, abs=1e-8)
+    given_up = minimise(FORM, shots, 1e-10, 100, limit=optimum - 50).loss
+    assert given_up > optimum + 1e-3  # the control: it did not go on to the end
+
+
+@pytest.mark.parametrize("form, n_variables", [(ex.mul(x(0), x(0)), 1), (ex.mul(x(0), x(1)), 2), (FORM, 4)])
+def test_to_name_a_variable_costs_the_logarithm_of_how_many_there_are(form, n_variables):
+    fitted = refit(form, sample(50))
+    few, many = (description_length(fitted, 50, n_inputs) for n_inputs in (20, 200))
+    assert many - few == pytest.approx(n_variables * np.log(10))
 
 
 def test_standard_errors_are_those_of_repeated_experiments():

@@ -382,13 +382,13 @@ def test_without_a_seed_nothing_is_repeated(tmp_path):
 
 def test_shots_differ_between_configurations_and_from_the_steps_of_a_run():
     """Equal configurations get other random numbers, and so do the MC steps of a run with the same seed."""
-    from ops_aimmd.sampling.committor_simulation import _seed_of
+    from ops_aimmd.sampling.committor_simulation import seed_of_configuration
     from ops_aimmd.sampling.random_state import seed_step
 
     result = shoot(Chain(), sites=[3] * 8, n_shots=40)
     assert len({tuple(counts) for counts in result.counts}) > 3
     draws = set()
-    for first in (5, *(_seed_of(5, configuration) for configuration in range(20))):
+    for first in (5, *(seed_of_configuration(5, configuration) for configuration in range(20))):
         for number in range(20):
             seed_step(first, number)
             draws.add(np.random.random())  # noqa: NPY002

@@ -67,6 +67,19 @@ def test_drop_in_script(system, tmp_path, with_storage):
         sampler.storage.close()
 
 
+def test_many_chains(system, tmp_path):
+    learner = ops_aimmd.CommittorLearner(system.descriptors, states=list(system.states), seed=1)
+    scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=system.engine)
+    initial_conditions = [scheme.initial_conditions_from_trajectories(system.initial_trajectory(i)) for i in (1, 2)]
+    storage = None
+    sampler = ops_aimmd.ParallelPathSampling(
+        storage, scheme, initial_conditions, executor=None, checkpoint=str(tmp_path / "run.aimmd")
+    )
+    sampler.run(4)
+    assert np.bincount(learner.training_set.chains).tolist() == [4, 4]
+    assert len(ops_aimmd.load_learner(tmp_path / "run.aimmd").training_set) == 8
+
+
 def test_inside_someones_own_scheme(system):
     learner = ops_aimmd.CommittorLearner(system.descriptors, states=list(system.states), seed=1)
     network = system.network(all_to_all=True)

@@ -5,8 +5,10 @@ import openpathsampling as paths
 import pytest
 from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
+from sampling_support import Chain, site_of
 
-from ops_aimmd.sampling.initial_path import initial_path
+from ops_aimmd.sampling.initial_path import Climb, initial_path
+from ops_aimmd.sampling.legs import Leg
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
@@ -91,6 +93,50 @@ def test_a_molecule():
         v = np.array([frame.velocities._value[a] - frame.velocities._value[b] for frame in path])
         np.testing.assert_allclose(np.linalg.norm(bonds, axis=1), length._value, rtol=1e-5)
         assert np.abs((bonds * v).sum(axis=1)).max() < 1e-4 * length._value
+
+
+class Legs:
+    """Legs on a line of seven sites, with the states at its ends."""
+
+    def __init__(self):
+        self.chain = Chain()
+
+    def climb(self, site, limit=50):
+        return Climb(self.chain.path([site])[0], site_of, self.chain.states, limit)
+
+    def leg(self, sites, failure=None):
+        return Leg(self.chain.path(sites), {0: 0, 6: 1}.get(sites[-1], -1), failure)
+
+
+def test_a_climb_goes_up_sideways_and_one_step_down():
+    legs, sites = Legs(), []
+    climb = legs.climb(1)
+    for backward, forward in (
+        ([1, 2, 1, 0], [1, 0]),  # both in the first state: from the highest frame on
+        ([2, 3, 4, 2, 0], [2, 1, 0]),
+        ([4, 3, 2, 1, 0], [4, 3, 1, 0]),  # no higher, but above the last step but one: sideways
+        ([3, 2, 1, 0], [3, 2, 1, 0]),  # not above it: nothing
+        ([3, 5, 6], [3, 4, 5, 6]),  # both in the last: down
+        ([2, 3, 4, 5, 6], [2, 1, 0]),
+    ):
+        climb.take(legs.leg(backward), legs.leg(forward))
+        sites.append(site_of(climb.highest))
+    assert sites == [2, 4, 3, 3, 2, 2] and climb.n_shots == 6
+    assert [site_of(frame) for frame in climb.path] == [0, 1, 2, 3, 4, 5, 6]
+    assert "6 shots gave no path" in climb.report and "came from 1 to 2 in 1 steps" in climb.report
+
+
+def test_a_climb_does_not_follow_what_broke_down_and_takes_no_path_that_is_too_long():
+    legs = Legs()
+    climb = legs.climb(1, limit=7)
+    climb.take(legs.leg([1, 2, 3, 4, 5], failure="nan"), legs.leg([1, 2, 1, 0]))
+    assert site_of(climb.highest) == 2
+    climb.take(legs.leg([2, 3, 4, 4, 5], failure="max_length"), legs.leg([2, 1, 0]))  # control: this one it follows
+    assert site_of(climb.highest) == 5
+    climb.take(legs.leg([5, 6]), legs.leg([5, 4, 4, 3, 2, 1, 0]))
+    assert climb.path is None
+    climb.take(legs.leg([5, 6]), legs.leg([5, 4, 3, 2, 1, 0]))
+    assert len(climb.path) == 7
 
 
 def test_errors_say_how_far_it_came(system):

@@ -1,0 +1,89 @@
+"""The write-ahead journal of a checkpoint: shots that were handed out and whose steps are not finished yet.
+
+A specification is here before its shot begins, a result before anybody acts on it, both until the step that they belong to
+is recorded. So after a death no shot is drawn anew: that would leave out those that take longest to die with.
+
+The tables are made when they are first needed, so that checkpoints of runs without a journal have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ops_aimmd.checkpoint.documents import decode, encode
+from ops_aimmd.checkpoint.errors import CheckpointCorruptError, damaged
+from ops_aimmd.checkpoint.rows import check_size, checksum_of
+
+SPECIFICATIONS, RESULTS = "shots_in_flight", "shot_results"
+
+_COLUMNS = """(
+    shot TEXT PRIMARY KEY NOT NULL,  -- its name, unique in the run
+    json TEXT NOT NULL,              -- strict JSON as in run
+    arrays BLOB,                     -- safetensors, or NULL
+    checksum INTEGER NOT NULL        -- zlib crc32 of shot, a zero byte, json, arrays
+)"""
+
+
+class JournaledShot(NamedTuple):
+    """A shot in the journal: its specification, and its result or None; nested JSON-able values and arrays."""
+
+    specification: dict
+    result: dict | None
+
+
+def write_specifications(connection, documents: Mapping[str, Any]) -> None:
+    for table in (SPECIFICATIONS, RESULTS):
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} {_COLUMNS}")
+    for shot, document in documents.items():
+        _insert(connection, SPECIFICATIONS, shot, document)
+
+
+def write_result(connection, path: Path, shot: str, document: Any) -> None:
+    if not _has_tables(connection) or not _exists(connection, shot):
+        raise KeyError(f"shot {shot!r} is not in the journal of {path}: its specification must be there before its result")
+    _insert(connection, RESULTS, shot, document)
+
+
+def delete_shots(connection, shots: Iterable[str]) -> None:
+    if _has_tables(connection):
+        for table in (SPECIFICATIONS, RESULTS):
+            connection.executemany(f"DELETE FROM {table} WHERE shot = ?", [(shot,) for shot in shots])
+
+
+def read_journal(connection, path: Path) -> dict[str, JournaledShot]:
+    if not _has_tables(connection):
+        return {}
+    results = _read(connection, path, RESULTS)
+    specifications = _read(connection, path, SPECIFICATIONS)
+    return {shot: JournaledShot(document, results.get(shot)) for shot, document in specifications.items()}
+
+
+def _has_tables(connection) -> bool:
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", (SPECIFICATIONS, RESULTS))
+    return found.fetchone()[0] == 2
+
+
+def _exists(connection, shot: str) -> bool:
+    return connection.execute(f"SELECT 1 FROM {SPECIFICATIONS} WHERE shot = ?", (shot,)).fetchone() is not None
+
+
+def _insert(connection, table: str, shot: str, document: Any) -> None:
+    text, arrays = encode(document, f"shot {shot!r}")
+    check_size(f"shot {shot!r}", text, arrays)
+    connection.execute(
+        f"INSERT INTO {table} VALUES (?, ?, ?, ?)", (shot, text, arrays, checksum_of(shot, b"\0", text, arrays))
+    )
+
+
+def _read(connection, path: Path, table: str) -> dict[str, Any]:
+    rows = connection.execute(
+        f"SELECT CAST(shot AS TEXT), CAST(json AS TEXT), CAST(arrays AS BLOB), checksum FROM {table} ORDER BY rowid"
+    )
+    documents = {}
+    for shot, text, arrays, checksum in rows:
+        if checksum != checksum_of(shot, b"\0", text, arrays):
+            raise CheckpointCorruptError(damaged(path, f"{table}, shot {shot!r}"))
+        documents[shot] = decode(text, arrays)
+    return documents

@@ -1,0 +1,1 @@
+"""Many chains on one learner: shots as data, and whoever runs them, in this process, in others, or on a cluster."""

@@ -1,0 +1,59 @@
+"""All executors by name, and the choice of one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+
+from ops_aimmd.distributed.dask_executor import DaskExecutor, local_cluster
+from ops_aimmd.distributed.executor import Executor, InThisProcess
+from ops_aimmd.distributed.spawned import SpawnedProcesses
+
+__all__ = ["DaskExecutor", "Executor", "InThisProcess", "SpawnedProcesses", "executor_for", "local_cluster", "opened"]
+
+
+def executor_for(thing) -> Executor:
+    """The executor that a user means.
+
+    Parameters
+    ----------
+    thing : None, int, distributed.Client or Executor
+        None: in this process; a number: so many processes on this machine; a client: on its cluster.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if thing is None:
+        return InThisProcess()
+    if isinstance(thing, Executor):
+        return thing
+    if isinstance(thing, Integral) and not isinstance(thing, bool):
+        return SpawnedProcesses(thing)
+    distributed = sys.modules.get("distributed")  # who has a client has imported it
+    if distributed is not None and isinstance(thing, distributed.Client):
+        return DaskExecutor(thing)
+    raise TypeError(
+        f"an executor is None (this process), a number of processes, a distributed.Client, or an executor of "
+        f"ops_aimmd.distributed.executors; got {thing!r}"
+    )
+
+
+@contextmanager
+def opened(thing) -> Iterator[Executor]:
+    """The executor that a user means; one that is made here is closed at the end of the block.
+
+    Parameters
+    ----------
+    thing : None, int, distributed.Client or Executor
+        See `executor_for`.
+    """
+    executor = executor_for(thing)
+    try:
+        yield executor
+    finally:
+        if executor is not thing:
+            executor.close()

@@ -1,0 +1,304 @@
+"""Shots as data: what goes to a worker and what comes back, arrays and plain values, no objects of OPS.
+
+A snapshot of OPS does not unpickle, and belongs to the process that made its uuid. So a shooting point travels as arrays,
+the frames of the new legs come back as arrays, and snapshots are made of them where the paths are: uuids are made in one
+process only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Integral
+
+import numpy as np
+import openpathsampling as paths
+from openpathsampling.netcdfplus import StorableObject
+
+from ops_aimmd.checkpoint import FrameBlock
+from ops_aimmd.sampling.legs import Leg
+from ops_aimmd.storage.snapshots import ARRAYS, IDENTITY, LOW_BITS, can_be_kept, is_reversed, pack_frames, unpack_frames
+
+DIRECTIONS = ("backward", "forward")
+STATUSES = ("ok", "max_length", "nan")
+UNITS = {"coordinates": "nanometer", "velocities": "nanometer/picosecond", "box_vectors": "nanometer"}
+"""Of snapshots that have units."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShotSpec:
+    """All that a worker needs to know of a shot; the same specification always gives the same frames.
+
+    Attributes
+    ----------
+    shot_id : str
+        Unique in a run.
+    engine_key : str
+        Of the engine and the states: `ops_aimmd.distributed.workbench.engine_key`.
+    coordinates, velocities : float64 array, shape (n_atoms, n_spatial)
+        Of the shooting point, forward in time; nm and nm/ps where the snapshot has units.
+    box_vectors : float64 array, shape (3, 3), or None
+        nm.
+    directions : tuple of {"backward", "forward"}
+        Legs to make, in this order; a backward leg starts with the velocities reversed.
+    max_frames : int or None
+        Largest number of frames of a leg, the shooting point included; None: no limit beside the engine's `n_frames_max`.
+    seed : int
+        At least 0; fixes all random numbers of the dynamics.
+    with_units : bool
+        Whether the snapshot has units, as those of OpenMM have.
+    values : dict of str to plain value
+        What else the snapshot consists of.
+    """
+
+    shot_id: str
+    engine_key: str
+    coordinates: np.ndarray
+    velocities: np.ndarray
+    box_vectors: np.ndarray | None
+    directions: tuple[str, ...]
+    max_frames: int | None
+    seed: int
+    with_units: bool = False
+    values: Mapping = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.directions or len(set(self.directions)) < len(self.directions) or set(self.directions) - {*DIRECTIONS}:
+            raise ValueError(f"directions of a shot are one or both of {DIRECTIONS}; got {self.directions!r}")
+        if not (isinstance(self.seed, Integral) and self.seed >= 0):
+            raise ValueError(f"the seed of a shot must be an integer >= 0; got {self.seed!r}")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole content, ids included, in hexadecimal digits; the same in every process."""
+        sha = hashlib.sha256()
+        for name, value in self.to_document().items():
+            if isinstance(value, np.ndarray):
+                value = np.ascontiguousarray(value)
+                sha.update(f"{name}: {value.dtype.str} {value.shape}\n".encode())
+                sha.update(value.tobytes())
+            else:
+                sha.update(f"{name}: {value!r}\n".encode())
+        return sha.hexdigest()
+
+    def to_document(self) -> dict:
+        """Plain values and arrays, for a journal."""
+        return {**_content(self), "directions": list(self.directions), "values": dict(self.values)}
+
+    @classmethod
+    def from_document(cls, document: Mapping) -> ShotSpec:
+        """Rebuild from `to_document`."""
+        return cls(**{**document, "directions": tuple(document["directions"])})
+
+
+@dataclass(frozen=True, eq=False)
+class LegResult:
+    """A leg that a worker has made.
+
+    Attributes
+    ----------
+    direction : {"backward", "forward"}
+    status : {"ok", "max_length", "nan"}
+        Whether it has reached a state, was cut by the length limit, or broke down.
+    outcome : int
+        Index of the state that it reached, -1 if none.
+    coordinates, velocities : float64 array, shape (n_frames, n_atoms, n_spatial)
+        Of the frames after the shooting point, in the order of generation.
+    box_vectors : float64 array, shape (n_frames, 3, 3) or, where all are equal, (1, 3, 3), or None
+    values : dict of str to list
+        What else the snapshots consist of: a plain value per frame.
+    """
+
+    direction: str
+    status: str
+    outcome: int
+    coordinates: np.ndarray
+    velocities: np.ndarray
+    box_vectors: np.ndarray | None
+    values: Mapping = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.status not in STATUSES:
+            raise ValueError(f"the status of a leg is one of {STATUSES}; got {self.status!r}")
+
+    def to_document(self) -> dict:
+        """Plain values and arrays, for a journal."""
+        return {**_content(self), "values": dict(self.values)}
+
+    @classmethod
+    def from_document(cls, document: Mapping) -> LegResult:
+        """Rebuild from `to_document`."""
+        return cls(**document)
+
+
+@dataclass(frozen=True, eq=False)
+class ShotResult:
+    """What came of a shot.
+
+    Attributes
+    ----------
+    shot_id : str
+    legs : tuple of LegResult
+        In the order of the directions of the specification.
+    worker : str
+        Host and process that ran it.
+    seconds : float
+        Wall time of the dynamics.
+    """
+
+    shot_id: str
+    legs: tuple[LegResult, ...]
+    worker: str
+    seconds: float
+
+    def to_document(self) -> dict:
+        """Plain values and arrays, for a journal."""
+        return {**_content(self), "legs": [leg.to_document() for leg in self.legs]}
+
+    @classmethod
+    def from_document(cls, document: Mapping) -> ShotResult:
+        """Rebuild from `to_document`."""
+        return cls(**{**document, "legs": tuple(LegResult.from_document(leg) for leg in document["legs"])})
+
+
+@dataclass(frozen=True)
+class ShotFailure:
+    """A shot that has no result, whoever and how often one tries: neither `max_length` nor `nan`, which are results.
+
+    Attributes
+    ----------
+    shot_id : str
+    error : str
+        What happened, for a human reader.
+    kind : {"error", "killed_worker", "cancelled"}
+        The dynamics or a collective variable raised an error; each worker that took the shot died; somebody cancelled it.
+    """
+
+    shot_id: str
+    error: str
+    kind: str
+
+
+def specification(
+    shot_id: str, engine_key: str, snapshot, directions: Sequence[str], max_frames: float | None, seed: int
+) -> ShotSpec:
+    """Specification of a shot from a snapshot.
+
+    Parameters
+    ----------
+    shot_id, engine_key, directions, seed
+        See `ShotSpec`.
+    snapshot : openpathsampling snapshot
+        The shooting point with the velocities to start with.
+    max_frames : int, None or infinity
+        Infinity and None are the same.
+
+    Raises
+    ------
+    TypeError
+        If the snapshot holds more than coordinates, velocities, a box and plain values.
+    """
+    if not can_be_kept(snapshot):
+        raise TypeError(
+            f"snapshots of the class {snapshot.__class__.__name__} hold more than coordinates, velocities, box vectors and "
+            "plain values (None, bool, int, float, str), and only these travel to workers: use an engine that keeps its "
+            "frames in memory (OpenMM, toy), or sample with openpathsampling.PathSampling, in one process"
+        )
+    block = _block([snapshot])
+    boxes = block.arrays.get("box_vectors")
+    return ShotSpec(
+        shot_id=shot_id,
+        engine_key=engine_key,
+        coordinates=block.arrays["coordinates"][0],
+        velocities=block.arrays["velocities"][0],
+        box_vectors=None if boxes is None else boxes[0],
+        directions=tuple(directions),
+        max_frames=None if max_frames is None or math.isinf(max_frames) else int(max_frames),
+        seed=int(seed),
+        with_units=_has_units(block),
+        values={name: values[0] for name, values in block.meta["values"].items()},
+    )
+
+
+def shooting_point(spec: ShotSpec, engine):
+    """The snapshot of a specification, as a frame of an engine."""
+    arrays = {"coordinates": spec.coordinates[None], "velocities": spec.velocities[None]}
+    if spec.box_vectors is not None:
+        arrays["box_vectors"] = spec.box_vectors[None]
+    values = {name: [value] for name, value in spec.values.items()}
+    return _snapshots(arrays, values, spec.with_units, engine)[0]
+
+
+def leg_result(direction: str, leg: Leg) -> LegResult:
+    """A leg as arrays."""
+    start, frames = leg.trajectory[0], list(leg.trajectory[1:])
+    block = _block(frames or [start])
+    arrays = {name: array if frames else array[:0] for name, array in block.arrays.items()}
+    return LegResult(
+        direction=direction,
+        status="ok" if leg.failure is None else leg.failure,
+        outcome=int(leg.outcome),
+        coordinates=arrays["coordinates"],
+        velocities=arrays["velocities"],
+        box_vectors=arrays.get("box_vectors"),
+        values={name: values if frames else [] for name, values in block.meta["values"].items()},
+    )
+
+
+def legs_from_result(result: ShotResult, snapshot, engine) -> dict[str, Leg]:
+    """The legs of a shot as `ops_aimmd.sampling.legs.run_legs` makes them; their new frames get their uuids here.
+
+    Parameters
+    ----------
+    result : ShotResult
+    snapshot : openpathsampling snapshot
+        That the shot was specified from: the first frame of a forward leg, whose reversed is that of a backward leg.
+    engine : openpathsampling.engines.DynamicsEngine
+        To which the new frames belong.
+
+    Returns
+    -------
+    dict of str to Leg
+        By direction.
+    """
+    with_units = _has_units(_block([snapshot]))
+    legs = {}
+    for leg in result.legs:
+        arrays = {name: getattr(leg, name) for name in ARRAYS if getattr(leg, name) is not None}
+        frames = _snapshots(arrays, leg.values, with_units, engine)
+        start = snapshot if leg.direction == "forward" else snapshot.reversed
+        failure = None if leg.status == "ok" else leg.status
+        legs[leg.direction] = Leg(paths.Trajectory([start, *frames]), leg.outcome, failure)
+    return legs
+
+
+def _content(record) -> dict:
+    return {entry.name: getattr(record, entry.name) for entry in fields(record)}
+
+
+def _block(snapshots: Sequence) -> FrameBlock:
+    """Snapshots as arrays, with the velocities that they have: `pack_frames` keeps one partner of each reversed pair."""
+    block = pack_frames(snapshots)
+    signs = np.array([-1.0 if is_reversed(snapshot) else 1.0 for snapshot in snapshots])
+    velocities = block.arrays["velocities"]
+    velocities = velocities * signs.reshape(-1, *[1] * (velocities.ndim - 1))
+    return block._replace(arrays={**block.arrays, "velocities": velocities})
+
+
+def _has_units(block: FrameBlock) -> bool:
+    return block.meta["units"]["coordinates"] is not None
+
+
+def _snapshots(arrays: Mapping, values: Mapping, with_units: bool, engine) -> list:
+    """New snapshots of an engine from arrays with one row per frame."""
+    keys = [StorableObject.get_uuid() for _ in arrays["coordinates"]]
+    identity = np.array([[key >> 64, key & LOW_BITS] for key in keys], dtype=np.uint64).reshape(-1, 2)
+    meta = {
+        "class": dict(engine.descriptor)["class"].__name__,
+        "engine": str(engine.__uuid__),
+        "units": {name: UNITS[name] if with_units else None for name in arrays},
+        "values": values,
+    }
+    return unpack_frames(FrameBlock(meta, {IDENTITY: identity, **arrays}), {meta["engine"]: engine})

@@ -1,0 +1,176 @@
+"""Engine and states, described so that another process can build the same ones, once, and keep them."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cloudpickle
+from openpathsampling.engines.delayedinterrupt import EmptyContext
+from openpathsampling.netcdfplus import StorableObject
+
+from ops_aimmd.distributed.fingerprint import content_of, fingerprint
+from ops_aimmd.sampling.engines import is_openmm
+
+
+@dataclass(frozen=True)
+class EngineDescription:
+    """An engine and the states where its legs stop, ready to travel.
+
+    Attributes
+    ----------
+    key : str
+        See `engine_key`.
+    payload : bytes
+        Pickled, with functions of a user's script in it: only processes that trust each other exchange it.
+    """
+
+    key: str
+    payload: bytes
+
+
+@dataclass(eq=False)
+class Workbench:
+    """What a worker has before it.
+
+    Attributes
+    ----------
+    engine : openpathsampling.engines.DynamicsEngine
+        Ready to run.
+    states : tuple of openpathsampling.Volume
+    blank : openmm.State or None
+        Time, parameters and variables of the integrator with which each leg begins; known after the first one.
+    """
+
+    engine: object
+    states: tuple
+    blank: object | None = None
+
+
+def engine_key(engine, states: Sequence) -> str:
+    """Hash of what determines the dynamics of a leg: the engine with its options and platform, and the states.
+
+    The same in every process for the same set-up, also after it was read from a file; seeds of random numbers and uuids do
+    not count. An OpenMM engine that is not initialised has another key than one that is: its platform is not yet known.
+    """
+    return fingerprint([_platform(engine), engine, list(states)])
+
+
+def describe(engine, states: Sequence) -> EngineDescription:
+    """Describe an engine and its states for other processes.
+
+    Objects travel as OPS stores them, by `to_dict` and `from_dict`, and keep their uuids and names; functions of
+    collective variables travel by name if they are importable, and else with all that they refer to. The platform of an
+    initialised OpenMM engine and its properties travel along; one that is not initialised gets the platform that OpenMM
+    takes for the fastest where it arrives.
+
+    Raises
+    ------
+    TypeError
+        If something cannot travel; the message names it.
+    """
+    payload = _pack((_platform(engine), engine, tuple(states)))
+    return EngineDescription(engine_key(engine, states), payload)
+
+
+def workbench(description: EngineDescription) -> Workbench:
+    """The engine and the states of a description; built at the first call in this process, then kept.
+
+    The engine takes no care of Ctrl-C (OPS would install a signal handler at each frame, which threads may not): that is
+    for the process that hands out the shots.
+
+    Raises
+    ------
+    RuntimeError
+        If they cannot be built here, with the reason.
+    """
+    with _building:
+        if description.key not in _workbenches:
+            _workbenches[description.key] = _build(description)
+        return _workbenches[description.key]
+
+
+_workbenches: dict[str, Workbench] = {}
+_building = threading.Lock()
+
+
+def _build(description: EngineDescription) -> Workbench:
+    logging.getLogger("pymbar").setLevel(logging.ERROR)  # OPS imports openmmtools, and that advertises JAX in ten lines
+    try:
+        platform, engine, states = pickle.loads(description.payload)
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"a worker cannot import {error.name!r}, which a state or a collective variable needs: install it where the "
+            "workers run or put its folder on their PYTHONPATH, or define the function in the script that is run, whose "
+            "functions travel as code"
+        ) from error
+    engine.interrupter = EmptyContext
+    if is_openmm(engine):
+        engine.initialize(platform)
+    return Workbench(engine, states)
+
+
+def _platform(engine) -> str | None:
+    return engine.platform if is_openmm(engine) else None
+
+
+class _Packer(cloudpickle.Pickler):
+    """Takes objects of OPS apart as OPS storage does. An object that occurs twice stays one object."""
+
+    def __init__(self, file):
+        super().__init__(file)
+        self.seen: list[StorableObject] = []
+
+    def reducer_override(self, thing):
+        if not isinstance(thing, StorableObject):
+            return super().reducer_override(thing)
+        self.seen.append(thing)
+        return _rebuild, (thing.__class__, content_of(thing), int(thing.__uuid__), _given_name(thing))
+
+
+def _rebuild(cls, content: dict, uuid: int, name: str):
+    thing = cls.from_dict(content)
+    if type(thing) is not cls:
+        raise TypeError(
+            f"{cls.__name__}.from_dict makes a {type(thing).__name__}: define from_dict in the subclass, so that OPS can "
+            "store its objects and workers can build them"
+        )
+    thing.__uuid__ = uuid
+    if name:
+        thing.named(name)
+    return thing
+
+
+def _given_name(thing) -> str:
+    return getattr(thing, "_name", "")  # integrators of toy engines have none, though of a class of named objects
+
+
+def _pack(thing) -> bytes:
+    file = io.BytesIO()
+    packer = _Packer(file)
+    try:
+        packer.dump(thing)
+    except Exception as error:
+        culprit = next((part for part in reversed(packer.seen) if not _can_travel(part)), None)
+        raise TypeError(
+            f"{_label(culprit)} cannot travel to another process ({type(error).__name__}: {error}): workers need an engine "
+            "and states that OPS could store; collective variables may use functions of the script and of importable "
+            "modules, but no open files or locks. In this process (executor=None) it can run as it is"
+        ) from error
+    return file.getvalue()
+
+
+def _can_travel(thing) -> bool:
+    try:
+        _Packer(io.BytesIO()).dump(thing)
+    except Exception:  # whatever it is, this object is where it comes from
+        return False
+    return True
+
+
+def _label(thing) -> str:
+    return "the engine or a state" if thing is None else f"{thing.__class__.__name__} {_given_name(thing)!r}"
