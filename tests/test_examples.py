@@ -16,6 +16,7 @@ WRITTEN = {
     "03_existing_file.py": ["plain.nc", "guided.nc", "guided.aimmd", "existing_file.png"],
     "04_licl.py": ["licl.nc", "licl.aimmd", "licl.png"],
     "05_machine_learned_potential.py": [f"learned_potential.{extension}" for extension in ("nc", "aimmd", "png")],
+    "07_many_chains.py": [f"many_chains.{extension}" for extension in ("nc", "aimmd", "png", "html")],
     "06_alanine_in_solvent.py": [f"alanine_in_solvent.{extension}" for extension in ("nc", "aimmd", "png", "html")],
 }
 SLOW = {"04_licl.py", "05_machine_learned_potential.py"}

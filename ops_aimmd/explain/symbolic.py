@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Number
 
 import numpy as np
@@ -27,12 +28,13 @@ from ops_aimmd.explain.dcgp import dcgp_search
 from ops_aimmd.explain.expressions import Node
 from ops_aimmd.explain.formula import checked_names
 from ops_aimmd.explain.front import PICKS, Front, make_front
+from ops_aimmd.explain.operon import import_pyoperon, operon_search
 from ops_aimmd.explain.refit import Shots
 from ops_aimmd.explain.score_search import ScoreSearch
 from ops_aimmd.explain.screening import MOST_INPUTS, screen
 from ops_aimmd.explain.state_fronts import StateFronts
 
-ENGINES = ("score", "dcgp")
+ENGINES = ("score", "dcgp", "operon")
 
 SHOTS_IN_SEARCH = (4000, 16000)
 """Shots that the search works on at first, and in its second half; formulas are fitted to all in the end."""
@@ -70,10 +72,12 @@ def fit_expressions(
         For comparison, and to help choosing among more than 40 descriptors, of any number of states.
     inputs : sequence of int or str, optional
         Descriptors to search among, by column or name; all by default.
-    engine : {"score", "dcgp"}
-        Score-guided search, or differentiable Cartesian genetic programming as in Jung et al. 2023.
+    engine : {"score", "dcgp", "operon"}
+        Score-guided search; differentiable Cartesian genetic programming as in Jung et al. 2023; or genetic programming by
+        pyoperon, where that is installed, which proposes forms for the other engines' fit of constants.
     time_limit : float
-        CPU seconds of this thread, for the search and the making of the front. Of more than two states: for all together.
+        CPU seconds of this thread (with "operon", which works in a thread of its own: of this process), for the search and
+        the making of the front. Of more than two states: for all together.
     seed : int, optional
         Fixes the search, as far as the time limit does not cut it at different points: see ``n_candidates``.
     names : sequence of str, optional
@@ -94,6 +98,8 @@ def fit_expressions(
     ------
     ValueError
         For an empty training set, outcomes of one state only, no input that varies, or arguments that do not fit.
+    ImportError
+        For "operon" without pyoperon 0.4.
     """
     _check(training_set, model, engine, pick, time_limit)
     names = checked_names(names, training_set.n_descriptors)
@@ -103,7 +109,7 @@ def fit_expressions(
     with tqdm(total=math.ceil(time_limit), unit="s", disable=not progress, desc="formulas") as bar:
         for task, (rows, reached, legs) in enumerate(tasks):
             share = time_limit / len(tasks)
-            clock = _Clock(bar, share, n_candidates, offset=task * share)
+            clock = _Clock(bar, share, n_candidates, offset=task * share, whole_process=engine == "operon")
             rng = np.random.default_rng(None if seed is None else [seed, task])
             descriptors = training_set.descriptors[rows]
             shots = Shots(np.ascontiguousarray(descriptors.T[columns]), reached, legs, training_set.chains[rows])
@@ -132,6 +138,8 @@ def _check(training_set, model, engine, pick, time_limit) -> None:
         )
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}; got {engine!r}")
+    if engine == "operon":
+        import_pyoperon()
     if pick not in PICKS:
         raise ValueError(f"pick must be one of {PICKS}; got {pick!r}")
     if not (isinstance(time_limit, Number) and time_limit > 0):
@@ -194,19 +202,20 @@ def _tasks(training_set: TrainingSet) -> list[tuple[np.ndarray, np.ndarray, np.n
 class _Clock:
     """Says when to stop, and moves the progress bar."""
 
-    def __init__(self, bar, seconds: float, n_candidates: int | None, offset: float):
+    def __init__(self, bar, seconds: float, n_candidates: int | None, offset: float, whole_process: bool):
         self.bar = bar
         self.seconds = seconds
         self.n_candidates = n_candidates
         self.offset = offset
-        self.start = time.thread_time()
+        self.now = time.process_time if whole_process else time.thread_time
+        self.start = self.now()
 
     def left(self, share: float) -> float:
         """Seconds left of a share of the time."""
-        return share * self.seconds - (time.thread_time() - self.start)
+        return share * self.seconds - (self.now() - self.start)
 
     def goes_on(self, share: float, n_tried: int, text: str = "") -> bool:
-        done = self.offset + time.thread_time() - self.start
+        done = self.offset + self.now() - self.start
         if int(done) > self.bar.n:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(min(int(done), self.bar.total) - self.bar.n)
@@ -244,6 +253,9 @@ def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tup
         return [], 0
     if engine == "dcgp":
         return dcgp_search(_some(shots, SHOTS_IN_SEARCH[0]), n_inputs, rng, _keep_going(clock, 1 - SHARE_OF_FRONT))
+    if engine == "operon":
+        left, keep_going = partial(clock.left, 1 - SHARE_OF_FRONT), _keep_going(clock, 1 - SHARE_OF_FRONT)
+        return operon_search(_some(shots, SHOTS_IN_SEARCH[0]), n_inputs, rng, keep_going, left)
     few, more = (_some(shots, n) for n in SHOTS_IN_SEARCH)
     until = 1 - SHARE_OF_FRONT
     search = ScoreSearch(few, n_inputs, rng)

@@ -483,6 +483,12 @@ class CommittorLearner(StorableNamedObject):
         )
 
 
+def check_learner(learner, what: str) -> None:
+    """Raise a TypeError where something else was given for a learner, as where arguments were exchanged."""
+    if not isinstance(learner, CommittorLearner):
+        raise TypeError(f"{what} takes a CommittorLearner first, the one of the scheme; got {learner!r}")
+
+
 def _check_descriptors(descriptors) -> None:
     parts = descriptors if isinstance(descriptors, Sequence) else [descriptors]
     if len(parts) == 0 or not all(callable(part) for part in parts):

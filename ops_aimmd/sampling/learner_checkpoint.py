@@ -155,6 +155,8 @@ def load_learner(
     ops_aimmd.checkpoint.CheckpointError, FileNotFoundError
         If the file cannot be read.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"load_learner takes the path of a checkpoint first; got {path!r}")
     with Checkpoint.open(path, read_only=True) as checkpoint:
         metadata = checkpoint.metadata
         if "schedule" not in metadata:

@@ -8,7 +8,7 @@ import numpy as np
 from openpathsampling.beta.hooks import PathSamplingOutputHook, PathSimulatorHook
 from tqdm.auto import tqdm
 
-from .learner import CommittorLearner
+from .learner import CommittorLearner, check_learner
 from .shooting_results import is_transition, shots
 
 
@@ -28,6 +28,7 @@ class ProgressBar(PathSimulatorHook):
 
     def __init__(self, learner: CommittorLearner, window: int = 100):
         super().__init__()
+        check_learner(learner, "ProgressBar(learner)")
         self.learner = learner
         self.window = window
         self._bar = None

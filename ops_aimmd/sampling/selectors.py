@@ -17,7 +17,7 @@ from ops_aimmd.committor.selection import (
     transition_probability,
 )
 
-from .learner import CommittorLearner
+from .learner import CommittorLearner, check_learner
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class CommittorSelector(ShootingPointSelector):
         pairs: Sequence[Sequence[int]] | None = None,
     ):
         super().__init__()
+        check_learner(learner, "CommittorSelector(learner)")
         self.learner = learner
         self.weight = weight
         self.scale = scale

@@ -9,7 +9,7 @@ import openpathsampling as paths
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.learner import CommittorLearner, check_learner
 from ops_aimmd.sampling.step_learning import StepLearning
 
 from .ops_files import placeholders_of_frames_in_memory, save_step
@@ -65,6 +65,7 @@ class TrainingHook(PathSimulatorHook):
         path_stride: int = 1,
     ):
         super().__init__()
+        check_learner(learner, "TrainingHook(learner, checkpoint)")
         self.learner = learner
         self.checkpoint = checkpoint
         self.keep_paths = keep_paths

@@ -27,12 +27,12 @@ class DescriptorCV(BatchedCV):
     """
 
     def __init__(self, name, descriptors):
-        super().__init__(name)
-        if not isinstance(descriptors, Descriptors):
+        if not isinstance(name, str) or not isinstance(descriptors, Descriptors):
             raise TypeError(
-                f"got {descriptors!r} for the collective variable {name!r}, expected descriptors of this package "
-                "(InternalCoordinates, SymmetryFunctions, JoinedDescriptors)"
+                "DescriptorCV takes a name and descriptors of this package (InternalCoordinates, SymmetryFunctions, "
+                f"JoinedDescriptors); got {name!r} and {descriptors!r}"
             )
+        super().__init__(name)
         self.descriptors = descriptors
         self._single = len(descriptors.names) == 1
 

@@ -1,5 +1,6 @@
 """The hook: what enters the training set and the density, the checkpoint, interrupted runs, the progress bar."""
 
+import gc
 import io
 import os
 
@@ -630,9 +631,12 @@ def test_progress_bar_shows_the_fractions(chain, capsys):
 def test_no_file_is_left_open_by_the_bar(chain):
     learner = chain.learner(seed=1)
     sampler, _ = simulation(chain.scheme(learner), chain.initial(), ProgressBar(learner))
+    sampler.run(1)  # what is opened once for the whole process
+    gc.collect()
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     for _ in range(3):
         sampler.run(1)
+    gc.collect()
     assert before == (len(os.listdir("/proc/self/fd")) if before else 0)
 
 
@@ -668,3 +672,16 @@ def test_a_loaded_learner_insists_on_its_states_and_descriptors(chain, tmp_path)
         load_learner(tmp_path / "run.aimmd", lambda trajectory: None, learner.states)
     again = load_learner(tmp_path / "run.aimmd", learner.descriptors, learner.states)
     assert len(again.training_set) == 3
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda learner: TrainingHook("run.aimmd", learner),
+        lambda learner: ProgressBar(None),
+        lambda learner: CommittorSelector(learner.states),
+    ],
+)
+def test_what_is_no_learner_is_refused(made):
+    with pytest.raises(TypeError, match="takes a CommittorLearner first.*; got "):
+        made(Chain().learner(seed=1))

@@ -72,7 +72,7 @@ def test_a_box_is_used_where_descriptors_are_periodic(system, path):
 
 
 def test_only_descriptors():
-    with pytest.raises(TypeError, match="expected descriptors of this package"):
+    with pytest.raises(TypeError, match="takes a name and descriptors of this package"):
         DescriptorCV("x", lambda trajectory: trajectory)
 
 
