@@ -57,6 +57,7 @@ else:
         descriptors=system.descriptors,
     )
     print(first_paths)
+    print("they cross at phi =", *(system.channel(path)[0] for path in first_paths))
     learner = ops_aimmd.CommittorLearner(system.descriptors, states=system.states, seed=1)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=system.engine)
     storage = paths.Storage("many_chains.nc", "w")

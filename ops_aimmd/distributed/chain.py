@@ -155,7 +155,7 @@ class _Legs:
         key = self.maker.engine_keys[engine_and_states(engine, states)]
         spec = specification(shot, key, start, directions, limit, seed)
         known = step.specifications.setdefault(shot, spec)
-        if _content(known) != _content(spec):
+        if known is not spec and _content(known) != _content(spec):
             raise DivergedError(
                 f"step {step.number} of chain {self.chain.number} was begun with another shot (of id {shot}) than it asks "
                 "for now: paths, seed, model version or engine are not those that it was begun with. Nothing was lost; "

@@ -96,6 +96,7 @@ class ParallelPathSampling(paths.PathSampling):
         self._seed: int | None = None
         self._shot_log = ShotLog(None)
         self._executor_left: Executor | None = None
+        self._finishing = False
         self._left: set[str] = set()
         """Shots that this executor has."""
         self._maker: StepMaker | None = None
@@ -180,10 +181,11 @@ class ParallelPathSampling(paths.PathSampling):
         hook = self._prepare_hooks(learner)
         made = {} if hook is None else hook.steps_of_replicas
         for chain in self.chains:
-            chain.n_steps = made.get(int(chain.samples.samples[0].replica), chain.n_steps)
+            chain.n_steps = max(chain.n_steps, made.get(int(chain.samples.samples[0].replica), 0))
         target = target_now()
         to_make = sum(max(0, target - chain.n_steps) for chain in self.chains)
         self.run_hooks("before_simulation", sim=self, n_steps=to_make)
+        self._finishing = False
         try:
             self._take_up(None if hook is None else hook.open_checkpoint, learner)
             with opened(self.executor) as executor:
@@ -195,7 +197,8 @@ class ParallelPathSampling(paths.PathSampling):
                 self._maker = StepMaker(self._mover, learner, self._seed, keys)
                 self._run_to(executor, target)
         finally:
-            self.run_hooks("after_simulation", sim=self, hook_state=None)
+            if not self._finishing:  # else the hooks have a step to finish first, when the next run begins
+                self.run_hooks("after_simulation", sim=self, hook_state=None)
 
     def _prepare_hooks(self, learner: CommittorLearner | None) -> TrainingHook | None:
         hooks = [hook for hook in map(_owner, self.hooks["after_step"]) if isinstance(hook, TrainingHook)]
@@ -336,6 +339,7 @@ class ParallelPathSampling(paths.PathSampling):
         chain.samples = active
         chain.n_steps += 1
         del self._under_way[chain.number]
+        self._finishing = True
         self.run_hooks(
             "after_step",
             sim=self,
@@ -345,6 +349,7 @@ class ParallelPathSampling(paths.PathSampling):
             results=finished,
             hook_state=None,
         )
+        self._finishing = False
         self._shot_log.forget(step)
 
     def _report_failures(self) -> None:

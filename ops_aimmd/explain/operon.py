@@ -8,13 +8,16 @@ the fraction y of legs that reached the last state, it fits Fisher scoring's wor
 
 on rows drawn in proportion to their weight W: the least-squares fit of z is, to second order around q, that of the
 likelihood (Green 1984, doi:10.1111/j.2517-6161.1984.tb01288.x). It only proposes forms, along a front of error against
-length. Their constants are fitted, and what they do not need is pruned, under the likelihood itself.
+length. Their constants are fitted, and what they do not need is pruned, under the likelihood itself. Every other round fits
+z - q by short expressions, proposals for one more term: whole expressions alone stop short of forms with many terms.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
+import operator
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -44,8 +47,12 @@ SUPPORTED = "0.4."
 FIRST_ROUND, GROWTH, LONGEST_ROUND = 20_000, 2, 400_000
 """Expressions that Operon evaluates in the first round, the growth from one round to the next, and the most in one."""
 
-POPULATION, LONGEST, LONGEST_TERM, DEEPEST, TOURNAMENT, MUTATION = 1000, 30, 10, 10, 5, 0.25
-"""Expressions in a population, nodes and levels of one, those of which a parent is the best, and the rate of mutation."""
+POPULATION, TOURNAMENT, MUTATION, IN_CROSSOVER = 1000, 5, 0.25, 0.9
+"""Expressions in a population, those of which a parent is the best, the rate of mutation, and the fraction of crossovers
+that take whole parts rather than leaves."""
+
+LONGEST, LONGEST_TERM, LONGEST_AT_START, DEEPEST = 30, 10, 10, 10
+"""Nodes of an expression, of one that is added to the best so far, of those at the start; levels."""
 
 SMALLEST_WEIGHT = 0.01
 """Of p (1 - p), so that no working response is beyond 100 from its log-odds."""
@@ -162,10 +169,12 @@ def _run(
 ) -> tuple[list[Node], int]:
     """The front of one run of Operon, and how many expressions it evaluated.
 
-    Most of Operon's objects hold only references to those that they are made of, so that all have names until the end.
+    Most of Operon's objects refer to those that they are made of without keeping them, so that all have names to the end.
     """
     operon = import_pyoperon()
+    kinds = _kinds(operon)
     scales = np.sqrt(np.mean(columns**2, axis=1))  # zero stays zero: logarithms and ratios want positive inputs
+    scales[scales == 0] = 1.0
     data = np.asfortranarray(np.vstack([columns / scales[:, None], target]).T)
     dataset = operon.Dataset(data)
     variables = sorted(dataset.Variables, key=lambda variable: variable.Index)
@@ -173,72 +182,73 @@ def _run(
     problem = operon.Problem(dataset, everything, operon.Range(dataset.Rows - 1, dataset.Rows))
     problem.Target = variables[-1]
     problem.InputHashes = [variable.Hash for variable in variables[:-1]]
-    kinds = _kinds(operon)
-    config = operon.NodeType(0)
-    for kind in kinds:
-        config |= kind
-    problem.ConfigurePrimitiveSet(config)
-    primitives = problem.PrimitiveSet
+    problem.ConfigurePrimitiveSet(functools.reduce(operator.or_, kinds))
 
-    creator = operon.BalancedTreeCreator(primitives, problem.InputHashes, 0.0)
+    creator = operon.BalancedTreeCreator(problem.PrimitiveSet, problem.InputHashes, 0.0)
     start_values = operon.NormalCoefficientInitializer()
     start_values.ParameterizeDistribution(0, 1)
     trees = operon.UniformLengthTreeInitializer(creator)
-    trees.ParameterizeDistribution(2, 10)
-    trees.MinDepth, trees.MaxDepth = 1, 1000
-
-    table = operon.DispatchTable()
-    error = operon.R2()
-    accuracy, length = operon.Evaluator(problem, table, error, True), operon.LengthEvaluator(problem)
+    trees.ParameterizeDistribution(2, LONGEST_AT_START)
+    table, error = operon.DispatchTable(), operon.R2()
+    objectives = [operon.Evaluator(problem, table, error, True), operon.LengthEvaluator(problem)]
     evaluator = operon.MultiEvaluator(problem)
-    for part in (accuracy, length):
-        part.Budget = int(evaluations)
-        evaluator.Add(part)
-    evaluator.Budget = int(evaluations)
+    for objective in objectives:
+        evaluator.Add(objective)
+    for one in (evaluator, *objectives):
+        one.Budget = int(evaluations)
 
     comparison = operon.CrowdedComparison()
     selector = operon.TournamentSelector(comparison)
     selector.TournamentSize = TOURNAMENT
-    crossover = operon.SubtreeCrossover(0.9, DEEPEST, longest)
-    mutations = [
-        operon.NormalOnePointMutation(),
+    crossover = operon.SubtreeCrossover(IN_CROSSOVER, DEEPEST, longest)
+    mutations = _mutations(operon, problem, creator, start_values, longest)
+    mutation = operon.MultiMutation()
+    for one in mutations:
+        mutation.Add(one, 1.0)
+    no_fit = operon.LMOptimizer(table, problem, 0)  # constants are fitted after the run, under the likelihood
+    coefficients = operon.CoefficientOptimizer(no_fit, 0.0)
+    generator = operon.BasicOffspringGenerator(evaluator, crossover, mutation, selector, selector, coefficients)
+    reinserter, sorter = operon.KeepBestReinserter(comparison), operon.RankSorter()
+    settings = _settings(operon, int(rng.integers(2**32)), int(evaluations), math.ceil(seconds))
+    algorithm = operon.NSGA2Algorithm(problem, settings, trees, start_values, generator, reinserter, sorter)
+    random = operon.RomuTrio(settings.Seed)
+    algorithm.Run(random, None, 1)
+
+    inputs = {variable.Hash: x(k) for k, variable in enumerate(variables[:-1])}
+    proposals = []
+    for individual in sorted(algorithm.BestFront, key=lambda one: one.Genotype.Length):
+        tree = from_operon(individual.Genotype.Nodes, kinds, inputs, scales)
+        values = operon.Evaluate(table, individual.Genotype, dataset, everything).astype(np.float64)
+        proposals.append(_scaled(tree, values, target))
+    return [tree for tree in proposals if tree is not None], int(objectives[0].CallCount)
+
+
+def _mutations(operon, problem, creator, start_values, longest: int) -> list:
+    primitives = problem.PrimitiveSet
+    of_constants = operon.NormalOnePointMutation()
+    of_constants.ParameterizeDistribution(0, 1)
+    return [
+        of_constants,
         operon.ChangeVariableMutation(problem.InputHashes),
         operon.ChangeFunctionMutation(primitives),
         operon.ReplaceSubtreeMutation(creator, start_values, DEEPEST, longest),
         operon.InsertSubtreeMutation(creator, start_values, DEEPEST, longest),
         operon.RemoveSubtreeMutation(primitives),
     ]
-    mutations[0].ParameterizeDistribution(0, 1)
-    mutation = operon.MultiMutation()
-    for one in mutations:
-        mutation.Add(one, 1.0)
-    local = operon.LMOptimizer(table, problem, 0)  # our own fit is of the likelihood, and after the run
-    coefficients = operon.CoefficientOptimizer(local, 0.0)
-    generator = operon.BasicOffspringGenerator(evaluator, crossover, mutation, selector, selector, coefficients)
-    reinserter, sorter = operon.KeepBestReinserter(comparison), operon.RankSorter()
-    seed = int(rng.integers(2**32))
-    settings = operon.GeneticAlgorithmConfig(
-        generations=10**6,
-        max_evaluations=int(evaluations),
+
+
+def _settings(operon, seed: int, evaluations: int, seconds: int):
+    return operon.GeneticAlgorithmConfig(
+        generations=evaluations,  # never reached
+        max_evaluations=evaluations,
         local_iterations=0,
         population_size=POPULATION,
         pool_size=POPULATION,
         p_crossover=1.0,
         p_mutation=MUTATION,
         seed=seed,
-        time_limit=math.ceil(seconds),
+        time_limit=seconds,
     )
-    algorithm = operon.NSGA2Algorithm(problem, settings, trees, start_values, generator, reinserter, sorter)
-    random = operon.RomuTrio(seed)
-    algorithm.Run(random, None, 1)
-
-    inputs = {variable.Hash: x(k) for k, variable in enumerate(variables[:-1])}
-    front = []
-    for individual in sorted(algorithm.BestFront, key=lambda one: one.Genotype.Length):
-        tree = from_operon(individual.Genotype.Nodes, kinds, inputs, scales)
-        values = operon.Evaluate(table, individual.Genotype, dataset, everything).astype(np.float64)
-        front.append(_scaled(tree, values, target))
-    return [tree for tree in front if tree is not None], int(accuracy.CallCount)
 
 
 def _kinds(operon) -> dict:

@@ -18,7 +18,7 @@ from parallel_support import (
     resume,
     simulation,
 )
-from resume_support import QuickChain
+from resume_support import At, QuickChain
 from sampling_support import Chain, Steps, breaking_chain
 
 from ops_aimmd.analysis.series import step_table
@@ -219,6 +219,19 @@ def test_ctrl_c_in_this_process_leaves_shots_that_have_not_begun(tmp_path):
     sampler.run_until(8)
     assert [chain.n_steps for chain in sampler.chains] == [8, 8, 8]
     sampler.storage.close()
+
+
+@pytest.mark.parametrize("before_ops", [True, False])
+def test_an_error_of_a_hook_or_the_disk_loses_no_step(tmp_path, undisturbed, before_ops):
+    file = tmp_path / "run.nc"
+    sampler = begin(file, rounds=True)
+    sampler.attach_hook(At([5, 11], die, before_ops))
+    for _ in range(2):
+        with pytest.raises(Died):
+            sampler.run_until(8)
+    sampler.run_until(8)
+    sampler.storage.close()
+    assert ledger_of(file) == undisturbed
 
 
 # ---- shots that do not end as they should ----------------------------------------------------------------------------
