@@ -6,7 +6,7 @@ and guides the next shots. At the end a picture compares it with plain two-way s
 Takes five to ten minutes on two cores (`--quick`: half a minute). Writes alanine_dipeptide.nc (a regular OPS file),
 alanine_dipeptide.aimmd (what was learned), alanine_dipeptide.png, and the report alanine_dipeptide.html, which says in
 words how far to trust the run.
-Expected: 40-50 % of the shots give a transition path, against 15-20 % in plain two-way shooting.
+Expected: 60-70 % of the shots give a transition path (with inertia the two legs of a shot tend to part).
 """
 
 import argparse

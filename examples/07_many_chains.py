@@ -4,11 +4,11 @@ Transition paths cross at phi = 0 or at phi = 180 degrees, and a chain seldom ch
 several chains to see both; all learn one committor together. The first paths are made on the spot, by climbs in two
 functions that differ on the way; then each chain samples, its shots run in whichever process is free.
 
-Takes about ten minutes on two cores (`--quick`: a minute). When the files of an earlier call are there, the run goes on from
-them, also after Ctrl-C or a kill. Writes many_chains.nc (a regular OPS file; each step is one of one chain), many_chains.aimmd
-(what was learned, all paths, the shots under way), many_chains.png and the report many_chains.html.
-Expected: both channels among the first paths, 40-50 % of the shots give a transition path, and a report that warns where the chains
-disagree: those of one channel have other path lengths than those of the other.
+Takes about fifteen minutes on two cores (`--quick`: a minute). When the files of an earlier call are there, the run goes on
+from them, also after Ctrl-C or a kill. Writes many_chains.nc (a regular OPS file; each step is one of one chain),
+many_chains.aimmd (what was learned, all paths, the shots under way), many_chains.png and the report many_chains.html.
+Expected: both channels among the first paths, more than half of the shots give a transition path, and a report that
+warns that chains stay in their channel.
 """
 
 import argparse

@@ -65,7 +65,11 @@ class Calibration:
     table: Any
 
     def __str__(self) -> str:
-        alarm = " - BELOW THE FLOOR: the model has memorised these shots" if self.below_floor else ""
+        alarm = (
+            " - BELOW THE FLOOR: these shots were memorised, or inertia lets the legs of a shot part"
+            if self.below_floor
+            else ""
+        )
         return (
             f"{self.n_shots} shots ({self.n_legs:g} legs): slope {self.slope:.2f} +- {self.slope_error:.2f}, intercept "
             f"{self.intercept:.2f} +- {self.intercept_error:.2f}, RMSE {self.rmse:.3f} +- {self.rmse_error:.3f} (shot "

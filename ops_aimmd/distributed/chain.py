@@ -91,14 +91,17 @@ class StepMaker:
     learner : CommittorLearner or None
     seed : int
         Of the run; the random numbers of a step depend on it and on the numbers of chain and step.
+    run_id : str
+        Tells the shots of this run from those of others on the same executor.
     engine_keys : mapping
         Key for specifications by engine and states: see `engine_and_states`.
     """
 
-    def __init__(self, mover, learner: CommittorLearner | None, seed: int, engine_keys: Mapping):
+    def __init__(self, mover, learner: CommittorLearner | None, seed: int, run_id: str, engine_keys: Mapping):
         self.mover = mover
         self.learner = learner
         self.seed = seed
+        self.run_id = run_id
         self.engine_keys = engine_keys
 
     def begin(self, chain: Chain) -> StepUnderWay:
@@ -149,7 +152,7 @@ class _Legs:
 
     def __call__(self, engine, start, directions: Sequence[str], states: Sequence, limit: float) -> dict:
         step, numbers = self.step, (self.chain.number, self.step.number, len(self.used))
-        shot = "-".join(str(number) for number in numbers)
+        shot = f"{self.maker.run_id}/{'-'.join(str(number) for number in numbers)}"
         # one number more than the seeds of steps have
         seed = int(np.random.SeedSequence([self.maker.seed, *numbers]).generate_state(1, np.uint64)[0])
         key = self.maker.engine_keys[engine_and_states(engine, states)]

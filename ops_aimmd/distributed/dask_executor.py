@@ -110,6 +110,16 @@ class DaskExecutor(Executor):
                 results += self._outcome(shot_id)
         return results
 
+    def withdraw(self) -> set[str]:
+        self._check_connected()
+        begun = {str(key) for keys in self._client.processing().values() for key in keys}
+        waiting = {shot for shot, future in self._futures.items() if not future.done() and str(future.key) not in begun}
+        self._client.cancel([self._futures[shot] for shot in waiting])
+        for shot in waiting:
+            del self._specs[shot], self._futures[shot]
+        self._suspects = [shot for shot in self._suspects if shot not in waiting]
+        return waiting
+
     def close(self) -> None:
         futures = list(self._futures.values())
         self._specs.clear()
@@ -196,7 +206,8 @@ def local_cluster(n_workers: int, worker_ttl: float = 60.0, dashboard: bool = Fa
     import dask
     from distributed import LocalCluster, Security
 
-    if multiprocessing.parent_process() is not None:
+    # while a worker process imports the script it does not know its parent yet
+    if multiprocessing.parent_process() is not None or getattr(multiprocessing.current_process(), "_inheriting", False):
         raise RuntimeError(
             "a worker process of dask has come to local_cluster while it imported the script: put what the script does "
             'under if __name__ == "__main__":'

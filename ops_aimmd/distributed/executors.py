@@ -11,7 +11,16 @@ from ops_aimmd.distributed.dask_executor import DaskExecutor, local_cluster
 from ops_aimmd.distributed.executor import Executor, InThisProcess
 from ops_aimmd.distributed.spawned import SpawnedProcesses
 
-__all__ = ["DaskExecutor", "Executor", "InThisProcess", "SpawnedProcesses", "executor_for", "local_cluster", "opened"]
+__all__ = [
+    "DaskExecutor",
+    "Executor",
+    "InThisProcess",
+    "SpawnedProcesses",
+    "check_executor",
+    "executor_for",
+    "local_cluster",
+    "opened",
+]
 
 
 def executor_for(thing) -> Executor:
@@ -27,19 +36,27 @@ def executor_for(thing) -> Executor:
     TypeError
         For anything else.
     """
+    check_executor(thing)
     if thing is None:
         return InThisProcess()
     if isinstance(thing, Executor):
         return thing
+    return SpawnedProcesses(thing) if isinstance(thing, Integral) else DaskExecutor(thing)
+
+
+def check_executor(thing) -> None:
+    """Raise a TypeError for what `executor_for` does not know, a ValueError for a number of processes below 1."""
     if isinstance(thing, Integral) and not isinstance(thing, bool):
-        return SpawnedProcesses(thing)
+        if thing < 1:
+            raise ValueError(f"{thing} processes can run nothing: give at least 1, or None for this process")
+        return
     distributed = sys.modules.get("distributed")  # who has a client has imported it
-    if distributed is not None and isinstance(thing, distributed.Client):
-        return DaskExecutor(thing)
-    raise TypeError(
-        f"an executor is None (this process), a number of processes, a distributed.Client, or an executor of "
-        f"ops_aimmd.distributed.executors; got {thing!r}"
-    )
+    is_client = distributed is not None and isinstance(thing, distributed.Client)
+    if thing is not None and not isinstance(thing, Executor) and not is_client:
+        raise TypeError(
+            f"an executor is None (this process), a number of processes, a distributed.Client, or an executor of "
+            f"ops_aimmd.distributed.executors; got {thing!r}"
+        )
 
 
 @contextmanager

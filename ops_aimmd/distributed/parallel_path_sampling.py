@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
@@ -15,7 +17,7 @@ from openpathsampling.pathsimulators.path_simulator import MCStep
 
 from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.distributed.chain import Chain, StepMaker, StepUnderWay, engine_and_states
-from ops_aimmd.distributed.executors import Executor, opened
+from ops_aimmd.distributed.executors import Executor, check_executor, opened
 from ops_aimmd.distributed.interrupts import Interrupts
 from ops_aimmd.distributed.shot_log import ShotLog
 from ops_aimmd.distributed.shots import ShotFailure, ShotSpec
@@ -60,8 +62,6 @@ class ParallelPathSampling(paths.PathSampling):
     Attributes
     ----------
     chains : list of Chain
-    executor
-        May be set again between two runs, as after `ops_aimmd.resume`.
     show_progress : bool
 
     Notes
@@ -88,6 +88,7 @@ class ParallelPathSampling(paths.PathSampling):
         rounds: bool = False,
     ):
         self.chains: list[Chain] = []
+        self._executor = None
         self.executor = executor
         self.checkpoint = checkpoint
         self.rounds = bool(rounds)
@@ -102,6 +103,8 @@ class ParallelPathSampling(paths.PathSampling):
         self._maker: StepMaker | None = None
         self.__dict__["sample_set"] = None  # the property is what counts, but OPS's log looks for it here
         samples = None
+        if isinstance(storage, (str, os.PathLike)):
+            raise TypeError(f"storage is an open storage, paths.Storage({str(storage)!r}, 'w'), or None; got {storage!r}")
         if move_scheme is not None:
             _check_moves(move_scheme)
             samples = _numbered(move_scheme, initial_conditions)
@@ -123,6 +126,16 @@ class ParallelPathSampling(paths.PathSampling):
             Chain(number, paths.SampleSet(samples[number * per_chain : (number + 1) * per_chain]))
             for number in range(n_chains)
         ]
+
+    @property
+    def executor(self):
+        """Where shots run; may be set between two runs. An executor object serves one simulation at a time."""
+        return self._executor
+
+    @executor.setter
+    def executor(self, executor) -> None:
+        check_executor(executor)
+        self._executor = executor
 
     def to_dict(self):
         """Set-up of the simulation, for OPS storage."""
@@ -165,6 +178,7 @@ class ParallelPathSampling(paths.PathSampling):
             If shots could not be run, because their workers died or an error was raised; their chains have made fewer
             steps, and the next run tries again.
         """
+        _check_steps(n_steps)
         self._run(lambda: max(chain.n_steps for chain in self.chains) + n_steps)
 
     def run_until(self, n_steps: int) -> None:
@@ -174,9 +188,42 @@ class ParallelPathSampling(paths.PathSampling):
         ----------
         n_steps : int
         """
+        _check_steps(n_steps)
         self._run(lambda: n_steps)
 
+    def run_one_step(self, step_info, hook_state=None):
+        """Not for many chains.
+
+        Raises
+        ------
+        NotImplementedError
+        """
+        raise NotImplementedError("one step of which chain? run(1) makes one step of each")
+
+    def run_until_n_accepted(self, n_accepted):
+        """Not for many chains: to stop by what was accepted would leave out the shots that take long.
+
+        Raises
+        ------
+        NotImplementedError
+        """
+        raise NotImplementedError(
+            "chains make a number of steps each, run(n) or run_until(n): to stop by what was accepted would leave out the "
+            "shots that take long"
+        )
+
+    def restart_at_step(self, step, storage=None):
+        """Not for many chains: a step holds the path of one of them.
+
+        Raises
+        ------
+        NotImplementedError
+        """
+        raise NotImplementedError("a step holds the path of one chain: go on with ops_aimmd.resume(file, checkpoint)")
+
     def _run(self, target_now: Callable[[], int]) -> None:
+        if not self.chains:
+            raise ValueError("there is no chain to run: ParallelPathSampling needs a move scheme and initial conditions")
         learner = self.learner
         hook = self._prepare_hooks(learner)
         made = {} if hook is None else hook.steps_of_replicas
@@ -194,7 +241,7 @@ class ParallelPathSampling(paths.PathSampling):
                     which = engine_and_states(mover.engine, mover.states)
                     if which not in keys:
                         keys[which] = executor.start(mover.engine, mover.states, str(self.__uuid__))
-                self._maker = StepMaker(self._mover, learner, self._seed, keys)
+                self._maker = StepMaker(self._mover, learner, self._seed, str(self.__uuid__), keys)
                 self._run_to(executor, target)
         finally:
             if not self._finishing:  # else the hooks have a step to finish first, when the next run begins
@@ -202,7 +249,8 @@ class ParallelPathSampling(paths.PathSampling):
 
     def _prepare_hooks(self, learner: CommittorLearner | None) -> TrainingHook | None:
         hooks = [hook for hook in map(_owner, self.hooks["after_step"]) if isinstance(hook, TrainingHook)]
-        if self.checkpoint is not None and (learner is None or any(hook.checkpoint != self.checkpoint for hook in hooks)):
+        others = [hook for hook in hooks if not _same_file(hook.checkpoint, self.checkpoint)]
+        if self.checkpoint is not None and (learner is None or others):
             raise ValueError(
                 f"nothing would be written to checkpoint={str(self.checkpoint)!r}: "
                 + (
@@ -296,8 +344,8 @@ class ParallelPathSampling(paths.PathSampling):
         if isinstance(made, ShotSpec):
             self._shot_log.note_specification(chain, step, made)
             if made.shot_id not in self._left:
-                self._left.add(made.shot_id)
                 executor.submit(made)
+                self._left.add(made.shot_id)
             waiting.add(made.shot_id)
             return False
         self._finish(chain, step, made)
@@ -313,6 +361,11 @@ class ParallelPathSampling(paths.PathSampling):
             return []
         with interrupts.wait():
             outcomes = executor.results()
+        if not outcomes:  # it has none of them any more: somebody else has used it in between. They are handed out again
+            owners = [self._chain_of(shot) for shot in sorted(waiting)]
+            self._left.difference_update(waiting)
+            waiting.clear()
+            return owners
         owners = []
         for outcome in outcomes:
             if outcome.shot_id not in waiting:  # of somebody who has used the executor before
@@ -370,18 +423,25 @@ class ParallelPathSampling(paths.PathSampling):
 
 def _numbered(scheme, initial_conditions) -> paths.SampleSet:
     """The initial samples of all chains in one set, with replicas of their own."""
-    if isinstance(initial_conditions, (paths.SampleSet, paths.Trajectory)) or not initial_conditions:
+    is_one = isinstance(initial_conditions, (paths.SampleSet, paths.Trajectory, str))
+    if is_one or not isinstance(initial_conditions, Sequence) or not initial_conditions:
         raise ValueError(
             "initial_conditions are a list with the initial conditions of each chain, SampleSets of "
             "scheme.initial_conditions_from_trajectories(path) or transition paths, for instance [path] * 8 for 8 chains; "
             f"got {'nothing' if not initial_conditions else type(initial_conditions).__name__}"
         )
+    for number, given in enumerate(initial_conditions):
+        if not isinstance(given, (paths.SampleSet, paths.Trajectory)):
+            raise ValueError(f"initial conditions {number} are no SampleSet and no Trajectory; got {given!r}")
     samples = []
     for number, given in enumerate(initial_conditions):
         with contextlib.redirect_stdout(io.StringIO()):  # OPS reports what it looks for
-            if not isinstance(given, paths.SampleSet):
-                given = scheme.initial_conditions_from_trajectories(given)
-            scheme.assert_initial_conditions(given)
+            try:
+                if not isinstance(given, paths.SampleSet):
+                    given = scheme.initial_conditions_from_trajectories(given)
+                scheme.assert_initial_conditions(given)
+            except (ValueError, AssertionError) as error:
+                raise ValueError(f"initial conditions {number}: {error}") from error
         own = sorted(given, key=lambda sample: sample.replica)
         first = number * len(own)
         samples += [
@@ -402,6 +462,15 @@ def _check_moves(scheme) -> None:
 
 def _shooting_movers(root) -> list[ShootingMover]:
     return [mover for mover in submovers(root) if isinstance(mover, ShootingMover)]
+
+
+def _check_steps(n_steps) -> None:
+    if not isinstance(n_steps, Integral) or isinstance(n_steps, bool) or n_steps < 0:
+        raise ValueError(f"the number of steps of each chain must be an integer >= 0; got {n_steps!r}")
+
+
+def _same_file(one, other) -> bool:
+    return None not in (one, other) and os.path.abspath(one) == os.path.abspath(other)
 
 
 def _owner(hook):

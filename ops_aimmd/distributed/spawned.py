@@ -22,6 +22,10 @@ from ops_aimmd.distributed.workbench import EngineDescription, describe
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS")
 
 
+PATIENCE = 10.0
+"""Seconds after which nobody is expected to answer."""
+
+
 class SpawnedProcesses(Executor):
     """Runs shots in fresh processes on this machine.
 
@@ -95,6 +99,18 @@ class SpawnedProcesses(Executor):
             results.append(done)
         return results
 
+    def withdraw(self) -> set[str]:
+        if self._foreman is None or self._closed:
+            return set()
+        answer: queue.SimpleQueue = queue.SimpleQueue()
+        self._order(answer)
+        try:
+            withdrawn = answer.get(timeout=PATIENCE)
+        except queue.Empty:  # nobody supervises any more, which `results` tells
+            return set()
+        self._under_way -= withdrawn
+        return withdrawn
+
     def close(self) -> None:
         if self._closed:
             return
@@ -110,7 +126,7 @@ class SpawnedProcesses(Executor):
         if self._closed:
             raise RuntimeError("these worker processes are closed: make a new SpawnedProcesses")
 
-    def _order(self, order: ShotSpec | None) -> None:
+    def _order(self, order: ShotSpec | queue.SimpleQueue | None) -> None:
         self._orders.put(order)
         self._bell.send(b"!")
 
@@ -150,7 +166,11 @@ class _Crew:
                     order = orders.get()
                     if order is None:
                         return False
-                    self.shots.append(order)
+                    if isinstance(order, ShotSpec):
+                        self.shots.append(order)
+                    else:  # whoever gave it waits for the ids of the shots that have not begun
+                        order.put({shot.shot_id for shot in self.shots})
+                        self.shots.clear()
             else:
                 self._hear(next(worker for worker in self.workers if worker.connection is connection))
         for worker in self.workers:

@@ -102,7 +102,8 @@ def _opened_and_checked(path: Path, run: dict):
         storage.close()
         raise ValueError(
             f"{path} does not hold the run of this checkpoint, but another: give the two files of one run (its OPS file "
-            f"was {run['ops_file']['name']})"
+            f"was {run['ops_file']['name']}). If that was overwritten, move this one away: it is made again from the "
+            "checkpoint"
         )
     return storage
 

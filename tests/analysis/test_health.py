@@ -262,7 +262,7 @@ def test_a_calibrated_model_is_healthy():
     "distort, title",
     [
         (lambda q: 10 * q, "The model is too sure"),
-        (lambda q: 10 * q, "The model is mis-calibrated"),
+        (lambda q: 0.1 * q, "The model is mis-calibrated"),
         (lambda q: 10 * q, "Worse than a constant"),
         (lambda q: 0.3 * q, "The model is too careful"),
         (lambda q: q + 1.5, "The model is shifted"),

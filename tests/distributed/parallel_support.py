@@ -1,11 +1,12 @@
 """Short parallel runs on a Markov chain, and what they leave behind; as a script, a run that is killed and goes on.
 
-usage: parallel_support.py FILE N_STEPS N_WORKERS     begin or resume the run, and say "ready" when its first step is done
+usage: parallel_support.py FILE N_STEPS N_WORKERS PAUSE     begin or resume the run, say "step" after each step, and pause
 """
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import openpathsampling as paths
@@ -134,9 +135,13 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def main(file, n_steps, n_workers):
+def main(file, n_steps, n_workers, pause):
+    def tell(**kwargs):
+        print("step", flush=True)
+        time.sleep(pause)
+
     sampler = resume(file) if file.exists() else begin(file, rounds=True)
-    sampler.attach_hook(lambda **kwargs: print("step", flush=True), "after_step")
+    sampler.attach_hook(tell, "after_step")
     with executor_for(n_workers) as executor:
         sampler.executor = executor
         sampler.run_until(n_steps)
@@ -144,4 +149,4 @@ def main(file, n_steps, n_workers):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:4]), float(sys.argv[4]))

@@ -144,7 +144,7 @@ def test_choice():
     for wrong in (True, "dask", 0.5):
         with pytest.raises(TypeError, match="distributed.Client"):
             executor_for(wrong)
-    with pytest.raises(ValueError, match="n_workers"):
+    with pytest.raises(ValueError, match="at least 1"):
         executor_for(0)
 
 
@@ -363,3 +363,18 @@ def test_threads_of_this_process_are_refused():
         with cluster.get_client() as client, pytest.raises(RuntimeError, match="processes=True"):
             walk = Walk()
             DaskExecutor(client).start(walk.engine, walk.states)
+
+
+@pytest.mark.parametrize("each_executor", ["spawned", "dask_executor"], indirect=True)
+def test_withdrawn_shots_never_come_back_and_the_others_do(each_executor):
+    walk = Walk()
+    key = each_executor.start(walk.engine, walk.states)
+    shots = specs(walk, key, 40)
+    for spec in shots:
+        each_executor.submit(spec)
+    withdrawn = each_executor.withdraw()
+    done = gather(each_executor)
+    assert withdrawn.isdisjoint(done) and withdrawn | done.keys() == {spec.shot_id for spec in shots}
+    assert len(withdrawn) > 20  # two workers have not begun so many
+    again = [spec for spec in shots if spec.shot_id in withdrawn][:2]
+    assert run_all(each_executor, again).keys() == {spec.shot_id for spec in again}

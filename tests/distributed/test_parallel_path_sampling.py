@@ -242,7 +242,7 @@ class Killing(InThisProcess):
 
     def results(self, timeout=None):
         (shot, *_) = self._waiting
-        if shot.startswith("1-"):
+        if shot.partition("/")[2].startswith("1-"):
             del self._waiting[shot]
             return [ShotFailure(shot, "all workers died", "killed_worker")]
         return super().results(timeout)
@@ -332,3 +332,56 @@ def test_a_checkpoint_that_nobody_would_write_is_refused(tmp_path):
     with pytest.raises(ValueError, match="nothing would be written to .*run.aimmd.*another one"):
         sampler.run(1)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_ops_offers_for_one_chain_is_refused():
+    sampler, _ = watched()
+    for call in (
+        lambda: sampler.run_one_step((0, 1)),
+        lambda: sampler.run_until_n_accepted(3),
+        lambda: sampler.restart_at_step(None),
+    ):
+        with pytest.raises(NotImplementedError):
+            call()
+    for wrong in ("3", 1.5, True, -1, None):
+        with pytest.raises(ValueError, match="number of steps of each chain must be an integer"):
+            sampler.run(wrong)
+    sampler.run(0)
+    assert sampler.step == 0
+
+
+def test_wrong_kinds_are_found_when_the_run_is_made(tmp_path):
+    chain = QuickChain()
+    scheme, initial = chain.scheme(None), chain.initial()
+    for wrong, error in (("4", TypeError), (0, ValueError), (2.0, TypeError), (True, TypeError)):
+        with pytest.raises(error):
+            ParallelPathSampling(None, scheme, [initial], executor=wrong)
+    with pytest.raises(TypeError, match="storage is an open storage"):
+        ParallelPathSampling("run.nc", scheme, [initial])
+    for wrong in ("abc", 4):
+        with pytest.raises(ValueError, match="are a list with the initial conditions"):
+            ParallelPathSampling(None, scheme, wrong)
+    with pytest.raises(ValueError, match="initial conditions 1 are no SampleSet"):
+        ParallelPathSampling(None, scheme, [initial, "a"])
+    with pytest.raises(ValueError, match="initial conditions 1: no path for 1 ensemble"):
+        ParallelPathSampling(None, scheme, [initial, chain.path([0, 1, 2])])
+    with pytest.raises(ValueError, match="there is no chain"):
+        ParallelPathSampling(None).run(1)
+
+
+def test_two_runs_on_one_executor_do_not_take_each_others_shots():
+    """The first is left at once with shots under way; the second runs, and throws their results away."""
+
+    def leave():
+        raise KeyboardInterrupt
+
+    executor = Counting({2: leave})
+    (first, of_first), (second, of_second) = (watched(rounds=True, seed=seed, executor=executor) for seed in (7, 8))
+    with pytest.raises(KeyboardInterrupt):
+        first.run(2)
+    second.run(2)
+    first.run_until(2)
+    for steps, seed in ((of_first, 7), (of_second, 8)):
+        alone, expected = watched(rounds=True, seed=seed)
+        alone.run(2)
+        assert ledger(steps) == ledger(expected)

@@ -93,14 +93,14 @@ def test_a_coordinator_that_is_killed_again_and_again_loses_nothing(tmp_path):
     chance = random.Random(3)
     for _ in range(2):
         process = subprocess.Popen(
-            [sys.executable, SCRIPT, file, "12", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, SCRIPT, file, "12", "2", "0.3"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        for _ in range(chance.randint(2, 8)):
+        for _ in range(chance.randint(2, 6)):
             assert process.stdout.readline() == "step\n", process.stderr.read()[-3000:]
-        time.sleep(chance.uniform(0, 0.1))
+        time.sleep(chance.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    done = subprocess.run([sys.executable, SCRIPT, file, "12", "2"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, SCRIPT, file, "12", "2", "0"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert ledger_of(file) == ledger_of(whole)

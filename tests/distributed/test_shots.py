@@ -10,7 +10,6 @@ import openmm
 import openpathsampling as paths
 import pytest
 from openmm import unit
-from openpathsampling.engines import EngineNaNError
 from openpathsampling.engines.delayedinterrupt import DelayedInterrupt
 from openpathsampling.engines.dynamics_engine import EngineError
 from shots_support import BOTH, Alanine, Walk, run_all, run_here, same, specs
@@ -288,9 +287,7 @@ def test_new_seeds_need_a_new_context(alanine):
 
 
 def test_errors_of_engines_stay_where_they_are():
-    """They do not unpickle; a worker that raises one would be taken for a broken one."""
-    with pytest.raises(TypeError):
-        pickle.loads(pickle.dumps(EngineNaNError("nan", None)))
+    """They need not unpickle (dask changes how); a worker that raises one would be taken for a broken one."""
     system = Walk(site=raising_site)
     description = describe(system.engine, system.states)
     (spec,) = specs(system, description.key, 1)

@@ -2,7 +2,7 @@
 
 import openpathsampling as paths
 import pytest
-from sampling_support import Chain, seed_everything, simulation
+from sampling_support import Chain, seed_everything, simulation, site_of
 
 from ops_aimmd.sampling import movers
 from ops_aimmd.sampling.joining_ensembles import joined_states
@@ -54,7 +54,8 @@ def test_every_trial_has_the_verdict_of_the_ensemble(name, shooting, monkeypatch
 
 def test_ensembles_that_ask_for_more_are_left_to_ops():
     chain = Chain()
-    interfaces = paths.VolumeInterfaceSet(chain.site, float("-inf"), [0.5, 1.5, 2.5])
+    place = paths.FunctionCV("place", site_of)  # OPS remembers interfaces by the name of their collective variable
+    interfaces = paths.VolumeInterfaceSet(place, float("-inf"), [0.5, 1.5, 2.5])
     network = paths.MISTISNetwork([(chain.states[0], interfaces, chain.states[1])])
     assert [joined_states(ensemble, chain.states) for ensemble in network.sampling_ensembles] == [None] * 3
     (ensemble,) = chain.network().sampling_ensembles
