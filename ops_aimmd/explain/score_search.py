@@ -285,7 +285,7 @@ class ScoreSearch:
             overlap = (psi @ (jacobian * weighted).astype(np.float32).T).astype(np.float64)
             own = (jacobian * curvature) @ jacobian.T
             own += np.diag(1e-8 * np.diag(own) + 1e-300)
-            information = raw - (overlap * np.linalg.solve(own, overlap.T).T).sum(axis=1)
+            information = raw - (overlap * _solved(own, overlap)).sum(axis=1)
         usable = np.isfinite(information) & np.isfinite(score) & (information > SMALLEST_SHARE * raw) & (raw > 0)
         gains, starts = np.zeros(len(values)), np.zeros(len(values))
         few, score, information = few[usable], score[usable], information[usable]
@@ -311,3 +311,11 @@ class ScoreSearch:
         if kind == 1:
             return replace(node, path, div(part, add(number(1), mul(constant(-start), psi))))
         return replace(node, path, mul(part, exp(mul(constant(start), psi))))
+
+
+def _solved(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows times the inverse of a symmetric matrix; times its pseudo-inverse where constants do not act at all."""
+    try:
+        return np.linalg.solve(matrix, rows.T).T
+    except np.linalg.LinAlgError:
+        return rows @ np.linalg.pinv(matrix, hermitian=True)

@@ -10,6 +10,7 @@ from ops_aimmd.explain import expressions as ex
 from ops_aimmd.explain.canonical import canonical, with_common_factors
 from ops_aimmd.explain.expressions import OutsideDomain, Tape, constant, evaluate, number, skeleton, x
 from ops_aimmd.explain.moves import grouped, of_one_input
+from ops_aimmd.explain.score_search import _solved
 
 COLUMNS = np.random.default_rng(0).uniform(0.3, 2.0, (3, 50))
 
@@ -187,3 +188,12 @@ def test_the_code_of_forms_is_a_probability():
     assert sum(ex.CODE.values()) == pytest.approx(1)
     assert set(ex.CODE) == {*ex.UNARY, *ex.BINARY, *ex.LEAVES}
     assert ex.code_length(EXPRESSIONS["bump"], 20) > ex.code_length(EXPRESSIONS["bump"], 5)
+
+
+def test_constants_that_do_not_act_are_no_obstacle():
+    """A matrix of constants that is singular to the last bit has ended a search of minutes with an error."""
+    rows = np.array([[1.0, 2.0], [3.0, 4.0]])
+    regular = np.array([[2.0, 0.5], [0.5, 1.0]])
+    np.testing.assert_allclose(_solved(regular, rows), rows @ np.linalg.inv(regular))
+    singular = np.array([[2.0, 0.0], [0.0, 0.0]])
+    np.testing.assert_allclose(_solved(singular, rows), [[0.5, 0.0], [1.5, 0.0]])
