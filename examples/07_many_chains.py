@@ -82,7 +82,7 @@ left.set_title("current path of each chain")
 for replica, rows in table.groupby("replica"):
     right.plot(np.arange(1, len(rows) + 1), rows.path_length, color=colours[replica], linewidth=1)
 right.set(xlabel="step of the chain", ylabel="path length (frames)", yscale="log")
-right.set_title("chains of one channel have paths of one length")
+right.set_title("current path of each chain, step by step")
 figure.savefig("many_chains.png", dpi=150)
 sampler.storage.close()
 print(ops_aimmd.report("many_chains.nc", checkpoint="many_chains.aimmd", output="many_chains.html"))

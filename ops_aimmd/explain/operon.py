@@ -184,7 +184,8 @@ def _run(
     problem.InputHashes = [variable.Hash for variable in variables[:-1]]
     problem.ConfigurePrimitiveSet(functools.reduce(operator.or_, kinds))
 
-    creator = operon.BalancedTreeCreator(problem.PrimitiveSet, problem.InputHashes, 0.0)
+    primitives = problem.PrimitiveSet  # a copy
+    creator = operon.BalancedTreeCreator(primitives, problem.InputHashes, 0.0)
     start_values = operon.NormalCoefficientInitializer()
     start_values.ParameterizeDistribution(0, 1)
     trees = operon.UniformLengthTreeInitializer(creator)
@@ -201,7 +202,7 @@ def _run(
     selector = operon.TournamentSelector(comparison)
     selector.TournamentSize = TOURNAMENT
     crossover = operon.SubtreeCrossover(IN_CROSSOVER, DEEPEST, longest)
-    mutations = _mutations(operon, problem, creator, start_values, longest)
+    mutations = _mutations(operon, problem.InputHashes, primitives, creator, start_values, longest)
     mutation = operon.MultiMutation()
     for one in mutations:
         mutation.Add(one, 1.0)
@@ -223,13 +224,12 @@ def _run(
     return [tree for tree in proposals if tree is not None], int(objectives[0].CallCount)
 
 
-def _mutations(operon, problem, creator, start_values, longest: int) -> list:
-    primitives = problem.PrimitiveSet
+def _mutations(operon, variables, primitives, creator, start_values, longest: int) -> list:
     of_constants = operon.NormalOnePointMutation()
     of_constants.ParameterizeDistribution(0, 1)
     return [
         of_constants,
-        operon.ChangeVariableMutation(problem.InputHashes),
+        operon.ChangeVariableMutation(variables),
         operon.ChangeFunctionMutation(primitives),
         operon.ReplaceSubtreeMutation(creator, start_values, DEEPEST, longest),
         operon.InsertSubtreeMutation(creator, start_values, DEEPEST, longest),
