@@ -39,11 +39,11 @@ holds the run up to the last move. A copy that is complete at any time: ``sqlite
 
 Who may open it
 ---------------
-One writer, which holds sqlite's write lock from opening to closing; the operating system drops it when the process
-dies, so no lock is ever stale. Any number of readers beside it (``read_only=True``), each seeing whole steps, neither
-waiting for the other, if they run on the same host. Where no write-ahead log is possible (some network file
-systems), steps are committed with a rollback journal and full synchronisation: nothing is lost even with the power,
-but a step costs more, and waits for readers.
+One writer, which holds ``run.aimmd-lock`` from opening to closing (:mod:`.write_lock`); the operating system drops the
+lock when the process dies, so none is ever stale. Any number of readers beside it (``read_only=True``), each seeing
+whole steps, neither waiting for the other, if they run on the same host. Where no write-ahead log is possible (some
+network file systems), steps are committed with a rollback journal and full synchronisation: nothing is lost even with
+the power, but a step costs more, and waits for readers.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ from ops_aimmd.checkpoint.step_log import (
     write_file,
     write_log,
 )
+from ops_aimmd.checkpoint.write_lock import WriteLock
 
 APPLICATION_ID = int.from_bytes(b"AIMD", "big")
 """Marks an sqlite file as a checkpoint, in bytes 68 to 71 of the file."""
@@ -157,13 +158,14 @@ class Checkpoint:
         Spacing of the model versions that are kept.
     """
 
-    def __init__(self, path: Path, read_only: bool, identity: dict, connection: sqlite3.Connection):
+    def __init__(self, path: Path, identity: dict, connection: sqlite3.Connection, lock: WriteLock | None):
         self.path = path
-        self.read_only = read_only
+        self.read_only = lock is None
         self.run_id: str = identity["run_id"]
         self.metadata: dict = identity["metadata"]
         self.keep_every: int = identity["keep_every"]
         self._connection = connection
+        self._lock = lock
         self._process = os.getpid()
         self._data_version = _data_version(connection)
         self._synchronised = time.monotonic()
@@ -240,22 +242,23 @@ class Checkpoint:
         """
         path = _absolute(path)
         _check_permissions(path, read_only)
-        with translated(path, "opened"):
+        with translated(path, "opened"), contextlib.ExitStack() as undo:
             connection = _open_connection(path, read_only)
-        try:
-            with translated(path, "opened"):
-                _check_kind(connection, path)
-                if not read_only:
-                    _prepare_writing(connection)
-                if path.stat().st_size <= QUICK_CHECK_BYTES:
-                    findings = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
-                    if findings != ["ok"]:
-                        raise CheckpointCorruptError(damaged(path, "; ".join(map(str, findings))))
-                identity = read_document(connection, path, "run", "identity")
-                return cls(path, read_only, identity, connection)
-        except BaseException:
-            connection.close()
-            raise
+            undo.callback(connection.close)
+            _check_kind(connection, path)
+            lock = None
+            if not read_only:
+                lock = WriteLock(path)
+                undo.callback(lock.release)
+                _prepare_writing(connection)
+            if path.stat().st_size <= QUICK_CHECK_BYTES:
+                findings = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+                if findings != ["ok"]:
+                    raise CheckpointCorruptError(damaged(path, "; ".join(map(str, findings))))
+            identity = read_document(connection, path, "run", "identity")
+            checkpoint = cls(path, identity, connection, lock)
+            undo.pop_all()
+            return checkpoint
 
     def close(self) -> None:
         """Let go of the file, which is then complete without any other, and on disk. Closing twice is allowed."""
@@ -270,6 +273,8 @@ class Checkpoint:
                     self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                     self._connection.execute("PRAGMA journal_mode=DELETE")
             self._connection.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -558,7 +563,7 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit what is done inside, or undo it; the write lock is held before and after, but for microseconds."""
+        """Commit what is done inside, or undo it; another transaction is begun before and after."""
         connection = self._connection
         try:
             if not connection.in_transaction:  # the lock could not be taken back last time
@@ -666,20 +671,13 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _prepare_writing(connection: sqlite3.Connection) -> None:
-    """Set the way to commit, and take the write lock.
-
-    :class:`Checkpoint` gives the lock up only between two transactions. Someone who asks just then would get it, so it is
-    asked for twice: the owner has it back by the second time.
-    """
+    """Set the way to commit, and begin the first transaction."""
     connection.execute("PRAGMA busy_timeout=0")
     if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal":
         connection.execute("PRAGMA synchronous=NORMAL")
     else:
         connection.execute("PRAGMA journal_mode=TRUNCATE")
         connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("ROLLBACK")
-    time.sleep(0.05)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(f"PRAGMA busy_timeout={int(WAIT_FOR_OTHERS * 1000)}")
 

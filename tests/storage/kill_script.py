@@ -50,7 +50,7 @@ def has_begun(checkpoint):
 def start_or_resume(file, checkpoint):
     if has_begun(checkpoint):
         return ops_aimmd.resume(file, checkpoint, progress=False)
-    for leftover in (file, checkpoint, f"{checkpoint}-wal", f"{checkpoint}-shm", f"{checkpoint}-journal"):
+    for leftover in (file, *(f"{checkpoint}{suffix}" for suffix in ("", "-wal", "-shm", "-journal", "-lock"))):
         if os.path.exists(leftover):
             os.remove(leftover)
     return start(new_storage(file), checkpoint)
