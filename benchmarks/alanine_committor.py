@@ -25,7 +25,7 @@ import openpathsampling as paths
 from alanine_dipeptide import make_scheme
 
 import ops_aimmd
-from ops_aimmd.sampling.committor_simulation import committor_simulation, spread_along_committor
+from ops_aimmd import committor_simulation, spread_along_committor
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 from ops_aimmd.systems.batched_cv import positions_of
 

@@ -16,7 +16,8 @@ from ops_aimmd.distributed.parallel_path_sampling import ChainStoppedWarning, Pa
 from ops_aimmd.explain.atoms import atom_relevance
 from ops_aimmd.explain.relevance import input_relevance
 from ops_aimmd.explain.symbolic import fit_expressions
-from ops_aimmd.sampling.committor_simulation import CommittorSimulation, spread_along_committor
+from ops_aimmd.sampling.committor_simulation import CommittorSimulation
+from ops_aimmd.sampling.configurations import spread_along_committor
 from ops_aimmd.sampling.initial_path import initial_path
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner

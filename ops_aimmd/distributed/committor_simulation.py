@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from ops_aimmd.distributed.executors import Executor, opened
 from ops_aimmd.distributed.interrupts import Interrupts
+from ops_aimmd.distributed.seeds import settled_seed
 from ops_aimmd.distributed.shots import ShotFailure, ShotSpec, specification
 from ops_aimmd.sampling.committor_simulation import CommittorSimulation, Trials, begun_trials, seed_of_configuration
 from ops_aimmd.sampling.learner import CommittorLearner
@@ -110,7 +111,7 @@ class _Shooter:
 
     def __init__(self, trials: Trials, executor: Executor):
         self.trials, self.executor = trials, executor
-        self._seed = _settled_seed(trials)
+        self._seed = settled_seed(trials.seed, trials.file, SEED_FILE)
         self._run_id = uuid.uuid4().hex
         self._under_way: dict[str, tuple[int, int]] = {}
         self._failures: dict[int, ShotFailure] = {}
@@ -185,17 +186,3 @@ class _Shooter:
             "away the cause and call again, with a checkpoint: all other shots are in it, and none is made twice\n"
             + reasons
         )
-
-
-def _settled_seed(trials: Trials) -> int:
-    """The user's seed, or one that was drawn when the first shots were handed out: a shot whose run was interrupted must
-    be run again as it was, since those that take long are interrupted most."""
-    file = trials.file
-    if trials.seed is not None:
-        return trials.seed
-    if file is not None and SEED_FILE in file.file_names():
-        return int(file.file(SEED_FILE))
-    seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
-    if file is not None:
-        file.store_file(SEED_FILE, str(seed).encode())
-    return seed

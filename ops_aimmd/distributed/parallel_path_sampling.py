@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral
 
-import numpy as np
 import openpathsampling as paths
 from openpathsampling.beta.hooks import StorageHook
 from openpathsampling.pathmover import EngineMover
@@ -19,6 +18,7 @@ from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.distributed.chain import Chain, StepMaker, StepUnderWay, engine_and_states
 from ops_aimmd.distributed.executors import Executor, check_executor, opened
 from ops_aimmd.distributed.interrupts import Interrupts
+from ops_aimmd.distributed.seeds import settled_seed
 from ops_aimmd.distributed.shot_log import ShotLog
 from ops_aimmd.distributed.shots import ShotFailure, ShotSpec
 from ops_aimmd.sampling.learner import PATHS_REMEMBERED, CommittorLearner
@@ -276,7 +276,7 @@ class ParallelPathSampling(paths.PathSampling):
         """Take from the checkpoint what this object does not know, after a resume."""
         self._shot_log = ShotLog(file)
         if self._seed is None:
-            self._seed = _seed_of_run(learner, file)
+            self._seed = settled_seed(None if learner is None else learner.seed, file, SEED_FILE)
         if not self._under_way:
             self._under_way = self._shot_log.steps_under_way(self.chains, learner)
 
@@ -475,15 +475,3 @@ def _same_file(one, other) -> bool:
 
 def _owner(hook):
     return getattr(hook, "__self__", None)
-
-
-def _seed_of_run(learner: CommittorLearner | None, file: Checkpoint | None) -> int:
-    """The learner's seed, or one that was drawn when the run began."""
-    if learner is not None and learner.seed is not None:
-        return learner.seed
-    if file is not None and SEED_FILE in file.file_names():
-        return int(file.file(SEED_FILE))
-    seed = int(np.random.SeedSequence().entropy % 2**63)
-    if file is not None:
-        file.store_file(SEED_FILE, str(seed).encode())
-    return seed

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import random
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
-import openpathsampling as paths
 
 from ops_aimmd.distributed.shots import DIRECTIONS, ShotResult, ShotSpec, leg_result, shooting_point
 from ops_aimmd.distributed.workbench import EngineDescription, Workbench, workbench
 from ops_aimmd.sampling.engines import is_openmm
 from ops_aimmd.sampling.legs import length_limit, run_leg
-from ops_aimmd.sampling.random_state import seed_step
+from ops_aimmd.sampling.random_state import generators_kept, seed_step
 
 FIRST_STREAM = 2**64
 """Number of the first leg where `seed_step` expects the number of an MC step: no step has such a number, so that a shot and
@@ -73,7 +70,7 @@ def shoot(bench: Workbench, spec: ShotSpec) -> ShotResult:
     start = shooting_point(spec, engine)
     limit = length_limit(engine, spec.max_frames)
     legs = []
-    with _one_shot_at_a_time, _generators_kept():
+    with _one_shot_at_a_time, generators_kept():
         began = time.perf_counter()
         for direction in spec.directions:
             stream = FIRST_STREAM + DIRECTIONS.index(direction)
@@ -83,19 +80,6 @@ def shoot(bench: Workbench, spec: ShotSpec) -> ShotResult:
             legs.append(leg_result(direction, leg))
         seconds = time.perf_counter() - began
     return ShotResult(spec.shot_id, tuple(legs), f"{socket.gethostname()}:{os.getpid()}", seconds)
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Within the block the generators of the process may be seeded; afterwards they go on where they were."""
-    generator = paths.default_rng().bit_generator
-    before = np.random.get_state(), random.getstate(), generator.state  # noqa: NPY002 - OPS draws from numpy's global one
-    try:
-        yield
-    finally:
-        np.random.set_state(before[0])  # noqa: NPY002
-        random.setstate(before[1])
-        generator.state = before[2]
 
 
 def _forget_history(bench: Workbench, start, seed: Sequence[int]) -> None:

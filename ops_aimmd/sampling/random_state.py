@@ -18,19 +18,26 @@ from .engines import is_openmm
 
 
 @contextmanager
+def generators_kept() -> Iterator[None]:
+    """Within the block the generators of this process may be seeded; afterwards they go on where they were before."""
+    generator = paths.default_rng().bit_generator
+    before = np.random.get_state(), random.getstate(), generator.state  # noqa: NPY002 - OPS draws from numpy's global one
+    try:
+        yield
+    finally:
+        np.random.set_state(before[0])  # noqa: NPY002
+        random.setstate(before[1])
+        generator.state = before[2]
+
+
+@contextmanager
 def own_random_numbers(seed: int, *numbers: int) -> Iterator[int]:
     """Within the block the generators of this process are seeded from ``SeedSequence([seed, *numbers])``.
 
     Afterwards they are where they were before. Yields the identifier that `seed_step` returns.
     """
-    generator = paths.default_rng()
-    before = np.random.get_state(), random.getstate(), generator.bit_generator.state  # noqa: NPY002 - OPS draws from it
-    try:
+    with generators_kept():
         yield _seed_all(np.random.SeedSequence([seed, *numbers]), ())
-    finally:
-        np.random.set_state(before[0])  # noqa: NPY002
-        random.setstate(before[1])
-        generator.bit_generator.state = before[2]
 
 
 def seed_step(seed: int, step: int, engines: Iterable = ()) -> int:

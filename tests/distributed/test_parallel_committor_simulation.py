@@ -14,7 +14,6 @@ from ops_aimmd.distributed import committor_simulation as module
 from ops_aimmd.distributed.committor_simulation import SHOTS_PER_WORKER, committor_simulation
 from ops_aimmd.distributed.executors import InThisProcess
 from ops_aimmd.distributed.shots import ShotFailure
-from ops_aimmd.sampling import committor_simulation as without_executor
 from ops_aimmd.sampling.committor_simulation import NOT_YET, CommittorSimulation
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
@@ -72,15 +71,6 @@ def test_molecules_in_processes_give_the_same_outcomes(spawned):
         for executor in (InThisProcess(), spawned)
     )
     assert same(here, there) and np.all(here.counts.sum(axis=1) + here.unfinished == 2)
-
-
-def test_without_an_executor_nothing_has_changed():
-    """The outcomes are those of the function that knows no executors."""
-    chain = Chain()
-    points, options = list(chain.path(INNER)), {"seed": 3, "progress": False}
-    options["modifier"] = paths.NoModification(as_copy=True)
-    old = without_executor.committor_simulation(points, learner_of(chain), chain.engine, 20, **options)
-    assert same(committor_simulation(points, learner_of(chain), chain.engine, 20, **options), old)
 
 
 @pytest.mark.parametrize("executor", [None, InThisProcess()])

@@ -9,8 +9,10 @@ from sampling_support import Chain, breaking_chain, publish, simulation
 from scipy.special import expit, logit
 
 import ops_aimmd
+from ops_aimmd import committor_simulation
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.sampling.committor_simulation import CommittorSimulation, committor_simulation, spread_along_committor
+from ops_aimmd.sampling.committor_simulation import CommittorSimulation
+from ops_aimmd.sampling.configurations import spread_along_committor
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 from ops_aimmd.systems.brute_force import brute_force_committor
