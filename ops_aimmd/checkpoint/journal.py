@@ -118,6 +118,9 @@ APPLICATION_ID = int.from_bytes(b"AIMD", "big")
 FORMAT_VERSION = 2
 """Raised only when an older program would misread the file. New tables and new state keys do not raise it."""
 
+SMALLEST_DATABASE = 512
+"""Bytes of the smallest page of sqlite, which takes anything shorter for a database without content."""
+
 QUICK_CHECK_BYTES = 32 * 2**20
 """Files up to this size have the structure of all their pages checked when opened (about 0.1 s). Larger ones rely
 on checksums and row counts, which are checked for whatever is read."""
@@ -187,8 +190,12 @@ class Checkpoint:
         ------
         FileExistsError
             If there is anything at the path: another run is never overwritten.
+        FileNotFoundError
+            If the directory does not exist.
         """
         path = _absolute(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no directory {path.parent} for the checkpoint {path.name}: make it first")
         keep_every = operator.index(keep_every)
         if keep_every < 1:
             raise ValueError(f"keep_every must be a positive integer; got {keep_every}")
@@ -654,6 +661,8 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if not path.stat().st_size:
         raise NotACheckpointError(f"{path} is empty: a run that ended before its checkpoint was begun. Start it anew")
+    if path.stat().st_size < SMALLEST_DATABASE:
+        raise NotACheckpointError(f"{path} is no ops_aimmd checkpoint: it has only {path.stat().st_size} bytes")
     if application_id != APPLICATION_ID:
         raise NotACheckpointError(
             f"{path} is an sqlite database, but no ops_aimmd checkpoint (application_id {application_id}, expected "

@@ -8,12 +8,16 @@ import os
 import queue
 import socket
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 
 from ops_aimmd.distributed.executor import Executor, check_known
 from ops_aimmd.distributed.shots import ShotFailure, ShotResult, ShotSpec
 from ops_aimmd.distributed.workbench import describe
 
 NO_HTTP = "ops_aimmd.distributed.no_http"
+
+SHORTEST_TTL = 5
+"""Seconds; a scheduler that waits less takes shots from workers that are only busy."""
 
 
 class DaskExecutor(Executor):
@@ -35,10 +39,18 @@ class DaskExecutor(Executor):
     ------
     ImportError
         If dask.distributed is not installed.
+    TypeError
+        If the client is none.
     """
 
     def __init__(self, client, resources: Mapping[str, float] | None = None):
         check_dask()
+        from distributed import Client
+
+        if not isinstance(client, Client):
+            raise TypeError(
+                f"client must be a distributed.Client, for instance Client(scheduler_file='scheduler.json'); got {client!r}"
+            )
         self._client = client
         self._resources = dict(resources or {})
         self._run_id = ""
@@ -201,8 +213,17 @@ def local_cluster(n_workers: int, worker_ttl: float = 60.0, dashboard: bool = Fa
         If dask.distributed or cryptography is not installed.
     RuntimeError
         In a script that is not guarded by ``if __name__ == "__main__":``.
+    ValueError
+        If `n_workers` is no positive integer or `worker_ttl` less than 5.
     """
     check_dask()
+    if not isinstance(n_workers, Integral) or n_workers < 1:
+        raise ValueError(f"n_workers must be an integer >= 1; got {n_workers!r}")
+    if not isinstance(worker_ttl, Real) or not worker_ttl >= SHORTEST_TTL:
+        raise ValueError(
+            f"worker_ttl must be a number of seconds >= {SHORTEST_TTL}; got {worker_ttl!r}: workers are heard of every "
+            "second or so, and a busy one later"
+        )
     import dask
     from distributed import LocalCluster, Security
 

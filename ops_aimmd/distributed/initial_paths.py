@@ -16,7 +16,7 @@ from ops_aimmd.distributed.executors import Executor, opened
 from ops_aimmd.distributed.interrupts import Interrupts
 from ops_aimmd.distributed.shots import ShotFailure, ShotResult, ShotSpec, legs_from_result, specification
 from ops_aimmd.sampling.collective_variables import evaluate_descriptors
-from ops_aimmd.sampling.initial_path import Climb, check_two_states, stuck_in_state
+from ops_aimmd.sampling.initial_path import Climb, check_beginning, stuck_in_state
 from ops_aimmd.sampling.legs import check_engine, length_limit
 from ops_aimmd.sampling.random_state import own_random_numbers
 from ops_aimmd.sampling.states import state_index
@@ -148,16 +148,12 @@ def initial_paths(
     UserWarning
         If some climbs found none; the message says which and why.
     """
-    check_two_states(states)
+    progress = list(progress) if isinstance(progress, Sequence) and not isinstance(progress, str) else [progress]
+    check_beginning(snapshot, progress, states)  # what is wrong shows before hours of dynamics
     _check_numbers(n, n_shots, seed)
     engine = snapshot.engine if engine is None else engine
     check_engine(engine, None)
     modifier = BoltzmannVelocities(engine) if modifier is None else modifier
-    progress = [progress] if callable(progress) else list(progress)
-    if not progress:
-        raise ValueError("progress is a function of a snapshot, or several of them; got none")
-    for function in progress:  # what is wrong with the functions shows before hours of dynamics
-        float(function(snapshot))
     if descriptors is not None:
         evaluate_descriptors(descriptors, paths.Trajectory([snapshot]))
     shooter = _Shooter(engine, modifier, progress, states, n_shots, uuid.uuid4().hex)

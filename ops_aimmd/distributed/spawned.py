@@ -214,7 +214,8 @@ class _Crew:
             if self.false_starts == self.allowed_failures:
                 raise RuntimeError(
                     f"{self.false_starts} times in a row a worker process ended while it started, the last one with exit "
-                    f"code {exit_code}: what it wrote to the standard error output says why"
+                    f"code {exit_code}: what it wrote to the standard error output says why. Common reasons: what the "
+                    'script does is not under if __name__ == "__main__":, or a process started anew does not find a package'
                 )
         if worker.shot is not None:
             self._bury(worker.shot, exit_code)

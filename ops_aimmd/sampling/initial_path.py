@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import openpathsampling as paths
+from openpathsampling.engines import BaseSnapshot
 
 from .legs import Leg, length_limit, run_leg
 from .random_state import seed_step
@@ -60,11 +61,11 @@ def initial_path(
     Raises
     ------
     ValueError
-        If there are not two states.
+        If there are not two states, or something given is of the wrong kind.
     RuntimeError
         If no shot joined the states, or the dynamics from the snapshot did not leave its state.
     """
-    check_two_states(states)
+    check_beginning(snapshot, [progress], states)
     engine = snapshot.engine if engine is None else engine
     modifier = BoltzmannVelocities(engine) if modifier is None else modifier
     limit = length_limit(engine, None)
@@ -148,10 +149,26 @@ class Climb:
         )
 
 
-def check_two_states(states: Sequence) -> None:
-    """Raises ValueError if there are not two states."""
+def check_beginning(snapshot, progress: Sequence[Callable], states: Sequence) -> None:
+    """Raises ValueError if a climb cannot begin: no snapshot, no function of it, not two states."""
+    if isinstance(snapshot, paths.Trajectory):
+        raise ValueError(
+            f"snapshot is a trajectory of {len(snapshot)} frames: give one of them, for instance trajectory[0]"
+        )
+    if not isinstance(snapshot, BaseSnapshot):
+        raise ValueError(f"snapshot must be an openpathsampling snapshot; got {type(snapshot).__name__}")
+    if not isinstance(states, Sequence) or any(not isinstance(state, paths.Volume) for state in states):
+        raise ValueError(f"states must be a list of two openpathsampling volumes; got {states!r}")
     if len(states) != 2:
         raise ValueError(f"got {len(states)} states, expected two: find a path for each pair of states")
+    if not progress or not all(callable(function) for function in progress):
+        raise ValueError(f"progress must be a function of a snapshot (an OPS collective variable), not {progress!r}")
+    for function in progress:
+        value = function(snapshot)
+        try:
+            float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"progress must give one number for a snapshot; got {value!r}") from error
 
 
 def stuck_in_state(limit: float) -> str:

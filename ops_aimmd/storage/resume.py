@@ -92,7 +92,8 @@ def resume(
     FileNotFoundError
         If there is no checkpoint, or no OPS file and no copy of its beginning.
     ValueError
-        If the two files are of different runs, or something must be given again; the message says what.
+        If the two files are of different runs, something is no name of a file, or something must be given again; the
+        message says what.
     ops_aimmd.checkpoint.CheckpointLockedError
         If the run is still going on.
     ops_aimmd.checkpoint.CheckpointError
@@ -100,6 +101,9 @@ def resume(
     RuntimeError
         If this process has used an OPS file of the other kind.
     """
+    for name, file in (("storage", storage), ("checkpoint", checkpoint)):
+        if not isinstance(file, (str, os.PathLike)):
+            raise ValueError(f"{name} must be the name of a file; got {file!r}")
     path = Path(os.path.abspath(storage))
     with ExitStack() as on_failure:
         with Checkpoint.open(checkpoint) as file:

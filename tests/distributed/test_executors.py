@@ -21,6 +21,7 @@ from ops_aimmd.distributed.executors import (
     InThisProcess,
     SpawnedProcesses,
     executor_for,
+    local_cluster,
 )
 from ops_aimmd.distributed.shots import ShotFailure, legs_from_result
 from ops_aimmd.systems import toy
@@ -146,6 +147,18 @@ def test_choice():
             executor_for(wrong)
     with pytest.raises(ValueError, match="at least 1"):
         executor_for(0)
+
+
+def test_wrong_clients_and_clusters():
+    for wrong in (None, "scheduler.json", 2):
+        with pytest.raises(TypeError, match="must be a distributed.Client"):
+            DaskExecutor(wrong)
+    for n_workers in ("2", 0, -1, 2.5):
+        with pytest.raises(ValueError, match="n_workers must be an integer >= 1"):
+            local_cluster(n_workers)
+    for worker_ttl in ("60s", 4.9, float("nan")):
+        with pytest.raises(ValueError, match="worker_ttl must be a number of seconds >= 5"):
+            local_cluster(2, worker_ttl)
 
 
 def test_choice_of_a_client(dask_client):

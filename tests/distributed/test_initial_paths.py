@@ -220,8 +220,19 @@ def test_wrong_arguments():
         walk_paths(walk, seed=-1)
     with pytest.raises(TypeError, match="an executor is None"):
         walk_paths(walk, executor="cluster")
-    with pytest.raises(ValueError, match="progress is a function of a snapshot, or several of them; got none"):
-        initial_paths(3, walk.point, [], walk.states)
+    for progress, match in (
+        ([], "progress must be a function"),
+        ("distance", "progress must be a function.*'distance'"),
+        (lambda snapshot: "far", "must give one number for a snapshot; got 'far'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            initial_paths(3, walk.point, progress, walk.states)
+    with pytest.raises(ValueError, match="a trajectory of 2 frames: give one of them"):
+        initial_paths(3, paths.Trajectory([walk.point] * 2), len, walk.states)
+    with pytest.raises(ValueError, match="must be an openpathsampling snapshot; got NoneType"):
+        initial_paths(3, None, len, walk.states)
+    with pytest.raises(ValueError, match="two openpathsampling volumes; got 'A to B'"):
+        initial_paths(3, walk.point, len, "A to B")
     walk.states = walk.states[:1]
     with pytest.raises(ValueError, match="got 1 states, expected two"):
         walk_paths(walk)

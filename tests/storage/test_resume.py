@@ -737,6 +737,12 @@ def test_a_run_that_died_before_its_first_step(directory, file):
         ops_aimmd.resume(file, path)
     with pytest.raises(FileNotFoundError):
         ops_aimmd.resume(file, directory / "nothing.aimmd")
+    for names, match in (
+        ((None, path), "storage must be the name of a file; got None"),
+        ((file, 3), "checkpoint must be .* 3"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            ops_aimmd.resume(*names)
 
 
 @netcdf_only
