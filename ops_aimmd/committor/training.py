@@ -195,7 +195,7 @@ def fit(
     start_anew : bool
         True: without ``previous`` a network of this package is started anew from ``seed``; a network of one's own is always
         trained further from the weights it has. False: the weights and the input scaling that the model has are always
-        kept and trained further, as for a model that was trained on other data.
+        kept and trained further, as for a model that was trained on other data, or a formula with a network beside it.
     max_epochs : int
         Epochs of Adam (Kingma and Ba 2015, arXiv:1412.6980) on all data at once; each takes ten milliseconds or less.
     learning_rate : float
@@ -231,7 +231,7 @@ def fit(
     )
     n_shots = len(training_set)
     candidates = trainer.candidates() if auxiliary_weights == "auto" else [tuple(float(w) for w in auxiliary_weights)]
-    if not start_anew:
+    if not start_anew or getattr(model.network, "is_of_raw_descriptors", False):
         decided_at = 0
         chosen = trainer.train_further(model, candidates[0], np.ones(model.n_descriptors))
     elif previous is not None and n_shots < DECIDE_AGAIN * previous.decided_at:

@@ -92,6 +92,9 @@ class FormulaNetwork(nn.Module):
         Answers outside of the range of the shots.
     """
 
+    is_of_raw_descriptors = True
+    """Training must leave the input scaling of its model alone."""
+
     def __init__(self, parts: Sequence[BoundedExpression], fallback: CommittorModel | None = None):
         super().__init__()
         self.n_inputs = len(parts[0].lower)
@@ -150,9 +153,8 @@ def formula_model(parts: Sequence[BoundedExpression], fallback=None) -> Committo
     """A `CommittorModel` that computes formulas, in double precision.
 
     Use it as the model of a learner, ``CommittorLearner(descriptors, states, model=front.best.to_model(learner))``. A
-    formula has nothing to train, so freeze that learner. One that is not frozen trains the fallback alone, and adapts the
-    density of transition-path frames; without a fallback its first training raises ValueError. ``ops_aimmd.fit`` does the
-    same with ``start_anew=False``; by default it scales the inputs, which a formula does not survive.
+    formula has nothing to train: a learner that is not frozen adapts the density of transition-path frames, and trains the
+    fallback if there is one, as ``ops_aimmd.fit`` does. A frozen one has no density.
 
     Parameters
     ----------

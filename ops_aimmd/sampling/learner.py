@@ -358,8 +358,11 @@ class CommittorLearner(StorableNamedObject):
             return False
         return self._schedule.due(len(self._training_set), self._shots_at_last_fit)
 
-    def fit(self) -> FitReport:
+    def fit(self) -> FitReport | None:
         """Train a copy of the model on everything seen so far and publish it as the next version.
+
+        Where the model has nothing to train, as a formula without a network beside it, only the density of
+        transition-path frames is new, and there is no report.
 
         Raises
         ------
@@ -381,10 +384,13 @@ class CommittorLearner(StorableNamedObject):
             torch.set_num_threads(threads)
         self._publish(model)
         self._shots_at_last_fit = len(self.training_set)
-        self._reports.append(report)
+        if report is not None:
+            self._reports.append(report)
         return report
 
-    def _trained(self, seed: int | None) -> tuple[CommittorModel, FitReport]:
+    def _trained(self, seed: int | None) -> tuple[CommittorModel, FitReport | None]:
+        if next(self.model.network.parameters(), None) is None:
+            return self.model, None
         arguments = {"seed": seed, "previous": self.last_report, **self.training_options}
         if self._transferred_start is not None:
             del arguments["start_anew"]  # the held-out shots decide

@@ -105,17 +105,18 @@ def test_the_fallback_is_the_network_of_that_moment():
     assert not np.allclose(network.committor(outside), before)
 
 
-def test_training_reaches_the_fallback_alone():
+@pytest.mark.parametrize("start_anew", [True, False])
+def test_training_reaches_the_fallback_alone(start_anew):
     """As in a learner that is not frozen; a formula without a fallback has nothing to train."""
     counts = np.random.default_rng(0).multinomial(2, [0.4, 0.6], 200)
     shots = TrainingSet(np.concatenate([points(100), points(100) + 10]), counts)
     model = formula("ratio").to_model(CommittorModel.for_descriptors(4, seed=0)).requires_grad_(True)
     before = model.committor(points()), model.committor(points() + 10)
-    fit(model, shots, seed=0, start_anew=False)
+    fit(model, shots, seed=0, start_anew=start_anew)
     assert np.array_equal(model.committor(points()), before[0])
     assert not np.allclose(model.committor(points() + 10), before[1], atol=1e-3)
     with pytest.raises(ValueError, match="no parameter"):
-        fit(formula("ratio").to_model().requires_grad_(True), shots, seed=0, start_anew=False)
+        fit(formula("ratio").to_model().requires_grad_(True), shots, seed=0, start_anew=start_anew)
 
 
 def test_torchscript_gives_the_same_numbers(tmp_path):

@@ -3,9 +3,18 @@
 import numpy as np
 import openpathsampling as paths
 import pytest
+import torch
 from sampling_support import Chain, simulation, site_descriptors, table_model
 
-from ops_aimmd import CommittorLearner, CommittorModel, DiminishingSchedule, ShootingResult, TrainingHook, TrainingSet
+from ops_aimmd import (
+    CommittorLearner,
+    CommittorModel,
+    DiminishingSchedule,
+    ShootingResult,
+    TrainingHook,
+    TrainingSet,
+    load_learner,
+)
 from ops_aimmd.checkpoint import Checkpoint
 
 
@@ -167,6 +176,24 @@ def test_training_publishes_a_new_version_and_leaves_the_old_one_alone(chain):
     assert np.array_equal(old.model.committor(np.arange(7.0)[:, None]), before)
     assert not np.allclose(learner.model.committor(np.arange(7.0)[:, None]), before)
     assert not any(p.requires_grad for p in learner.model.parameters())
+
+
+def test_a_model_without_parameters_gets_a_density_and_no_training(chain, tmp_path):
+    """As a formula has none: the run goes on, and its checkpoint can be read."""
+
+    class Formula(torch.nn.Module):
+        def forward(self, x):
+            return x - 3.0
+
+    learner = CommittorLearner(site_descriptors, chain.states, model=CommittorModel(Formula(), 1, 2), seed=1)
+    hook = TrainingHook(learner, checkpoint=tmp_path / "run.aimmd")
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), hook)
+    sampler.run(40)
+    assert learner.version.number > 1 and learner.version.density is not None and learner.last_report is None
+    loaded = load_learner(tmp_path / "run.aimmd", descriptors=site_descriptors, states=chain.states, network=Formula())
+    assert loaded.version.number == learner.version.number and loaded.reports == ()
+    sites = np.arange(7.0)[:, None]
+    assert np.array_equal(loaded.model.committor(sites), learner.model.committor(sites))
 
 
 def test_the_users_model_is_not_trained_in_place(chain):
