@@ -2,7 +2,8 @@
 
 Chains of each method start from initial paths in different reaction channels. Every chain is a table on disk, so that
 chains can be added later and one that exists is not run again; the tables are printed from what is there. Channels are
-told apart by where the path crosses from phi < 0 to phi > 0 (`AlanineDipeptide.channel`).
+told apart by where the path crosses from phi < 0 to phi > 0 (`AlanineDipeptide.channel`). "Guided exchange" is a production
+phase: its model has learned from the shots of all guided two-way chains on disk together, and is frozen.
 
     python benchmarks/alanine_channels.py OUTPUT                     # four chains of each method, about an hour and a half
     python benchmarks/alanine_channels.py OUTPUT --print             # only what is there
@@ -29,7 +30,7 @@ from ops_aimmd.analysis.autocorrelation import integrated_autocorrelation
 from ops_aimmd.analysis.series import StepRecorder
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
-METHODS = ("guided two-way", "guided one-way", "stock two-way", "stock one-way")
+METHODS = ("guided two-way", "guided one-way", "guided exchange", "stock two-way", "stock one-way")
 CHANNELS = ("phi 0, psi -75", "phi 0, psi 75", "phi 180")
 EARLY = 0.2
 """Fraction of the molecular dynamics of each chain that is left out of all averages, and counted as cost."""
@@ -62,10 +63,27 @@ class ChannelRecorder(PathSimulatorHook):
         self.rows.append(self._known[path.__uuid__])
 
 
-def run(method, seed, md_steps):
+def known_shots(folder, system):
+    """Training set of all guided two-way chains on disk."""
+    files = sorted(folder.glob("guided_two-way_*.aimmd"))
+    if not files:
+        raise SystemExit(f"{folder} holds no checkpoints of guided two-way chains: run these first")
+    learners = [ops_aimmd.load_learner(file, descriptors=system.descriptors, states=system.states) for file in files]
+    shots = learners[0].training_set
+    for learner in learners[1:]:
+        for shot in learner.training_set:
+            shots.append(shot)
+    return shots
+
+
+def run(method, seed, md_steps, folder):
     """Step table, with the channels, of one chain of so many steps of molecular dynamics."""
     system = alanine_dipeptide()
-    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed)
+    known = known_shots(folder, system) if method == "guided exchange" else None
+    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed, training_set=known)
+    if known is not None:
+        learner.fit()
+        learner.freeze()
     with contextlib.redirect_stdout(io.StringIO()):
         scheme = make_scheme(method, system, learner)
         conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(seed))
@@ -75,7 +93,9 @@ def run(method, seed, md_steps):
     for hook in (recorder, channels):
         sampler.attach_hook(hook)
     if method.startswith("guided"):
-        sampler.attach_hook(ops_aimmd.TrainingHook(learner))
+        file = folder / f"{method.replace(' ', '_')}_{seed}.aimmd"
+        file.unlink(missing_ok=True)  # of a chain that was interrupted
+        sampler.attach_hook(ops_aimmd.TrainingHook(learner, checkpoint=file, keep_paths=False))
     spent = 0
     while spent < md_steps:
         sampler.run(STEPS_AT_A_TIME)
@@ -215,7 +235,7 @@ def main():
     for method, seed in itertools.product(options.methods, () if options.print else options.seeds):
         file = options.output / f"{method.replace(' ', '_')}_{seed}.csv"
         if not file.exists():
-            table = run(method, seed, options.md_steps)
+            table = run(method, seed, options.md_steps, options.output)
             table.to_csv(file, index=False)
             print(f"{method}, seed {seed}: {len(table)} MC steps", flush=True)
     chains = tables_in(options.output)

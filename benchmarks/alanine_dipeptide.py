@@ -37,6 +37,8 @@ METHODS = {
     "stock one-way": "OPS OneWayShooting, uniform selection",
 }
 N_STEPS_PER_FRAME = 10
+EXCHANGE_TEMPERATURES = [380, 480, 610, 780]
+"""Of replicas of the configuration beside the path, in kelvin."""
 
 
 def make_scheme(method, system, learner):
@@ -46,6 +48,10 @@ def make_scheme(method, system, learner):
         return ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=engine)
     if method == "guided one-way":
         return ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=engine, shooting="one-way")
+    if method == "guided exchange":
+        return ops_aimmd.CommittorShootingScheme(
+            system.network(), learner, engine=engine, exchange_temperatures=EXCHANGE_TEMPERATURES
+        )
     if method == "uniform, our move":
         return ops_aimmd.CommittorShootingScheme(system.network(), learner, engine, selector=paths.UniformSelector())
     if method == "stock one-way":

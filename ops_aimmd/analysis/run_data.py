@@ -20,8 +20,8 @@ from ops_aimmd.sampling.collective_variables import column_names, describe
 from ops_aimmd.sampling.engines import is_openmm
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
+from ops_aimmd.sampling.movers import submovers
 from ops_aimmd.sampling.selectors import CommittorSelector
-from ops_aimmd.sampling.step_learning import submovers
 from ops_aimmd.sampling.step_records import COLUMNS, shot_record
 from ops_aimmd.storage.existing_files import Census, opened, path_shots, read_steps, result_of
 from ops_aimmd.storage.ops_files import UnreadableFileError, file_of, find_simulation
@@ -189,19 +189,25 @@ def _logged_rows(file: Checkpoint) -> tuple[list[dict], list[str], bool]:
     rows, names, ensembles, lengths = [], [], set(), {}
     for number in file.logged_steps():
         document = file.logged_step(number)
-        ensembles.update(ensemble for _, _, ensemble in document["active"])
-        active = {replica: name for replica, name, _ in document["active"]}
+        active = {replica: (name, ensemble) for replica, name, ensemble in document["active"]}
+        beside = sum(_frames_beside(change) for change in _changes(document["change"]))
         for change in _changes(document["change"]):
             details = change["details"] or {}
             if "leg_outcomes" not in details or not change["samples"]:
                 continue
             replica = change["samples"][0][0]
-            name = active[replica]
+            name, ensemble = active[replica]
+            ensembles.add(ensemble)
             if name not in lengths:
                 lengths[name] = len(file.path_frames(name))
-            rows.append(_logged_row(number, replica, change["class"] == ACCEPTED, details, lengths[name]))
+            row = _logged_row(number, replica, change["class"] == ACCEPTED, details, lengths[name])
+            rows.append({**row, "frames": row["frames"] + ("exchanged_index" in details) * beside})
             names.append(name)
     return rows, names, len(ensembles) <= 1
+
+
+def _frames_beside(change: dict) -> int:
+    return int((change["details"] or {}).get("configuration_frames") or 0)
 
 
 def _changes(change: dict):
@@ -366,12 +372,13 @@ class _StepReader:
     def rows(self, step) -> list[dict]:
         """Rows of the shots of a step."""
         active = {sample.replica: sample.trajectory for sample in step.active}
-        self.ensembles.update(sample.ensemble.__uuid__ for sample in step.active)
+        ensembles = {sample.replica: sample.ensemble.__uuid__ for sample in step.active}
         rows = []
         for shot, mover in path_shots(step, self.states):
             if not self.path_of_row:
                 self._index[str(shot.path.__uuid__)] = -1  # the initial path was not sampled
             self.census.count(shot, mover)
+            self.ensembles.add(ensembles.get(shot.replica))
             rows.append({**shot_record(step, shot), "legs": len(shot.leg_lengths)})
             self.path_of_row.append(self._path(active[shot.replica]) if shot.replica in active else -1)
             result = None if self.learner is None else result_of(shot, mover, self.learner, int(step.mccycle))

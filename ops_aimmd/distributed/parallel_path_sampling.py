@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 
 import openpathsampling as paths
@@ -21,11 +21,11 @@ from ops_aimmd.distributed.interrupts import Interrupts
 from ops_aimmd.distributed.seeds import settled_seed
 from ops_aimmd.distributed.shot_log import ShotLog
 from ops_aimmd.distributed.shots import ShotFailure, ShotSpec
+from ops_aimmd.sampling.configuration_replicas import ConfigurationMover
 from ops_aimmd.sampling.learner import PATHS_REMEMBERED, CommittorLearner
-from ops_aimmd.sampling.movers import ShootingMover
+from ops_aimmd.sampling.movers import ShootingMover, submovers
 from ops_aimmd.sampling.progress_bar import ProgressBar
 from ops_aimmd.sampling.selectors import CommittorSelector
-from ops_aimmd.sampling.step_learning import submovers
 from ops_aimmd.storage.training_hook import TrainingHook
 
 SEED_FILE = "seed_of_chains"
@@ -237,10 +237,10 @@ class ParallelPathSampling(paths.PathSampling):
             self._take_up(None if hook is None else hook.open_checkpoint, learner)
             with opened(self.executor) as executor:
                 keys = {}
-                for mover in _shooting_movers(self.root_mover):
-                    which = engine_and_states(mover.engine, mover.states)
+                for engine, states in _engines_and_states(self.root_mover):
+                    which = engine_and_states(engine, states)
                     if which not in keys:
-                        keys[which] = executor.start(mover.engine, mover.states, str(self.__uuid__))
+                        keys[which] = executor.start(engine, states, str(self.__uuid__))
                 self._maker = StepMaker(self._mover, learner, self._seed, str(self.__uuid__), keys)
                 self._run_to(executor, target)
         finally:
@@ -460,8 +460,13 @@ def _check_moves(scheme) -> None:
             )
 
 
-def _shooting_movers(root) -> list[ShootingMover]:
-    return [mover for mover in submovers(root) if isinstance(mover, ShootingMover)]
+def _engines_and_states(root) -> Iterator[tuple]:
+    """Of all legs that the moves below a mover may ask for."""
+    for mover in submovers(root):
+        if isinstance(mover, ShootingMover):
+            yield mover.engine, mover.states
+        elif isinstance(mover, ConfigurationMover):
+            yield from ((engine, ()) for engine in mover.engines)
 
 
 def _check_steps(n_steps) -> None:

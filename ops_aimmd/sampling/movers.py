@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 
 import numpy as np
@@ -103,13 +103,7 @@ class ShootingMover(EngineMover):
 
     def __call__(self, input_sample):
         """Make a trial; returns the list of one sample and the details of the step."""
-        self.check_engine()
-        old = input_sample.trajectory
-        if len(old) > self.length_limit:
-            raise ValueError(
-                f"the current path has {len(old)} frames, more than the limit of {self.length_limit} (max_length, or the "
-                "engine's n_frames_max): start from a shorter path or raise the limit"
-            )
+        old = self._current_path(input_sample)
         index = self.selector.pick(old)
         point = old[index]
         details = {
@@ -119,6 +113,34 @@ class ShootingMover(EngineMover):
             **self._selection_details(old, index),
         }
         start = self.modifier(point) if self.legs == "both" else point
+        trial, trial_index, orientations = self._make_trial(input_sample, old, index, start, details)
+        bias = 0.0
+        if orientations:
+            bias = self._acceptance_bias(old, index, trial, trial_index, details) * self.modifier.probability_ratio(
+                point, start
+            )
+            if self.legs == "both":
+                bias *= orientations / self._orientations(old)
+                self._remember_orientations(trial, orientations)
+        return [self._sample(input_sample, trial, bias)], details
+
+    def _current_path(self, input_sample) -> paths.Trajectory:
+        """The path to move, after a look at the engine and at its length."""
+        self.check_engine()
+        path = input_sample.trajectory
+        if len(path) > self.length_limit:
+            raise ValueError(
+                f"the current path has {len(path)} frames, more than the limit of {self.length_limit} (max_length, or the "
+                "engine's n_frames_max): start from a shorter path or raise the limit"
+            )
+        return path
+
+    def _make_trial(self, input_sample, old, index: int, start, details: dict):
+        """Run the legs from `start`, in the place of frame `index` of `old`, and join them; notes the shot in the details.
+
+        Returns the trial, the index of the shooting point in it, and in how many orientations it is in the ensemble. Raises
+        the errors with which OPS counts a trial that broke off as rejected.
+        """
         details["modified_shooting_snapshot"] = start
         details["trial_reversed"] = False
         legs = make_legs(self.engine, start, LEGS[self.legs], self.states, self.length_limit)
@@ -138,15 +160,7 @@ class ShootingMover(EngineMover):
         trial, trial_index, orientations = self._orient(trial, trial_index, self._ends(old, legs))
         details["trial_reversed"] = trial[trial_index].__uuid__ != start.__uuid__
         details["modified_shooting_snapshot"] = trial[trial_index]  # as it is stored: SimStore keeps no reversed partners
-        bias = 0.0
-        if orientations:
-            bias = self._acceptance_bias(old, index, trial, trial_index, details) * self.modifier.probability_ratio(
-                point, start
-            )
-            if self.legs == "both":
-                bias *= orientations / self._orientations(old)
-                self._remember_orientations(trial, orientations)
-        return [self._sample(input_sample, trial, bias)], details
+        return trial, trial_index, orientations
 
     def _selection_details(self, old, index: int) -> dict:
         details = {
@@ -263,3 +277,10 @@ class OneWayShooting(SpecializedRandomChoiceMover):
                 for legs in ("forward", "backward")
             ]
         )
+
+
+def submovers(mover) -> Iterator:
+    """A mover and all movers below it."""
+    yield mover
+    for submover in mover.submovers:
+        yield from submovers(submover)

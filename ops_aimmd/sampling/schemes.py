@@ -11,11 +11,14 @@ from openpathsampling.high_level.move_strategy import (
 )
 from openpathsampling.high_level.network import FixedLengthTPSNetwork, TransitionNetwork
 
+from .configuration_replicas import ConfigurationEnsemble, ConfigurationMover
 from .learner import CommittorLearner
-from .movers import OneWayShooting, ShootingMover
+from .movers import OneWayShooting, ShootingMover, submovers
 from .reversibility import warn_if_irreversible
 from .selectors import CommittorSelector
+from .shooting_point_exchange import ShootingPointExchangeMover
 from .states import state_index
+from .tempered_engines import check_rising
 from .velocities import BoltzmannVelocities
 
 SHOOTING = ("two-way", "one-way")
@@ -83,6 +86,85 @@ class CommittorShootingStrategy(SingleEnsembleMoveStrategy):
         return movers
 
 
+class ShootingPointExchangeStrategy(SingleEnsembleMoveStrategy):
+    """Strategy for moves that exchange a frame of the path with a configuration beside it.
+
+    Each move first moves all replicas of the configuration, then exchanges: see `ShootingPointExchangeMover`. The initial
+    conditions need a sample for each replica, which `CommittorShootingScheme.initial_conditions_from_trajectories` makes.
+
+    Parameters
+    ----------
+    learner : CommittorLearner
+    temperatures : sequence of float
+        Of the hotter replicas of the configuration, rising from above that of the paths (kelvin; toy engines: kT).
+    modifier, engine, max_length
+        As for `CommittorShootingStrategy`.
+    exponent, n_pieces, frames_per_piece, pairs
+        As for `ConfigurationMover`.
+    ensembles, group, replace
+        As in the strategies of OPS; one ensemble only.
+    """
+
+    _level = levels.MOVER
+
+    def __init__(
+        self,
+        learner,
+        temperatures=(),
+        modifier=None,
+        engine=None,
+        max_length=None,
+        exponent=3.5,
+        n_pieces=4,
+        frames_per_piece=5,
+        pairs=None,
+        ensembles=None,
+        group="shooting point exchange",
+        replace=True,
+    ):
+        super().__init__(ensembles=ensembles, group=group, replace=replace)
+        self.learner = learner
+        self.temperatures = temperatures
+        self.modifier = modifier
+        self.engine = engine
+        self.max_length = max_length
+        self.exponent = exponent
+        self.n_pieces = n_pieces
+        self.frames_per_piece = frames_per_piece
+        self.pairs = pairs
+
+    def make_movers(self, scheme):
+        """The move, for the ensemble of the scheme."""
+        engine = paths.EngineMover.default_engine if self.engine is None else self.engine
+        modifier = BoltzmannVelocities(engine) if self.modifier is None else self.modifier
+        parameters = self.get_parameters(scheme)
+        if len(parameters) != 1:
+            raise ValueError(
+                f"the exchange of shooting points is for networks with one ensemble of paths, not {len(parameters)}"
+            )
+        ((ensemble,),) = parameters
+        check_rising(engine, self.temperatures)
+        replicas = [ConfigurationEnsemble(self.learner.states, k) for k in range(1 + len(self.temperatures))]
+        weight = {"exponent": self.exponent, "pairs": self.pairs}
+        exchange = ShootingPointExchangeMover(
+            ensemble, replicas[0], self.learner, modifier, engine, self.max_length, **weight
+        )
+        exchange.check_engine()
+        configurations = ConfigurationMover(
+            ensemble,
+            replicas,
+            self.learner,
+            modifier,
+            engine,
+            self.temperatures,
+            n_pieces=self.n_pieces,
+            frames_per_piece=self.frames_per_piece,
+            **weight,
+        )
+        both = [configurations.named("Configurations"), exchange.named(f"ShootingPointExchange {ensemble.name}")]
+        return [paths.SequentialMover(both).named(f"Configurations and exchange {ensemble.name}")]
+
+
 class CommittorShootingScheme(MoveScheme):
     """Path sampling with shooting points picked by a learned committor: the whole move scheme.
 
@@ -101,6 +183,11 @@ class CommittorShootingScheme(MoveScheme):
         Boltzmann velocities at the temperature of the engine's integrator by default.
     max_length : int, optional
         Limit on the frames of a whole path, the engine's `n_frames_max` by default.
+    exchange_temperatures : sequence of float, optional
+        Every second move on average exchanges shooting points with configurations beside the path, which takes it from one
+        reaction channel to another; the temperatures are those of their hotter replicas (kelvin; toy engines: kT), rising
+        from above that of the paths, for instance ``[380, 480, 610, 780]`` for a small molecule at 300 K; ``[]`` for
+        configurations at the temperature of the paths alone. See `ops_aimmd.sampling.shooting_point_exchange`.
 
     Raises
     ------
@@ -117,6 +204,7 @@ class CommittorShootingScheme(MoveScheme):
         selector=None,
         modifier=None,
         max_length=None,
+        exchange_temperatures=None,
     ):
         if not isinstance(network, TransitionNetwork) or not isinstance(learner, (CommittorLearner, type(None))):
             raise ValueError(
@@ -137,18 +225,28 @@ class CommittorShootingScheme(MoveScheme):
                 f"{sorted(state.name for state in network.all_states)}: give both the same volume objects "
                 "(load_learner needs them as states=[...])"
             )
+        pairs = _joined_pairs(network, states)
         if selector is None:
-            selector = (
-                paths.UniformSelector()
-                if learner is None
-                else CommittorSelector(learner, pairs=_joined_pairs(network, states))
-            )
+            selector = paths.UniformSelector() if learner is None else CommittorSelector(learner, pairs=pairs)
         self.append(CommittorShootingStrategy(selector, states, shooting, modifier, engine, max_length))
+        if exchange_temperatures is not None:
+            if learner is None:
+                raise ValueError("the exchange of shooting points weighs configurations by a committor: give a learner")
+            self.append(
+                ShootingPointExchangeStrategy(
+                    learner, list(exchange_temperatures), modifier, engine, max_length, pairs=pairs
+                )
+            )
         self.append(OrganizeByMoveGroupStrategy())
 
     def initial_conditions_from_trajectories(self, trajectories, *args, **kwargs):
-        """As in OPS, but raises a ValueError where the trajectories hold no path of the ensemble."""
+        """As in OPS, but raises a ValueError where the trajectories hold no path of the ensemble.
+
+        Configurations for the exchange of shooting points begin as the best frame of the path, where none are given.
+        """
         conditions = super().initial_conditions_from_trajectories(trajectories, *args, **kwargs)
+        given = trajectories if isinstance(trajectories, paths.SampleSet) else ()
+        conditions = self._with_configurations(conditions, [sample.ensemble for sample in given])
         missing, _ = self.check_initial_conditions(conditions)
         if missing:
             raise ValueError(
@@ -156,6 +254,28 @@ class CommittorShootingScheme(MoveScheme):
                 "transition path starts in one state, ends in another and is in no state between; give a trajectory "
                 "that contains one"
             )
+        return conditions
+
+    def list_initial_ensembles(self, root=None) -> list:
+        """As in OPS, and the ensembles of configurations beside the path."""
+        movers = self._configuration_movers(root)
+        return [*super().list_initial_ensembles(root), *(replica for mover in movers for replica in mover.replicas)]
+
+    def _configuration_movers(self, root=None) -> list[ConfigurationMover]:
+        root = self.move_decision_tree() if root is None else root
+        return [mover for mover in submovers(root) if isinstance(mover, ConfigurationMover)]
+
+    def _with_configurations(self, conditions: paths.SampleSet, given: list) -> paths.SampleSet:
+        """The samples, with the best frame of the path for each replica of a configuration whose ensemble is not given."""
+        for mover in self._configuration_movers():
+            of_path = [sample for sample in conditions if sample.ensemble == mover.ensemble]
+            made_anew = [replica for replica in mover.replicas if replica not in given]
+            samples = [sample for sample in conditions if sample.ensemble not in made_anew]
+            for ensemble in made_anew if of_path else ():
+                start = paths.Trajectory([mover.best_frame(of_path[0].trajectory)])
+                replica = max(sample.replica for sample in samples) + 1
+                samples.append(paths.Sample(replica=replica, trajectory=start, ensemble=ensemble))
+            conditions = paths.SampleSet(samples)
         return conditions
 
     def _describe(self, trajectories) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 
 from openpathsampling.pathmover import EngineMover
 
+from .configuration_replicas import ConfigurationMover
 from .learner import CommittorLearner
-from .movers import ShootingMover
+from .movers import ShootingMover, submovers
 from .random_state import seed_step
 from .selectors import CommittorSelector
 from .shooting_results import shooting_result, shots
@@ -40,7 +40,8 @@ class StepLearning:
         movers = list(submovers(sim.root_mover))
         for mover in movers:
             selector = mover.selector if isinstance(mover, EngineMover) else None
-            if isinstance(selector, CommittorSelector) and selector.learner is not self.learner:
+            queries = selector if isinstance(selector, CommittorSelector) else mover
+            if getattr(queries, "learner", self.learner) is not self.learner:
                 raise ValueError(
                     f"the selector of {mover.name!r} queries another learner than the one that this hook trains: give "
                     "the scheme and the hook the same CommittorLearner"
@@ -52,8 +53,9 @@ class StepLearning:
                     f"the legs of {mover.name!r} stop at the states {[s.name for s in mover.states]}, the learner knows "
                     f"{[s.name for s in self.learner.states]}: give both the same volume objects"
                 )
-        engines = {id(m.engine): m.engine for m in movers if isinstance(m, EngineMover) and m.engine is not None}
-        self.engines = list(engines.values())
+        engines = [m.engine for m in movers if isinstance(m, EngineMover) and m.engine is not None]
+        engines += [engine for m in movers if isinstance(m, ConfigurationMover) for engine in m.engines]
+        self.engines = list({id(engine): engine for engine in engines}.values())
         for sample in sim.root:
             self._initial_paths.update(_identities(sample.trajectory))
 
@@ -90,13 +92,6 @@ class StepLearning:
                     f"{self.learner.version.number}: {error}",
                     stacklevel=2,
                 )
-
-
-def submovers(mover) -> Iterator:
-    """A mover and all movers below it."""
-    yield mover
-    for submover in mover.submovers:
-        yield from submovers(submover)
 
 
 def _identities(trajectory) -> list[tuple[int, int, int]]:

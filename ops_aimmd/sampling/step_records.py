@@ -48,12 +48,19 @@ def shot_record(step, shot: Shot) -> dict:
         "generated": is_transition(shot),
         "expected": np.nan if predicted is None else _expected(shot, np.asarray(predicted, dtype=float)),
         "reached": sum(outcome >= 0 for outcome in shot.leg_outcomes.values()),
-        "frames": shot.new_frames,
+        "frames": shot.new_frames + _frames_beside(step, shot),
         "path_length": _path_length(step, shot),
         "model_version": detail(shot, "model_version"),
         "frozen": detail(shot, "frozen"),
         "replica": shot.replica,
     }
+
+
+def _frames_beside(step, shot: Shot) -> int:
+    """New frames of the configurations beside the path, which the move of the shot has moved before it."""
+    if getattr(shot.details, "exchanged_index", None) is None:
+        return 0
+    return sum(int(getattr(part.details, "configuration_frames", None) or 0) for part in step.change)
 
 
 def detail(shot: Shot, name: str) -> float:

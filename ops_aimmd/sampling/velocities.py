@@ -108,7 +108,7 @@ def _toy_velocities(engine, snapshot, temperature):
 
 def _openmm_velocities(engine, mechanics, snapshot, temperature):
     if temperature is None:
-        temperature = _temperature_of(engine.integrator)
+        temperature = temperature_of_integrator(engine.integrator)
     if is_simtk_quantity(temperature):
         temperature = temperature.value_in_unit(unit.kelvin)
     _require_positive(temperature)
@@ -169,7 +169,7 @@ def project_on_constraints(velocities, positions, inverse_masses, pairs):
     return velocities - (weighted @ multipliers).reshape(velocities.shape)
 
 
-def _temperature_of(integrator):
+def temperature_of_integrator(integrator):
     """Temperature of an OpenMM integrator.
 
     openmmtools' integrators come back from XML as bare ``CustomIntegrator`` if nobody restores their interface, but keep

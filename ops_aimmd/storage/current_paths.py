@@ -45,6 +45,10 @@ class CurrentPaths:
         """Names of the current paths."""
         return self._keys
 
+    def path_of(self, replica: int) -> str | None:
+        """Name of the current path of a replica, None for one that is not known."""
+        return self.replicas[replica].path if replica in self.replicas else None
+
     def blocks_of(self, name: str) -> set[int]:
         """Blocks in which the frames of a current path are."""
         return {self.places[key][0] for key in self._keys[name]}

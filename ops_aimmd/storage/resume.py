@@ -19,12 +19,12 @@ from openpathsampling.pathmover import EngineMover
 from tqdm.auto import tqdm
 
 from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.sampling.configuration_replicas import ConfigurationMover
 from ops_aimmd.sampling.engines import is_openmm
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
-from ops_aimmd.sampling.movers import ShootingMover
+from ops_aimmd.sampling.movers import ShootingMover, submovers
 from ops_aimmd.sampling.selectors import CommittorSelector
-from ops_aimmd.sampling.step_learning import submovers
 
 from .ops_files import (
     current_samples,
@@ -192,6 +192,8 @@ def _bind(sim, learner: CommittorLearner, weight: Callable | None) -> None:
                 )
             selector.use_weight(weight)
     for mover in _movers(sim):
+        if isinstance(mover, ConfigurationMover):
+            mover.learner = learner
         if isinstance(mover, ShootingMover):
             by_uuid = {state.__uuid__: state for state in learner.states}
             mover.states = [by_uuid.get(state.__uuid__, state) for state in mover.states]

@@ -143,14 +143,20 @@ class StepLogWriter:
         current = self._current
         touched = set()
         everybody = current.replicas.keys() <= {int(sample.replica) for sample in step.active}
+        frames = {
+            str(sample.trajectory.__uuid__): [frame_key(frame) for frame in sample.trajectory.iter_proxies()]
+            for sample in step.active
+            if current.path_of(int(sample.replica)) != str(sample.trajectory.__uuid__)
+        }
+        # looked up before any replica moves: one may take a frame, or the path, that another one leaves
+        places = {key: places[key] for keys in frames.values() for key in keys}
         for sample in step.active:
             replica, path = int(sample.replica), str(sample.trajectory.__uuid__)
             before = current.replicas.get(replica)
             n_steps = step.mccycle if everybody else before.n_steps + 1
-            keys = [] if path in current.names else [frame_key(frame) for frame in sample.trajectory.iter_proxies()]
             if before is not None:
                 touched |= current.blocks_of(before.path)
-            current.put(replica, CurrentPath(path, _uuid(sample.ensemble), int(n_steps)), keys, places)
+            current.put(replica, CurrentPath(path, _uuid(sample.ensemble), int(n_steps)), frames.get(path, ()), places)
             touched |= current.blocks_of(path)
         return touched
 

@@ -17,6 +17,7 @@ def chain():
 @pytest.fixture(scope="module")
 def network(chain):
     A, B = chain.states
+    paths.InterfaceSet._reset()  # OPS takes collective variables of one name, in one process, for the same
     interfaces = paths.VolumeInterfaceSet(chain.site, -0.5, [0.5, 1.5, 2.5])
     return paths.MISTISNetwork([(A, interfaces, B)])
 

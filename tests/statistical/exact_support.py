@@ -103,7 +103,7 @@ def sample_paths(mover, sample_set, n_steps, seed, observe=lambda change: None):
     ----------
     mover : object with a method ``move(sample_set)`` that returns an OPS move change
     sample_set : openpathsampling.SampleSet
-        Of one replica.
+        The path is replica 0.
     n_steps : int
     seed : int
     observe : callable
@@ -121,10 +121,10 @@ def sample_paths(mover, sample_set, n_steps, seed, observe=lambda change: None):
     for step in range(N_EQUILIBRATION + n_steps):
         change = mover.move(sample_set)
         if change.accepted:
-            (sample,) = change.results
-            # a fresh sample, for OPS's samples remember all their ancestors
-            sample_set = paths.SampleSet([paths.Sample(0, sample.trajectory, sample.ensemble)])
-            current = site_indices(sample.trajectory)
+            samples = sample_set.apply_samples(change.results)
+            # fresh samples, for OPS's remember all their ancestors
+            sample_set = paths.SampleSet([paths.Sample(s.replica, s.trajectory, s.ensemble) for s in samples])
+            current = site_indices(sample_set[0].trajectory)
         if step >= N_EQUILIBRATION:
             sampled.append(current)
         observe(change)

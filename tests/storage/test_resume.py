@@ -142,17 +142,17 @@ def test_a_run_may_be_resumed_after_every_step(file, whole):
     check_that_it_goes_on(file, whole)
 
 
-def two_wells(file, shooting, seed=3):
+def two_wells(file, shooting, seed=3, **options):
     system = toy.two_gaussian_wells(n_steps_per_frame=100)
     seed_everything(0)
     learner = CommittorLearner(system.descriptors, system.states, seed=seed)
-    scheme = CommittorShootingScheme(system.network(), learner, system.engine, shooting)
+    scheme = CommittorShootingScheme(system.network(), learner, system.engine, shooting, **options)
     return simulation(file, learner, scheme, system.initial_trajectory(1))
 
 
 def branch(sampler, directory, step, last):
     """Let a run go on that stands at a step, and resume its copy; give the files of both."""
-    whole, copy = directory / "run.nc", directory / "copy.nc"
+    whole, copy = directory / f"run.{SUFFIX}", directory / f"copy.{SUFFIX}"
     sampler.run(step - sampler.step)
     copy_run(whole, copy)
     run_to(sampler, last)
@@ -172,6 +172,23 @@ def test_with_velocities_and_real_numbers(directory, shooting):
     copy, whole = branch(two_wells(directory / "run.nc", shooting), directory, 5, 12)
     check_same_run(copy, whole)
     assert any(accepted for number, accepted, *_ in steps_in(whole) if number > 5)
+
+
+@both_kinds
+def test_exchange_of_shooting_points(directory):
+    """Configurations and the hotter engines that move them come back, and so does a lost file."""
+    sampler = two_wells(directory / f"run.{SUFFIX}", "two-way", exchange_temperatures=[0.2, 0.3])
+    copy, whole = branch(sampler, directory, 5, 14)
+    check_same_run(copy, whole)
+    exchanged = [number for number, *_, active in steps_in(whole) if len(active) == 4 and number > 5]
+    assert len(exchanged) == 9
+    copy.unlink()
+    with pytest.warns(ResumeWarning, match="no OPS file"):
+        sampler = resume(copy)
+    movers = {type(part.mover).__name__ for step in sampler.storage.steps for part in step.change}
+    assert movers >= {"ConfigurationMover", "ShootingPointExchangeMover"}
+    sampler.storage.close()
+    assert all(equal_paths(a[3], b[3]) for a, b in zip(steps_in(whole), steps_in(copy), strict=True))
 
 
 @netcdf_only

@@ -1,0 +1,325 @@
+r"""Configurations beside the path, at several temperatures: where new shooting points come from.
+
+Configurations change the reaction channel more easily than paths. Weighted by the learned committor, the basins are no
+longer a trap, and what the weight leaves of the barriers is crossed by replicas at higher temperatures. Replica k holds a
+configuration y distributed as
+
+.. math::  \rho_{T_k}(y)\, v_k(y), \qquad v_k = 4 \sigma(s_k q)\, \sigma(-s_k q) \approx 4 e^{-s_k |q|}, \quad
+           s_k = s \, T_0 / T_k,
+
+with the Boltzmann distribution :math:`\rho_T`, the log-odds q, the logistic function :math:`\sigma` and the temperature
+:math:`T_0` of the paths: up to a constant, the replicas temper the energy :math:`U + s k_B T_0 |q|`. Inside the states
+v = 0.
+
+A replica moves by a piece of unbiased dynamics at its temperature, with velocities drawn anew, accepted with
+min[1, v(y') / v(y)]: these dynamics are reversible for :math:`\rho_T`. Then neighbours exchange their configurations with
+
+.. math::  \min\left[1, e^{(1/k_B T_k - 1/k_B T_l) (U_k - U_l)} \frac{v_k(y_l)\, v_l(y_k)}{v_k(y_k)\, v_l(y_l)}\right].
+
+In OPS each replica is a sample of its own, a trajectory of one frame: it is stored, resumed and taken back with the paths.
+
+Reference: Sugita and Okamoto, Chem. Phys. Lett. 314, 141 (1999), doi:10.1016/S0009-2614(99)01123-9; with a bias: Sugita,
+Kitao, Okamoto, J. Chem. Phys. 113, 6042 (2000), doi:10.1063/1.1308516.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+import openpathsampling as paths
+from openpathsampling.pathmover import SampleMover
+
+from ops_aimmd.committor.selection import ModelVersion, log_weight_function, selection_log_weights
+
+from .engines import is_openmm
+from .learner import CommittorLearner
+from .legs import make_legs
+from .states import state_index
+from .tempered_engines import check_rising, engine_at, inverse_temperature, potential_energy, temperature_of
+from .velocities import BoltzmannVelocities
+
+LOST = math.log(1e-6)
+"""Logarithm of the weight of a configuration, the best ones having 1, below which a model that is still learned has lost
+it in a basin."""
+
+
+class ConfigurationEnsemble(paths.Ensemble):
+    """Trajectories of one frame outside of the states: one replica of a configuration.
+
+    Parameters
+    ----------
+    states : sequence of openpathsampling.Volume
+    number : int
+        Of the replica: 0 has the temperature of the paths.
+    """
+
+    def __init__(self, states: Sequence[paths.Volume], number: int):
+        super().__init__()
+        self.states = list(states)
+        self.number = int(number)
+
+    def __call__(self, trajectory, trusted=None, candidate=False) -> bool:
+        """Whether this is one frame outside of the states."""
+        return len(trajectory) == 1 and state_index(trajectory[0], self.states) < 0
+
+    def can_append(self, trajectory, trusted=False) -> bool:
+        """Only to nothing."""
+        return len(trajectory) == 0
+
+    def can_prepend(self, trajectory, trusted=False) -> bool:
+        """Only to nothing."""
+        return len(trajectory) == 0
+
+    def _str(self) -> str:
+        return f"replica {self.number} of a configuration outside of {[state.name for state in self.states]}"
+
+
+@dataclass(frozen=True)
+class _Configuration:
+    """One configuration: its frame, descriptors (d,), and potential energy, 0 where there is one replica only."""
+
+    frame: paths.BaseSnapshot
+    descriptors: np.ndarray
+    energy: float
+
+
+class ConfigurationMover(SampleMover):
+    """Moves all replicas of a configuration: pieces of dynamics, and exchanges between neighbours. See the module.
+
+    The change is always accepted; the decisions are inside. While the learner is not frozen, a coldest configuration that
+    is lost in a basin, where the model of the day says that nothing happens, begins anew at a frame of the path.
+
+    Parameters
+    ----------
+    ensemble : openpathsampling.Ensemble
+        Of the path.
+    replicas : sequence of ConfigurationEnsemble
+        The first at the temperature of the paths.
+    learner : CommittorLearner
+    modifier : openpathsampling.SnapshotModifier
+        Boltzmann velocities at the temperature of the engine.
+    engine : openpathsampling.engines.DynamicsEngine
+        Of any kind where there is one replica, else OpenMM or toy.
+    temperatures : sequence of float
+        Of the other replicas, rising from above that of the engine (kelvin; toy engines: kT).
+    exponent : float
+        s: how strongly configurations keep to the barrier.
+    n_pieces, frames_per_piece : int
+        Pieces of dynamics for each replica in a move, and frames of the engine in each piece.
+    pairs : sequence of (int, int), optional
+        Pairs of states between which transitions count; all by default.
+
+    Notes
+    -----
+    The details of a move hold `configuration_frames`, new frames of dynamics of all replicas, `pieces_accepted` and
+    `neighbours_exchanged`, their fractions, and `model_version`.
+    """
+
+    def __init__(
+        self,
+        ensemble,
+        replicas: Sequence[ConfigurationEnsemble],
+        learner: CommittorLearner,
+        modifier,
+        engine,
+        temperatures: Sequence[float] = (),
+        exponent: float = 3.5,
+        n_pieces: int = 4,
+        frames_per_piece: int = 5,
+        pairs=None,
+    ):
+        super().__init__()
+        check_exponent(exponent)
+        for name, number in (("n_pieces", n_pieces), ("frames_per_piece", frames_per_piece)):
+            if not (isinstance(number, Integral) and number >= 1):
+                raise ValueError(f"{name} must be a positive integer; got {number!r}")
+        if len(replicas) != 1 + len(temperatures):
+            raise ValueError(f"{len(temperatures)} temperatures need {1 + len(temperatures)} replicas; got {len(replicas)}")
+        self.ensemble = ensemble
+        self.replicas = list(replicas)
+        self.learner = learner
+        self.modifier = modifier
+        self.engine = engine
+        self.temperatures = [float(temperature) for temperature in temperatures]
+        self.exponent = float(exponent)
+        self.n_pieces = int(n_pieces)
+        self.frames_per_piece = int(frames_per_piece)
+        self.pairs = pairs
+        self._levels: list[Level] | None = None
+
+    # ---- interface of OPS movers ------------------------------------------------------------------------------------
+
+    def _called_ensembles(self):
+        return [self.ensemble, *self.replicas]
+
+    def _get_in_ensembles(self):
+        return self._called_ensembles()
+
+    def _get_out_ensembles(self):
+        return self._called_ensembles()
+
+    def get_samples_from_sample_set(self, sample_set):
+        """The current path and configurations.
+
+        Raises
+        ------
+        ValueError
+            If a configuration is missing.
+        """
+        there = {sample.ensemble for sample in sample_set}
+        if any(all(replica != ensemble for ensemble in there) for replica in self.replicas):
+            raise ValueError(
+                f"the exchange of shooting points needs {len(self.replicas)} configurations beside the path, and there is "
+                "no sample of a configuration for some: make the sample set by "
+                "scheme.initial_conditions_from_trajectories(path or samples)"
+            )
+        return super().get_samples_from_sample_set(sample_set)
+
+    def __call__(self, path, *samples):
+        """The samples of all replicas after their moves, and the details."""
+        version = self.learner.version
+        levels = self.levels
+        found = [self._configuration(k, sample.trajectory[0]) for k, sample in enumerate(samples)]
+        if not self.learner.frozen and self._log_weight(0, found[0], version) < LOST:
+            found[0] = self._configuration(0, self.best_frame(path.trajectory))
+        pieces, exchanges = [], []
+        for _ in range(self.n_pieces):
+            pieces += [self._move(k, found, version) for k in range(len(found))]
+            first = self._rng.integers(2)
+            exchanges += [self._exchange(k, found, version) for k in range(first, len(found) - 1, 2)]
+        trials = [
+            paths.Sample(
+                replica=sample.replica,
+                # the same object where nothing has changed: it is stored once
+                trajectory=sample.trajectory if new.frame is sample.trajectory[0] else paths.Trajectory([new.frame]),
+                ensemble=sample.ensemble,
+                parent=sample,
+                mover=self,
+                bias=1.0,
+            )
+            for sample, new in zip(samples, found, strict=True)
+        ]
+        return trials, {
+            "configuration_frames": self.n_pieces * self.frames_per_piece * len(levels),
+            "pieces_accepted": float(np.mean(pieces)),
+            "neighbours_exchanged": float(np.mean(exchanges)) if exchanges else None,
+            "model_version": version.number,
+        }
+
+    def _accept(self, trials):
+        return True, {}
+
+    def to_dict(self):
+        """Set-up, for OPS storage."""
+        names = ("ensemble", "replicas", "learner", "modifier", "engine", "temperatures", "exponent", "n_pieces")
+        return {name: getattr(self, name) for name in (*names, "frames_per_piece", "pairs")}
+
+    # ---- replicas ---------------------------------------------------------------------------------------------------
+
+    @property
+    def levels(self) -> list[Level]:
+        """What belongs to each temperature; the engines are made when they are needed first."""
+        if self._levels is None:
+            self._levels = self._make_levels()
+        return self._levels
+
+    @property
+    def engines(self) -> list:
+        """Engine of each replica, the coldest first."""
+        return [level.engine for level in self.levels]
+
+    def _make_levels(self) -> list[Level]:
+        scale = 1.0 / self.exponent
+        if not self.temperatures:
+            weight = log_weight_function("p(1-p)", scale)
+            return [Level(self.engine, self.frames_per_piece, self.modifier, 1.0, weight)]
+        check_rising(self.engine, self.temperatures)
+        levels = []
+        coldest = temperature_of(self.engine)
+        for temperature in (coldest, *self.temperatures):
+            engine = engine_at(self.engine, temperature, self.frames_per_piece)
+            modifier = BoltzmannVelocities(engine) if levels else self.modifier
+            weight = log_weight_function("p(1-p)", scale * temperature / coldest)
+            levels.append(Level(engine, 1, modifier, inverse_temperature(engine, temperature), weight))
+        return levels
+
+    def best_frame(self, trajectory):
+        """The frame of a path that the replica at its temperature wants most."""
+        frames = self.learner.path_frames(trajectory)
+        rows = np.flatnonzero(frames.selectable)
+        if len(rows) == 0:
+            raise ValueError(f"a path of {len(trajectory)} frames has none outside of the states that could be shot from")
+        weights = self._log_weights(0, frames.descriptors[rows], self.learner.version)
+        return trajectory[int(rows[np.argmax(weights)])]
+
+    def _log_weights(self, k: int, descriptors: np.ndarray, version: ModelVersion) -> np.ndarray:
+        """ln v_k of configurations outside of the states."""
+        pairs = None if self.pairs is None else [tuple(pair) for pair in self.pairs]
+        log_committor = version.model.log_committor(descriptors)
+        return selection_log_weights(log_committor, self.levels[k].log_weight, None, pairs)
+
+    def _log_weight(self, k: int, configuration: _Configuration, version: ModelVersion) -> float:
+        return float(self._log_weights(k, configuration.descriptors[None], version)[0])
+
+    def _move(self, k: int, found: list[_Configuration], version: ModelVersion) -> bool:
+        old, level = found[k], self.levels[k]
+        start = level.modifier(old.frame)
+        leg = make_legs(level.engine, start, ("forward",), (), level.n_frames + 1)["forward"]
+        if leg.failure == "nan" or state_index(leg.trajectory[-1], self.learner.states) >= 0:
+            return False
+        # a frame like those of paths, whatever engine has moved it
+        new = self._configuration(k, _moved(old.frame, leg.trajectory[-1]))
+        if not self._accepts(self._log_weight(k, new, version) - self._log_weight(k, old, version)):
+            return False
+        found[k] = new
+        return True
+
+    def _exchange(self, k: int, found: list[_Configuration], version: ModelVersion) -> bool:
+        other = k + 1
+        a, b = found[k], found[other]
+        log_ratio = (self.levels[k].inverse_temperature - self.levels[other].inverse_temperature) * (a.energy - b.energy)
+        log_ratio += self._log_weight(k, b, version) + self._log_weight(other, a, version)
+        log_ratio -= self._log_weight(k, a, version) + self._log_weight(other, b, version)
+        if not self._accepts(log_ratio):
+            return False
+        found[k], found[other] = b, a
+        return True
+
+    def _accepts(self, log_ratio: float) -> bool:
+        return math.log(1.0 - self._rng.random()) < log_ratio
+
+    def _configuration(self, k: int, frame) -> _Configuration:
+        descriptors = self.learner.evaluate_descriptors(paths.Trajectory([frame]))[0]
+        return _Configuration(frame, descriptors, self._energy(k, frame))
+
+    def _energy(self, k: int, frame) -> float:
+        return potential_energy(self.levels[k].engine, frame) if self.temperatures else 0.0
+
+
+@dataclass(frozen=True)
+class Level:
+    """What belongs to the temperature of one replica: 1 / kT in the units of the energy, ln v_k as a function of q."""
+
+    engine: object
+    n_frames: int
+    modifier: object
+    inverse_temperature: float
+    log_weight: object
+
+
+def check_exponent(exponent) -> None:
+    """Raises ValueError for what is no positive number."""
+    if not (np.isfinite(exponent) and exponent > 0):
+        raise ValueError(f"exponent must be a positive number; got {exponent!r}")
+
+
+def _moved(frame, moved):
+    """The frame with the coordinates (and box) of another one."""
+    replaced = {"coordinates": moved.coordinates, "velocities": moved.velocities}
+    if is_openmm(moved.engine):
+        replaced["box_vectors"] = moved.box_vectors
+    return frame.copy_with_replacement(**replaced)
