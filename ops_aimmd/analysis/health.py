@@ -273,7 +273,7 @@ def _check_channels(health: Health) -> list[Finding]:
             f"Paths cross the transition state in {channels.n_channels} separate places (shares of the steps {shares}), "
             f"and the current path {switched} in {channels.n_steps} steps.",
             f"The shares are not determined before some {SWITCHES} switches: start several chains from different first "
-            "paths, and compare them.",
+            "paths, and compare them. Moves that switch: CommittorShootingScheme(..., exchange_temperatures=[...]).",
         )
     ]
 

@@ -25,9 +25,10 @@ from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.legs import WRECKED
 from ops_aimmd.sampling.movers import LEGS, ShootingMover
 from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.sampling.shooting_results import Shot, shooting_result, shots, until_state, velocity_origin_of
 
-from .ops_files import NETCDF, file_of, kind_of, open_storage
+from .ops_files import NETCDF, file_of, forget_closed_files, kind_of, open_storage
 
 ELSEWHERE = 0.01
 """Fraction of legs that may have stopped outside of the given states: single precision moves frames across boundaries."""
@@ -129,7 +130,8 @@ def selection_table(storage, selector: CommittorSelector, progress: bool = True)
     Returns
     -------
     pandas.DataFrame
-        One row per shot of path sampling. Columns: step; replica; accepted; selection_probability_old,
+        One row per shot of path sampling; exchanges of shooting points, which pick by a weight of their own, are left out.
+        Columns: step; replica; accepted; selection_probability_old,
         selection_probability_new, weight_sum_old, weight_sum_new. The new ones are NaN where the trial is no path of the
         ensemble, which no weight would have made acceptable, and where only its ends were stored.
 
@@ -150,6 +152,7 @@ def selection_table(storage, selector: CommittorSelector, progress: bool = True)
 def opened(storage) -> Iterator:
     """An open storage as it is, or the one at a path until the end of the block."""
     if not isinstance(storage, (str, os.PathLike)):
+        forget_closed_files()  # the same file may have been open a second time
         yield storage
         return
     file = open_storage(storage)
@@ -417,7 +420,11 @@ class Census:
 
 
 def _selection_rows(step, selector: CommittorSelector) -> list[dict]:
-    return [_selection_row(step, shot, mover, selector) for shot, mover in path_shots(step, selector.learner.states)]
+    return [
+        _selection_row(step, shot, mover, selector)
+        for shot, mover in path_shots(step, selector.learner.states)
+        if not isinstance(mover, ShootingPointExchangeMover)
+    ]
 
 
 def _selection_row(step, shot: Shot, mover, selector: CommittorSelector) -> dict:

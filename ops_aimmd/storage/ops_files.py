@@ -88,7 +88,7 @@ def open_storage(path: str | os.PathLike, mode: str = "r"):
     _note_opened(kind)
     try:
         if kind == NETCDF:
-            _forget_closed_files()
+            forget_closed_files()
             storage = paths.Storage(str(path), mode)
             _remember_what_is_saved(storage)
             return storage
@@ -112,7 +112,7 @@ def placeholders_of_frames_in_memory(storage, trajectory) -> list:
     return placeholders
 
 
-def _forget_closed_files() -> None:
+def forget_closed_files() -> None:
     """OPS keeps placeholders of stored objects for the whole process, and would look for their content in closed files."""
     for uid, placeholder in list(LoaderProxy._stash.items()):
         if not placeholder._store.storage.isopen():

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import existing_files_script
@@ -197,6 +198,16 @@ def test_unreadable_steps_are_passed_over(reports, damaged):
     rows = [row for row, step in enumerate(reports["one-way"]["steps"]) if step not in (5, 40)]
     assert training_set.steps.tolist() == [reports["one-way"]["steps"][row] for row in rows]
     assert training_set.counts.tolist() == [reports["one-way"]["counts"][row] for row in rows]
+
+
+@pytest.mark.filterwarnings("error:.*cannot be read:UserWarning")
+def test_a_file_that_was_opened_a_second_time_can_still_be_read(reports, directory):
+    """OPS's placeholders of the process would look for their content in the copy that is closed."""
+    file = directory / "one-way.nc"
+    with closing(paths.Storage(str(file), "r")) as storage:
+        sources = (file, storage)
+        found = [TrainingSet.from_storage(source, *system_of(file), progress=False) for source in sources]
+    assert len(found[0]) > 15 and np.array_equal(found[0].descriptors, found[1].descriptors)
 
 
 def test_an_error_of_the_user_is_no_unreadable_step(reports, directory):
