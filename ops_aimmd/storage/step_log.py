@@ -203,6 +203,10 @@ class _Collected:
             if key not in self.exact_frames and key not in self.known_frames:
                 frames.setdefault(key, trajectory[index])
 
+    def _has(self, name: str) -> bool:
+        """Whether a path is in the log, or goes into it with this step."""
+        return name in self.active or name in self.known_paths or name in self.new_paths
+
     def change(self, change) -> dict:
         bare = isinstance(change.samples, paths.Sample)  # what OPS makes of a trial that broke off
         return {
@@ -219,8 +223,9 @@ class _Collected:
         trajectory = sample.trajectory
         name = str(trajectory.__uuid__)
         whole = True
-        if name not in self.active and name not in self.known_paths:
-            whole = not isinstance(change.mover, ShootingMover)  # other moves say nothing of the legs of their trials
+        if not self._has(name):
+            # other moves say nothing of the legs of their trials; a configuration beside the path has one frame
+            whole = len(trajectory) == 1 or not isinstance(change.mover, ShootingMover)
             trajectory = trajectory if whole else thinned(trajectory, change.details)
             name = str(trajectory.__uuid__)
             self.new_paths[name] = trajectory
@@ -234,6 +239,9 @@ class _Collected:
     def _value(self, value):
         if isinstance(value, PLAIN):
             return value
+        if isinstance(value, paths.Trajectory):  # which is a list, too
+            name = str(value.__uuid__)
+            return {"$path": name} if self._has(name) else _LEFT_OUT
         if isinstance(value, (list, tuple)):
             parts = [self._value(part) for part in value]
             return _LEFT_OUT if any(part is _LEFT_OUT for part in parts) else parts
@@ -242,9 +250,6 @@ class _Collected:
             return (
                 _LEFT_OUT if any(p is _LEFT_OUT or not isinstance(k, str) for k, p in parts.items()) else {"$dict": parts}
             )
-        if isinstance(value, paths.Trajectory):
-            name = str(value.__uuid__)
-            return {"$path": name} if name in self.active or name in self.known_paths else _LEFT_OUT
         if isinstance(value, paths.engines.BaseSnapshot):
             if frame_key(value) not in self.exact_frames and frame_key(value) not in self.known_frames:
                 self.other_frames.setdefault(frame_key(value), value)
