@@ -94,15 +94,18 @@ def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[Base
         raise KeyError(
             f"the frames are of the class {block.meta['class']}, the engine {engine.name!r} makes {snapshot_class.__name__}"
         )
+    columns = [
+        (name, np.array(block.arrays[name], dtype=np.float64), None if unit_name is None else _unit(name))
+        for name, unit_name in block.meta["units"].items()
+    ]
     snapshots = []
-    for row, (high, low) in enumerate(block.arrays[IDENTITY]):
+    for row, (high, low) in enumerate(block.arrays[IDENTITY].tolist()):
         parts = {name: values[row] for name, values in block.meta["values"].items()}
-        for name, unit_name in block.meta["units"].items():
-            array = block.arrays[name]
-            value = np.array(array[0 if len(array) == 1 else row], dtype=np.float64)
-            parts[name] = value if unit_name is None else value * _unit(name)
+        for name, array, unit_of_array in columns:
+            value = array[0 if len(array) == 1 else row].copy()  # of its own: a frame must not keep all others
+            parts[name] = value if unit_of_array is None else unit.Quantity(value, unit_of_array)
         snapshot = _construct(snapshot_class, engine, parts)
-        snapshot.__uuid__ = (int(high) << 64) | int(low)
+        snapshot.__uuid__ = (high << 64) | low
         snapshots.append(snapshot)
     return snapshots
 
