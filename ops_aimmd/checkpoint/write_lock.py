@@ -32,6 +32,7 @@ class WriteLock:
         self.file = Path(f"{path}-lock")
         self._connection = sqlite3.connect(self.file, timeout=0, isolation_level=None)
         try:
+            self._connection.execute("PRAGMA journal_mode=MEMORY")  # no second file: nothing is ever written
             self._connection.execute("BEGIN EXCLUSIVE")
         except BaseException:
             self._connection.close()
