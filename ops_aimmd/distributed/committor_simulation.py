@@ -157,7 +157,7 @@ class _Shooter:
         # one number more than the seed of the velocities
         leg_seed = int(np.random.SeedSequence([seed, shot, 1]).generate_state(1, np.uint64)[0])
         shot_id = f"{self._run_id}/{configuration}-{shot}"
-        return specification(shot_id, key, start, ("forward",), self.trials.limit, leg_seed)
+        return specification(shot_id, key, start, ("forward",), self.trials.limit, leg_seed, last_frame_only=True)
 
     def _take_in(self, outcomes) -> int:
         """Record outcomes; how many there were."""

@@ -51,6 +51,8 @@ class ShotSpec:
         Whether the snapshot has units, as those of OpenMM have.
     values : dict of str to plain value
         What else the snapshot consists of.
+    last_frame_only : bool
+        Whether the last frame of each leg is all that is wanted, as where only outcomes count.
     """
 
     shot_id: str
@@ -63,6 +65,7 @@ class ShotSpec:
     seed: int
     with_units: bool = False
     values: Mapping = field(default_factory=dict)
+    last_frame_only: bool = False
 
     def __post_init__(self):
         if not self.directions or len(set(self.directions)) < len(self.directions) or set(self.directions) - {*DIRECTIONS}:
@@ -105,7 +108,8 @@ class LegResult:
     outcome : int
         Index of the state that it reached, -1 if none.
     coordinates, velocities : float64 array, shape (n_frames, n_atoms, n_spatial)
-        Of the frames after the shooting point, in the order of generation.
+        Of the frames after the shooting point, in the order of generation; of the last one alone where the specification
+        says so.
     box_vectors : float64 array, shape (n_frames, 3, 3) or, where all are equal, (1, 3, 3), or None
     values : dict of str to list
         What else the snapshots consist of: a plain value per frame.
@@ -182,13 +186,19 @@ class ShotFailure:
 
 
 def specification(
-    shot_id: str, engine_key: str, snapshot, directions: Sequence[str], max_frames: float | None, seed: int
+    shot_id: str,
+    engine_key: str,
+    snapshot,
+    directions: Sequence[str],
+    max_frames: float | None,
+    seed: int,
+    last_frame_only: bool = False,
 ) -> ShotSpec:
     """Specification of a shot from a snapshot.
 
     Parameters
     ----------
-    shot_id, engine_key, directions, seed
+    shot_id, engine_key, directions, seed, last_frame_only
         See `ShotSpec`.
     snapshot : openpathsampling snapshot
         The shooting point with the velocities to start with.
@@ -219,6 +229,7 @@ def specification(
         seed=int(seed),
         with_units=_has_units(block),
         values={name: values[0] for name, values in block.meta["values"].items()},
+        last_frame_only=last_frame_only,
     )
 
 
@@ -231,9 +242,11 @@ def shooting_point(spec: ShotSpec, engine):
     return _snapshots(arrays, values, spec.with_units, engine)[0]
 
 
-def leg_result(direction: str, leg: Leg) -> LegResult:
+def leg_result(direction: str, leg: Leg, last_frame_only: bool = False) -> LegResult:
     """A leg as arrays."""
     start, frames = leg.trajectory[0], list(leg.trajectory[1:])
+    if last_frame_only:
+        frames = frames[-1:]
     block = _block(frames or [start])
     arrays = {name: array if frames else array[:0] for name, array in block.arrays.items()}
     return LegResult(

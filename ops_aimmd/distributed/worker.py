@@ -77,7 +77,7 @@ def shoot(bench: Workbench, spec: ShotSpec) -> ShotResult:
             _forget_history(bench, start, [spec.seed, stream, 1])
             seed_step(spec.seed, stream, [engine])
             leg = run_leg(engine, start if direction == "forward" else start.reversed, bench.states, limit)
-            legs.append(leg_result(direction, leg))
+            legs.append(leg_result(direction, leg, spec.last_frame_only))
         seconds = time.perf_counter() - began
     return ShotResult(spec.shot_id, tuple(legs), f"{socket.gethostname()}:{os.getpid()}", seconds)
 

@@ -12,7 +12,9 @@ with the Boltzmann distribution :math:`\rho_T`, the log-odds q, the logistic fun
 v = 0.
 
 A replica moves by a piece of unbiased dynamics at its temperature, with velocities drawn anew, accepted with
-min[1, v(y') / v(y)]: these dynamics are reversible for :math:`\rho_T`. Then neighbours exchange their configurations with
+min[1, v(y') / v(y)]: these dynamics are reversible for :math:`\rho_T`. The length of a piece is drawn anew as well: a
+configuration in a narrow place, which every long piece leaves for where v is small, gets out by short ones. Then neighbours
+exchange their configurations with
 
 .. math::  \min\left[1, e^{(1/k_B T_k - 1/k_B T_l) (U_k - U_l)} \frac{v_k(y_l)\, v_l(y_k)}{v_k(y_k)\, v_l(y_l)}\right].
 
@@ -109,7 +111,7 @@ class ConfigurationMover(SampleMover):
     exponent : float
         s: how strongly configurations keep to the barrier.
     n_pieces, frames_per_piece : int
-        Pieces of dynamics for each replica in a move, and frames of the engine in each piece.
+        Pieces of dynamics for each replica in a move, and largest number of frames in a piece; each is as likely.
     pairs : sequence of (int, int), optional
         Pairs of states between which transitions count; all by default.
 
@@ -129,7 +131,7 @@ class ConfigurationMover(SampleMover):
         temperatures: Sequence[float] = (),
         exponent: float = 3.5,
         n_pieces: int = 4,
-        frames_per_piece: int = 5,
+        frames_per_piece: int = 10,
         pairs=None,
     ):
         super().__init__()
@@ -186,9 +188,12 @@ class ConfigurationMover(SampleMover):
         found = [self._configuration(k, sample.trajectory[0]) for k, sample in enumerate(samples)]
         if not self.learner.frozen and self._log_weight(0, found[0], version) < LOST:
             found[0] = self._configuration(0, self.best_frame(path.trajectory))
-        pieces, exchanges = [], []
+        pieces, exchanges, n_frames = [], [], 0
         for _ in range(self.n_pieces):
-            pieces += [self._move(k, found, version) for k in range(len(found))]
+            for k in range(len(found)):
+                accepted, length = self._move(k, found, version)
+                pieces.append(accepted)
+                n_frames += length
             first = self._rng.integers(2)
             exchanges += [self._exchange(k, found, version) for k in range(first, len(found) - 1, 2)]
         trials = [
@@ -204,7 +209,7 @@ class ConfigurationMover(SampleMover):
             for sample, new in zip(samples, found, strict=True)
         ]
         return trials, {
-            "configuration_frames": self.n_pieces * self.frames_per_piece * len(levels),
+            "configuration_frames": n_frames,
             "pieces_accepted": float(np.mean(pieces)),
             "neighbours_exchanged": float(np.mean(exchanges)) if exchanges else None,
             "model_version": version.number,
@@ -236,15 +241,15 @@ class ConfigurationMover(SampleMover):
         scale = 1.0 / self.exponent
         if not self.temperatures:
             weight = log_weight_function("p(1-p)", scale)
-            return [Level(self.engine, self.frames_per_piece, self.modifier, 1.0, weight)]
+            return [Level(self.engine, self.modifier, 1.0, weight)]
         check_rising(self.engine, self.temperatures)
         levels = []
         coldest = temperature_of(self.engine)
         for temperature in (coldest, *self.temperatures):
-            engine = engine_at(self.engine, temperature, self.frames_per_piece)
+            engine = engine_at(self.engine, temperature)
             modifier = BoltzmannVelocities(engine) if levels else self.modifier
             weight = log_weight_function("p(1-p)", scale * temperature / coldest)
-            levels.append(Level(engine, 1, modifier, inverse_temperature(engine, temperature), weight))
+            levels.append(Level(engine, modifier, inverse_temperature(engine, temperature), weight))
         return levels
 
     def best_frame(self, trajectory):
@@ -265,18 +270,23 @@ class ConfigurationMover(SampleMover):
     def _log_weight(self, k: int, configuration: _Configuration, version: ModelVersion) -> float:
         return float(self._log_weights(k, configuration.descriptors[None], version)[0])
 
-    def _move(self, k: int, found: list[_Configuration], version: ModelVersion) -> bool:
+    def _move(self, k: int, found: list[_Configuration], version: ModelVersion) -> tuple[bool, int]:
+        """A piece of dynamics of a replica: whether it is accepted, and its new frames."""
         old, level = found[k], self.levels[k]
+        length = self._length()
         start = level.modifier(old.frame)
-        leg = make_legs(level.engine, start, ("forward",), (), level.n_frames + 1)["forward"]
+        leg = make_legs(level.engine, start, ("forward",), (), length + 1)["forward"]
         if leg.failure == "nan" or state_index(leg.trajectory[-1], self.learner.states) >= 0:
-            return False
+            return False, length
         # a frame like those of paths, whatever engine has moved it
         new = self._configuration(k, _moved(old.frame, leg.trajectory[-1]))
         if not self._accepts(self._log_weight(k, new, version) - self._log_weight(k, old, version)):
-            return False
+            return False, length
         found[k] = new
-        return True
+        return True, length
+
+    def _length(self) -> int:
+        return 1 + int(self._rng.integers(self.frames_per_piece))
 
     def _exchange(self, k: int, found: list[_Configuration], version: ModelVersion) -> bool:
         other = k + 1
@@ -305,7 +315,6 @@ class Level:
     """What belongs to the temperature of one replica: 1 / kT in the units of the energy, ln v_k as a function of q."""
 
     engine: object
-    n_frames: int
     modifier: object
     inverse_temperature: float
     log_weight: object

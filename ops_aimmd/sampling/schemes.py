@@ -116,7 +116,7 @@ class ShootingPointExchangeStrategy(SingleEnsembleMoveStrategy):
         max_length=None,
         exponent=3.5,
         n_pieces=4,
-        frames_per_piece=5,
+        frames_per_piece=10,
         pairs=None,
         ensembles=None,
         group="shooting point exchange",

@@ -12,18 +12,16 @@ from .engines import is_openmm
 from .velocities import temperature_of_integrator
 
 
-def engine_at(engine, temperature: float, n_frames: int):
-    """A copy of an engine at another temperature, of which one frame spans several.
+def engine_at(engine, temperature: float):
+    """A copy of an engine at another temperature.
 
     Parameters
     ----------
     engine : OpenMM engine or toy engine
     temperature : float
         In kelvin, toy engines: kT.
-    n_frames : int
-        Frames of the engine in one of the copy.
     """
-    options = {**engine.options, "n_steps_per_frame": n_frames * engine.options["n_steps_per_frame"]}
+    options = engine.options
     if isinstance(engine, paths.engines.toy.Engine):
         integrator = engine.options["integ"]
         integrator = type(integrator).from_dict({**integrator.to_dict(), "temperature": temperature})

@@ -66,6 +66,7 @@ def test_digest_covers_everything():
         "seed": 4,
         "with_units": True,
         "values": {"charge": 1},
+        "last_frame_only": True,
     }
     document = spec.to_document()
     assert changed.keys() == document.keys()
@@ -102,6 +103,21 @@ def test_legs_are_those_of_the_mover():
         leg = legs[direction]
         assert (leg.outcome, leg.failure) == (expected.outcome, expected.failure)
         np.testing.assert_array_equal(leg.trajectory.coordinates, expected.trajectory.coordinates)
+
+
+@pytest.mark.parametrize("make", [Walk, Alanine])
+def test_the_last_frame_alone(make):
+    """The same shot, but the frames in between stay with the worker."""
+    system = make()
+    with InThisProcess() as executor:
+        key = executor.start(system.engine, system.states)
+        wanted = [specification(name, key, system.point, BOTH, 60, 3, name == "last") for name in ("all", "last")]
+        results = run_all(executor, wanted)
+    for whole, last in zip(results["all"].legs, results["last"].legs, strict=True):
+        assert (last.outcome, last.status) == (whole.outcome, whole.status)
+        assert len(whole.coordinates) > len(last.coordinates) == 1
+        np.testing.assert_array_equal(last.coordinates, whole.coordinates[-1:])
+        np.testing.assert_array_equal(last.velocities, whole.velocities[-1:])
 
 
 def test_a_leg_does_not_depend_on_the_other_one():

@@ -10,7 +10,7 @@ from sampling_support import Chain, simulation
 import ops_aimmd
 from ops_aimmd.analysis.series import step_table
 from ops_aimmd.sampling.configuration_replicas import LOST, ConfigurationEnsemble, ConfigurationMover
-from ops_aimmd.sampling.legs import run_leg
+from ops_aimmd.sampling.legs import legs_made_by, run_leg, run_legs
 from ops_aimmd.sampling.movers import submovers
 from ops_aimmd.sampling.random_state import seed_step
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
@@ -104,7 +104,30 @@ def test_step_table(run):
     assert (table.reached == 2).all()
     for step, frames in zip(steps, table.frames, strict=True):
         of_legs = sum(shot_of(step).details.leg_lengths) - 2
-        assert frames == of_legs + (4 * 5 if parts_of(step, ConfigurationMover) else 0)
+        moves = parts_of(step, ConfigurationMover)
+        assert frames == of_legs + sum(move.details.configuration_frames for move in moves)
+
+
+def test_lengths_of_pieces():
+    """One to five frames, all as likely, and counted as they are made."""
+    chain = Chain()
+    learner = chain.learner(LOGITS, seed=1)
+    replica = ConfigurationEnsemble(chain.states, 0)
+    ensemble, modifier = chain.network().sampling_ensembles[0], paths.NoModification(as_copy=True)
+    mover = ConfigurationMover(ensemble, [replica], learner, modifier, chain.engine, n_pieces=400, frames_per_piece=5)
+    lengths = []
+
+    def counting(engine, start, directions, states, limit):
+        legs = run_legs(engine, start, directions, states, limit)
+        lengths.extend(len(leg.trajectory) - 1 for leg in legs.values())
+        return legs
+
+    sample = paths.Sample(0, chain.initial(), ensemble)
+    configuration = paths.Sample(1, paths.Trajectory([chain.initial()[2]]), replica)
+    with legs_made_by(counting):
+        _, details = mover(sample, configuration)
+    assert details["configuration_frames"] == sum(lengths)
+    assert np.abs(np.bincount(lengths, minlength=7) - [0, 80, 80, 80, 80, 80, 0]).max() < 4 * 8
 
 
 def test_wrong_use(run):
@@ -163,12 +186,11 @@ def test_set_up_survives_a_round_trip(run):
 
 
 def test_engine_at_another_temperature():
-    """The copy is hotter and its frames are longer; the engine stays as it is."""
+    """The copy is hotter; the engine stays as it is."""
     engine = toy.wolfe_quapp().engine
-    hot = engine_at(engine, 3.0, n_frames=4)
+    hot = engine_at(engine, 3.0)
     assert temperature_of(hot) == 3.0
     assert temperature_of(engine) == 1.0
-    assert hot.options["n_steps_per_frame"] == 4 * engine.options["n_steps_per_frame"]
     assert inverse_temperature(hot, 3.0) == pytest.approx(1 / 3)
     frame = toy.wolfe_quapp().initial_trajectory(1)[3]
     expected = toy.wolfe_quapp().potential.value(frame.coordinates[0][None])[0]
@@ -185,7 +207,7 @@ def test_an_engine_that_has_run_at_another_temperature():
     engine.initialize("Reference")
     frame = system.initial_trajectory(1)[3]
     run_leg(engine, frame, (), 2)
-    hot = engine_at(engine, 1200.0, n_frames=1)
+    hot = engine_at(engine, 1200.0)
     temperatures = []
     for _ in range(100):
         frame = run_leg(hot, frame, (), 2).trajectory[-1]
@@ -219,7 +241,7 @@ def test_same_seed_same_run(make_system, hot):
 
 def test_each_engine_has_a_seed_of_its_own():
     system = alanine_dipeptide()
-    engines = [engine_at(system.engine, temperature, 1) for temperature in (300.0, 400.0)]
+    engines = [engine_at(system.engine, temperature) for temperature in (300.0, 400.0)]
     frame = system.initial_trajectory(1)[3]
 
     def end(engine, seed):
@@ -248,6 +270,6 @@ def test_while_learning_a_configuration_that_is_lost_begins_anew(frozen):
     learner.committor(path.trajectory)
     configuration = mover._configuration(0, lost.trajectory[0])
     assert mover._log_weight(0, configuration, learner.version) < LOST
-    mover._move = lambda *arguments: False
+    mover._move = lambda *arguments: (False, 1)
     (moved,) = mover.move(paths.SampleSet([path, lost])).results
     assert moved.trajectory[0].coordinates[0, 0] == (1.0 if frozen else 3.0)

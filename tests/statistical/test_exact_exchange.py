@@ -162,7 +162,7 @@ class SiteReplicas(ConfigurationMover):
     def _make_levels(self):
         modifier = paths.NoModification(as_copy=True)
         return [
-            Level(chain_at(inverse).engine, 1, modifier, inverse, log_weight_function("p(1-p)", 1 / (EXPONENT * inverse)))
+            Level(chain_at(inverse).engine, modifier, inverse, log_weight_function("p(1-p)", 1 / (EXPONENT * inverse)))
             for inverse in INVERSE_TEMPERATURES
         ]
 
@@ -203,9 +203,8 @@ def deviation_of_coldest(mover_class, n_steps=2 * N_STEPS):
     coldest = chain_at(1.0)
     ensemble = one_directional(coldest)
     replicas = [ConfigurationEnsemble(coldest.states, k) for k in range(2)]
-    mover = mover_class(
-        ensemble, replicas, learner_of(coldest, WRONG_MODEL), None, coldest.engine, [4.0], EXPONENT, n_pieces=1
-    )
+    learner = learner_of(coldest, WRONG_MODEL)
+    mover = mover_class(ensemble, replicas, learner, None, coldest.engine, [4.0], EXPONENT, n_pieces=1, frames_per_piece=1)
     starts = [paths.Sample(1 + k, coldest.engine.trajectory([2]), replica) for k, replica in enumerate(replicas)]
     samples = paths.SampleSet([*coldest.sample_set(ensemble, range(6)), *starts])
     sites = []
