@@ -35,6 +35,7 @@ from ops_aimmd.committor.training import DiminishingSchedule
 from ops_aimmd.distributed.executors import InThisProcess, SpawnedProcesses
 from ops_aimmd.distributed.parallel_path_sampling import ParallelPathSampling
 from ops_aimmd.distributed.shot_log import ShotLog
+from ops_aimmd.storage.series_block import SeriesBlock
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix, site_indices
 
@@ -112,6 +113,7 @@ def measured_costs(n_chains: int, n_steps: int) -> Costs:
             watch.around(ShotLog, method, "checkpoint")
         watch.around(storage, "save", "OPS file")
         watch.around(storage, "sync_all", "OPS file")
+        watch.around(SeriesBlock, "flush", "OPS file")
         began, n_trained = time.process_time(), len(learner.reports)
         sampler.run(n_steps)
         total = time.process_time() - began

@@ -267,11 +267,19 @@ class CommittorLearner(StorableNamedObject):
             )
         return values
 
-    def path_frames(self, trajectory) -> PathFrames:
-        """Descriptors and selectable frames of a path, evaluated once per path."""
+    def path_frames(self, trajectory, interior_is_outside: bool = False) -> PathFrames:
+        """Descriptors and selectable frames of a path, evaluated once per path.
+
+        Parameters
+        ----------
+        trajectory : Trajectory
+        interior_is_outside : bool
+            Whether all frames but the first and the last one are known to lie outside of all states, as those of legs are.
+        """
         key = (trajectory.__uuid__, len(trajectory))
         if key not in self._paths:
-            frames = PathFrames(self.evaluate_descriptors(trajectory), selectable_frames(trajectory, self.states))
+            states = [] if interior_is_outside else self.states
+            frames = PathFrames(self.evaluate_descriptors(trajectory), selectable_frames(trajectory, states))
             self._check_finite(frames.descriptors, frames.selectable)
             self._paths[key] = frames
             while len(self._paths) > self.paths_remembered:

@@ -160,7 +160,18 @@ class ShootingMover(EngineMover):
         trial, trial_index, orientations = self._orient(trial, trial_index, self._ends(old, legs))
         details["trial_reversed"] = trial[trial_index].__uuid__ != start.__uuid__
         details["modified_shooting_snapshot"] = trial[trial_index]  # as it is stored: SimStore keeps no reversed partners
+        if orientations and self._legs_tell_the_states:
+            self.selector.learner.path_frames(trial, interior_is_outside=True)
         return trial, trial_index, orientations
+
+    @property
+    def _legs_tell_the_states(self) -> bool:
+        """Whether frames of a trial between its ends lie outside of the states of the selector's learner: legs that end at
+        these states have looked at all others already."""
+        if self.legs != "both" or not isinstance(self.selector, CommittorSelector):
+            return False
+        states = self.selector.learner.states
+        return len(states) == len(self.states) and all(a is b for a, b in zip(states, self.states, strict=True))
 
     def _selection_details(self, old, index: int) -> dict:
         details = {

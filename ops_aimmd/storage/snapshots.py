@@ -102,7 +102,7 @@ def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[Base
     for row, (high, low) in enumerate(block.arrays[IDENTITY].tolist()):
         parts = {name: values[row] for name, values in block.meta["values"].items()}
         for name, array, unit_of_array in columns:
-            value = array[0 if len(array) == 1 else row].copy()  # of its own: a frame must not keep all others
+            value = array[0 if len(array) == 1 else row].copy()  # of its own: a frame must not keep all the others
             parts[name] = value if unit_of_array is None else unit.Quantity(value, unit_of_array)
         snapshot = _construct(snapshot_class, engine, parts)
         snapshot.__uuid__ = (high << 64) | low
@@ -123,9 +123,14 @@ def parts_in_memory(snapshot) -> list:
 
 
 def _construct(snapshot_class, engine, parts: dict) -> BaseSnapshot:
-    if "statics" in snapshot_class.__features__.variables:
-        return snapshot_class.construct(engine=engine, **parts)
-    return snapshot_class(engine=engine, **parts)
+    if "statics" not in snapshot_class.__features__.variables:
+        return snapshot_class(engine=engine, **parts)
+    # containers copy what they are made of, which for quantities takes as long as all the rest: they are filled afterwards
+    statics = snapshot_class.StaticContainer(coordinates=None, box_vectors=None, engine=engine)
+    statics.coordinates, statics.box_vectors = parts["coordinates"], parts.get("box_vectors")
+    kinetics = snapshot_class.KineticContainer(velocities=None, engine=engine)
+    kinetics.velocities = parts["velocities"]
+    return snapshot_class(engine=engine, statics=statics, kinetics=kinetics)
 
 
 def _class_name(snapshot) -> str:
