@@ -31,6 +31,7 @@ from ops_aimmd.analysis.series import StepRecorder
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 METHODS = ("guided two-way", "guided one-way", "guided exchange", "stock two-way", "stock one-way")
+CONTROL = "stock one-way"
 CHANNELS = ("phi 0, psi -75", "phi 0, psi 75", "phi 180")
 EARLY = 0.2
 """Fraction of the molecular dynamics of each chain that is left out of all averages, and counted as cost."""
@@ -159,7 +160,15 @@ def disagreement(values, errors):
     return float(chi2.sf(np.sum(weights * (values - mean) ** 2), len(values) - 1))
 
 
-def method_row(chains, md_steps):
+def control_time(chains):
+    """Mean transition-path time of all plain one-way chains together and its error: what the other times are held against."""
+    rows = [chain_row(table) for (method, _), table in chains.items() if method == CONTROL]
+    times, errors, steps = (np.array([row[name] for row in rows]) for name in ("time", "time error", "1e6 MD steps"))
+    weights = steps / steps.sum()
+    return float(weights @ times), float(np.sqrt(weights**2 @ errors**2)), steps.sum()
+
+
+def method_row(chains, md_steps, control):
     """Do the chains of a method agree after so many steps of molecular dynamics each?"""
     rows = pd.DataFrame([chain_row(table, md_steps) for table in chains])
     times, populations = rows["time"], rows[list(CHANNELS)].to_numpy()
@@ -177,6 +186,8 @@ def method_row(chains, md_steps):
         "time": times.mean(),
         "of chains": " ".join(f"{time:.2f}" for time in times),
         "p(time)": disagreement(times, rows["time error"]),
+        "from control, %": 100 * np.sqrt(np.mean((times / control - 1) ** 2)),
+        "p(phi 180)": disagreement(rows[CHANNELS[2]], rows[f"{CHANNELS[2]} error"]),
         "distance of populations": total_variation(populations),
         "switches per 1e6": rows.switches.sum() / spent,
         "paths per 1e6": effective / spent,
@@ -213,8 +224,10 @@ def print_tables(chains, budgets):
 
     by_method = {m: [t for (method, _), t in chains.items() if method == m] for m in METHODS}
     print(text([chain_row(table) for tables in by_method.values() for table in tables]))
+    control, error, steps = control_time(chains) if by_method[CONTROL] else (np.nan, np.nan, 0.0)
+    print(f"\ncontrol, all {CONTROL} chains, {steps:.1f}e6 MD steps: {control:.2f} +- {error:.2f} ps")
     print("\ndo the chains of a method agree after so many steps of molecular dynamics?")
-    print(text([method_row(tables, md) for md in budgets for tables in by_method.values() if tables]))
+    print(text([method_row(tables, md, control) for md in budgets for tables in by_method.values() if tables]))
 
 
 def main():
