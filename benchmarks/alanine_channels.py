@@ -161,7 +161,7 @@ def disagreement(values, errors):
 
 
 def control_time(chains):
-    """Mean transition-path time of all plain one-way chains together and its error: what the other times are held against."""
+    """What others are held against: mean transition-path time of all plain chains, its error, their 1e6 MD steps."""
     rows = [chain_row(table) for (method, _), table in chains.items() if method == CONTROL]
     times, errors, steps = (np.array([row[name] for row in rows]) for name in ("time", "time error", "1e6 MD steps"))
     weights = steps / steps.sum()

@@ -160,7 +160,7 @@ class ScoreSearch:
         try:
             for child in self._children(parent):
                 self.consider(child)
-        except OutsideDomain:
+        except (OutsideDomain, ZeroDivisionError, OverflowError, ValueError):  # constants that are not to be combined
             pass
 
     def _sweep(self, node: Node) -> None:

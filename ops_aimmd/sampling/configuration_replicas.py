@@ -184,7 +184,6 @@ class ConfigurationMover(SampleMover):
     def __call__(self, path, *samples):
         """The samples of all replicas after their moves, and the details."""
         version = self.learner.version
-        levels = self.levels
         found = [self._configuration(k, sample.trajectory[0]) for k, sample in enumerate(samples)]
         if not self.learner.frozen and self._log_weight(0, found[0], version) < LOST:
             found[0] = self._configuration(0, self.best_frame(path.trajectory))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import openpathsampling as paths
+from openpathsampling.integration_tools import is_simtk_quantity, unit
 from openpathsampling.netcdfplus import chaindict
 
 
@@ -17,7 +18,14 @@ def positions_of(snapshots):
     -------
     numpy.ndarray, shape (n_frames, n_atoms, n_spatial)
     """
-    return np.array([snapshot.xyz for snapshot in snapshots], dtype=np.float64)
+    return np.array([_positions(snapshot) for snapshot in snapshots], dtype=np.float64)
+
+
+def _positions(snapshot):
+    statics = getattr(snapshot, "statics", None)
+    if statics is None or not is_simtk_quantity(statics.coordinates):
+        return snapshot.xyz
+    return statics.coordinates.value_in_unit(unit.nanometer)  # xyz, without a copy in between
 
 
 def boxes_of(snapshots):
@@ -34,8 +42,6 @@ def boxes_of(snapshots):
     boxes = [snapshot.box_vectors for snapshot in snapshots]
     if any(box is None for box in boxes):
         return None
-    from openmm import unit  # where there are boxes, there is OpenMM; without it the rest of the package works
-
     return np.array([box.value_in_unit(unit.nanometer) for box in boxes], dtype=np.float64)
 
 

@@ -10,7 +10,8 @@ from ops_aimmd.explain import expressions as ex
 from ops_aimmd.explain.canonical import canonical, with_common_factors
 from ops_aimmd.explain.expressions import OutsideDomain, Tape, constant, evaluate, number, skeleton, x
 from ops_aimmd.explain.moves import grouped, of_one_input
-from ops_aimmd.explain.score_search import _solved
+from ops_aimmd.explain.refit import Shots
+from ops_aimmd.explain.score_search import ScoreSearch, _solved
 
 COLUMNS = np.random.default_rng(0).uniform(0.3, 2.0, (3, 50))
 
@@ -197,3 +198,20 @@ def test_constants_that_do_not_act_are_no_obstacle():
     np.testing.assert_allclose(_solved(regular, rows), rows @ np.linalg.inv(regular))
     singular = np.array([[2.0, 0.0], [0.0, 0.0]])
     np.testing.assert_allclose(_solved(singular, rows), [[0.5, 0.0], [1.5, 0.0]])
+
+
+def test_a_search_goes_on_where_constants_cannot_be_combined(monkeypatch):
+    """The square of a large constant has ended a search with an error."""
+    rng = np.random.default_rng(1)
+    shots = Shots(
+        rng.uniform(0.5, 1.5, (2, 300)), rng.integers(0, 3, 300).astype(float), np.full(300, 2.0), np.zeros(300, int)
+    )
+    huge = ex.square(ex.mul(constant(1e200), x(0)))
+    large = ex.add(ex.add(huge, x(1)), ex.add(huge, x(0)))
+    with pytest.raises(OverflowError):
+        canonical(large)
+    search = ScoreSearch(shots, 2, rng)
+    regrown = []
+    monkeypatch.setattr(search, "_children", lambda parent: regrown.append(parent) or search._regrown(large))
+    search.run(lambda n_tried: len(regrown) < 5, 0.5, shapes=False)
+    assert len(regrown) == 5
