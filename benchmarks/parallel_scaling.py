@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import matplotlib
 import numpy as np
 import openpathsampling as paths
+import torch
 from openpathsampling.beta.hooks import PathSimulatorHook
 from overhead import Stopwatch
 
@@ -355,6 +356,7 @@ def main():
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     costs = measured_costs(options.chains, options.steps)
     print_cost_of_many_chains()
     print_simulations(costs)
