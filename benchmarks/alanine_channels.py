@@ -187,6 +187,8 @@ def method_row(chains, md_steps, control):
         "of chains": " ".join(f"{time:.2f}" for time in times),
         "p(time)": disagreement(times, rows["time error"]),
         "from control, %": 100 * np.sqrt(np.mean((times / control - 1) ** 2)),
+        "phi 180": rows[CHANNELS[2]].mean(),
+        "its error by the spread": rows[CHANNELS[2]].std() / np.sqrt(len(rows)),
         "p(phi 180)": disagreement(rows[CHANNELS[2]], rows[f"{CHANNELS[2]} error"]),
         "distance of populations": total_variation(populations),
         "switches per 1e6": rows.switches.sum() / spent,

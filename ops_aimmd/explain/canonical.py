@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ops_aimmd.explain.expressions import (
     Node,
+    OutsideDomain,
     add,
     at,
     constant,
@@ -34,6 +35,9 @@ from ops_aimmd.explain.expressions import (
 
 SMALLEST_COEFFICIENT = 1e-12
 """A coefficient below this is not divided by."""
+
+NOT_COMBINED = (ZeroDivisionError, OverflowError, ValueError)
+"""What floating point says of constants that cannot be combined."""
 
 MOST_PASSES = 3
 """One pass is nearly always enough; sorting what a pass has merged may take another."""
@@ -182,11 +186,14 @@ def canonical(node: Node) -> Node:
 
     Raises
     ------
-    ZeroDivisionError, OverflowError
+    OutsideDomain
         Where the constants cannot be combined in floating point.
     """
     for _ in range(MOST_PASSES):
-        result = _sum(node).node()
+        try:
+            result = _sum(node).node()
+        except NOT_COMBINED as error:
+            raise OutsideDomain(f"constants cannot be combined: {error}") from error
         if result == node:
             break
         node = result
@@ -205,7 +212,7 @@ def with_common_factors(node: Node) -> list[Node]:
         try:
             total = _sum(part)
             products = [(coefficient, _product(core)) for coefficient, core in total.terms]
-        except (ZeroDivisionError, OverflowError, ValueError):  # its constants cannot be combined in floating point
+        except NOT_COMBINED:
             continue
         for side in ("above", "below"):
             shared = [factor for _, product in products for factor in dict.fromkeys(getattr(product, side))]

@@ -147,5 +147,5 @@ def _fitted(graph: Graph, shots: Shots) -> Fitted | None:
         if len(constants(node)) > most_constants(shots):
             return None
         return refit(node, shots, TOLERANCE, NEWTON_STEPS)
-    except (OutsideDomain, ZeroDivisionError, OverflowError, ValueError):
+    except OutsideDomain:
         return None

@@ -321,7 +321,7 @@ def _canonical(node: Node) -> Node | None:
     """The canonical form; None where its constants cannot be combined."""
     try:
         return canonical(node)
-    except (ZeroDivisionError, OverflowError, ValueError):
+    except OutsideDomain:
         return None
 
 

@@ -149,7 +149,7 @@ class _Proposals:
                 return None
             coarse = minimise(node, self._coarse, COARSE_TOLERANCE, MOST_STEPS)
             fitted = minimise(coarse.node, self.shots, TOLERANCE, MOST_STEPS)
-        except (OutsideDomain, ZeroDivisionError, OverflowError, ValueError):
+        except OutsideDomain:
             return None
         return fitted if self.archive.offer(fitted, coarse.loss) else None
 

@@ -160,7 +160,7 @@ class ScoreSearch:
         try:
             for child in self._children(parent):
                 self.consider(child)
-        except (OutsideDomain, ZeroDivisionError, OverflowError, ValueError):  # constants that are not to be combined
+        except OutsideDomain:
             pass
 
     def _sweep(self, node: Node) -> None:
@@ -181,7 +181,7 @@ class ScoreSearch:
                 if part.op not in ("constant", "number"):
                     self._try_best_terms(node, path, False, 1)
                     self._try_best_terms(node, path, True, 1)
-            except (OutsideDomain, ZeroDivisionError, OverflowError, ValueError):
+            except OutsideDomain:
                 continue
 
     def _try_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> None:
@@ -220,7 +220,7 @@ class ScoreSearch:
         """The fitted candidate if it is the best so far."""
         try:
             node = canonical(node)
-        except (ZeroDivisionError, OverflowError, ValueError):
+        except OutsideDomain:
             return None
         if (
             node.size > LARGEST_SIZE
