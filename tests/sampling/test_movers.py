@@ -323,3 +323,30 @@ def test_the_breaking_engine_is_the_chain_when_it_does_not_break():
     one = run_chain(5, breaking_chain(0.0))[2][-1].active[0].trajectory
     other = run_chain(5, Chain())[2][-1].active[0].trajectory
     assert np.array_equal(site_indices(one), site_indices(other))
+
+
+# ---- frames that may be picked from a trial -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("larger", [False, True])
+def test_selectable_frames_of_a_trial_are_those_outside_of_the_states_of_the_learner(larger):
+    """Legs have looked at all frames already, but only for the states at which they end."""
+    chain = Chain()
+    learner = chain.learner(np.zeros(7))
+    learner.freeze()
+    if larger:
+        learner.states = [chain.states[0] | chain.volume(1), chain.states[1]]
+    selector = CommittorSelector(learner)
+    ensemble, modifier = chain.network().sampling_ensembles[0], paths.NoModification(as_copy=True)
+    mover = ShootingMover(ensemble, selector, chain.states, modifier, chain.engine)
+    seed_everything(1)
+    sample = paths.Sample(0, chain.initial(), ensemble)
+    trials = []
+    while len(trials) < 3:
+        (trial,), _ = mover(sample)
+        if ensemble(trial.trajectory):
+            trials.append(trial.trajectory)
+    for trial in trials:
+        assert learner.remembers(trial)
+        sites, selectable = site_indices(trial), learner.path_frames(trial).selectable
+        np.testing.assert_array_equal(selectable, (sites > (1 if larger else 0)) & (sites < 6))
