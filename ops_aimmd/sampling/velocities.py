@@ -79,6 +79,10 @@ class BoltzmannVelocities(SnapshotModifier):
         return 1.0
 
 
+FEW_CONSTRAINTS = 60
+"""Up to so many, full matrices are faster than sparse ones."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Mechanics:
     """What of an OpenMM system the velocities depend on: masses (n,) in dalton, constraints as pairs (c, 2)."""
@@ -161,12 +165,28 @@ def project_on_constraints(velocities, positions, inverse_masses, pairs):
         return velocities
     bonds = np.asarray(positions, dtype=np.float64)[pairs[:, 0]] - np.asarray(positions, dtype=np.float64)[pairs[:, 1]]
     bonds /= np.linalg.norm(bonds, axis=1, keepdims=True)
-    columns = (3 * pairs[:, :, None] + np.arange(3)).reshape(-1)
-    entries = np.hstack([bonds, -bonds]).reshape(-1)
-    jacobian = csr_matrix((entries, columns, np.arange(0, len(entries) + 1, 6)), shape=(len(pairs), velocities.size))
-    weighted = jacobian.multiply(np.repeat(inverse_masses, 3)).T
-    multipliers = spsolve((jacobian @ weighted).tocsc(), jacobian @ velocities.reshape(-1))
+    if len(pairs) <= FEW_CONSTRAINTS:
+        jacobian = np.zeros((len(pairs), len(velocities), 3))
+        rows = np.arange(len(pairs))
+        jacobian[rows, pairs[:, 0]], jacobian[rows, pairs[:, 1]] = bonds, -bonds
+        jacobian = jacobian.reshape(len(pairs), -1)
+        weighted = (jacobian * np.repeat(inverse_masses, 3)).T
+        solve = _solve_or_nan
+    else:
+        columns = (3 * pairs[:, :, None] + np.arange(3)).reshape(-1)
+        entries = np.hstack([bonds, -bonds]).reshape(-1)
+        jacobian = csr_matrix((entries, columns, np.arange(0, len(entries) + 1, 6)), shape=(len(pairs), velocities.size))
+        weighted = jacobian.multiply(np.repeat(inverse_masses, 3)).T.tocsc()
+        solve = spsolve
+    multipliers = solve(jacobian @ weighted, jacobian @ velocities.reshape(-1))
     return velocities - (weighted @ multipliers).reshape(velocities.shape)
+
+
+def _solve_or_nan(matrix, right_side):
+    try:
+        return np.linalg.solve(matrix, right_side)
+    except np.linalg.LinAlgError:  # as spsolve does
+        return np.full_like(right_side, np.nan)
 
 
 def temperature_of_integrator(integrator):

@@ -12,7 +12,7 @@ from openpathsampling.engines import toy
 from openpathsampling.experimental.storage import Storage as SimStore
 from scipy import stats
 
-from ops_aimmd.sampling.velocities import BoltzmannVelocities
+from ops_aimmd.sampling.velocities import FEW_CONSTRAINTS, BoltzmannVelocities
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 KT = 300.0 * unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
@@ -107,19 +107,31 @@ def engine_of(system, integrator):
     return ops_openmm.Engine(topology, system, integrator)
 
 
-def test_rigid_waters_keep_their_drift_and_their_virtual_sites_have_no_velocity():
-    system, positions = rigid_waters(5)
+@pytest.mark.parametrize("n_waters", [5, 25])
+def test_rigid_waters_keep_their_drift_and_their_virtual_sites_have_no_velocity(n_waters):
+    system, positions = rigid_waters(n_waters)
+    assert (system.getNumConstraints() <= FEW_CONSTRAINTS) == (n_waters == 5)  # full and sparse matrices
     engine = engine_of(system, openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002))
     snapshot = snapshot_of(engine, positions)
     modifier = BoltzmannVelocities()
     drawn = modifier(snapshot)
     assert np.abs(constraint_velocities(system, drawn)).max() < 1e-12
     assert np.all(drawn.velocities._value[3::4] == 0.0)
-    n_dof = 5 * (9 - 3)
+    n_dof = n_waters * (9 - 3)
     energies = kinetic_energies(modifier, snapshot, 1000)
     assert abs(energies.mean() - n_dof / 2) < 3 * np.sqrt(n_dof / 2 / 1000)
     # control: with three degrees of freedom less, as if the drift were removed, the test would fail
     assert abs(energies.mean() - (n_dof - 3) / 2) > 3 * np.sqrt(n_dof / 2 / 1000)
+
+
+@pytest.mark.filterwarnings("ignore:Matrix is exactly singular")
+@pytest.mark.parametrize("n_waters", [5, 25])
+def test_constraints_that_follow_from_others(n_waters):
+    system, positions = rigid_waters(n_waters)
+    system.addConstraint(0, 1, 0.1)  # once more
+    engine = engine_of(system, openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002))
+    with pytest.raises(ValueError, match="follow from the others"):
+        BoltzmannVelocities()(snapshot_of(engine, positions))
 
 
 def test_projection_is_that_of_openmm(system, snapshot):
