@@ -30,8 +30,8 @@ class CheckpointLockedError(CheckpointError):
 
 def damaged(path: Path, where: str) -> str:
     return (
-        f"the checkpoint {path} is damaged: {where}. Nothing was changed; go on from a copy of it, or read what is "
-        "left with sqlite3"
+        f"the checkpoint {path} is damaged: {where}. Nothing was changed. If this is a copy of a run that was under way or "
+        "killed, copy its -wal file, too; else go on from an older copy, or read what is left with sqlite3"
     )
 
 

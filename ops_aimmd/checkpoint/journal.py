@@ -34,8 +34,9 @@ on a busy disk (``benchmarks/checkpoint_cost.py``). So steps go to sqlite's writ
 are moved from there into the file every :data:`SYNC_SECONDS`, or as soon as they fill 4 MB (sqlite's default). At
 rest the run is the one file: :meth:`Checkpoint.close` leaves nothing beside it. After a kill, or during the run, the
 newest seconds lie in ``run.aimmd-wal``, and whoever opens the file finds them there; a copy of ``run.aimmd`` alone
-holds the run up to the last move. A copy that is complete at any time: ``sqlite3 run.aimmd "VACUUM INTO
-'copy.aimmd'"``. Never put another file under the name of a killed run while its ``-wal`` is there.
+holds the run up to the last move, or, taken in the middle of a move, cannot be opened. A copy that is complete at any
+time: ``sqlite3 run.aimmd "VACUUM INTO 'copy.aimmd'"``. Never put another file under the name of a killed run while its
+``-wal`` is there.
 
 Who may open it
 ---------------

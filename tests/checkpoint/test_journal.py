@@ -206,20 +206,25 @@ def test_kill_at_any_moment_loses_no_acknowledged_step(tmp_path):
     copy = tmp_path / "copy.aimmd"
     Checkpoint.create(path).close()
     clock = random.Random(1)
-    behind = 0
+    behind = torn = 0
     for kill in range(24):
         acknowledged = run_until_killed(path, clock.uniform(0.0, 0.03))
         if kill % 3 == 0:
-            shutil.copy(path, copy)  # without the log: an earlier step, whole
+            shutil.copy(path, copy)  # without the log
         with Checkpoint.open(path, read_only=kill % 2 == 1) as checkpoint:
             last = check_child_file(checkpoint)
         # At most the one step is there that was committed and not yet acknowledged.
         assert last in (acknowledged, acknowledged + 1)
         if kill % 3 == 0:
-            with Checkpoint.open(copy) as checkpoint:
-                behind += check_child_file(checkpoint) < last
+            try:  # an earlier step, whole; or, killed while the log was moved into the file, a clear error
+                with Checkpoint.open(copy) as checkpoint:
+                    behind += check_child_file(checkpoint) < last
+            except CheckpointCorruptError as error:
+                assert "-wal" in str(error)
+                torn += 1
             copy.unlink()
     assert behind > 0  # control: the log was needed
+    assert torn <= 4  # of 8; the log is seldom moved
 
 
 def test_a_copy_of_the_one_file_holds_the_run_up_to_the_last_synchronisation(tmp_path, monkeypatch):
