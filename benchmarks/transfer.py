@@ -25,7 +25,7 @@ from scipy.stats import t as student
 import ops_aimmd
 from ops_aimmd.committor.training import LEARNING_RATE, DiminishingSchedule, fit
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.committor.transfer import PRIOR_SHOTS, TransferredStart, fit_transferred, match_columns
+from ops_aimmd.committor.transfer import TransferredStart, fit_transferred, match_columns, start_for
 from ops_aimmd.systems import toy
 
 FIRST = 3
@@ -184,8 +184,7 @@ def compare_shots(case, arguments):
 def fine_tuned(case, shots, seed, rate=0.1, frozen=False, epochs=150, keep_scale=False):
     """The transferred model after one training from the source."""
     training_set = as_set(shots)
-    x = np.concatenate([training_set.descriptors, training_set.auxiliary.descriptors])
-    start = case.start if keep_scale else case.start.adapted(x, len(shots) / (len(shots) + PRIOR_SHOTS))
+    start = case.start.recalibrated(training_set) if keep_scale else start_for(case.start, training_set)
     model = start.model.copy().requires_grad_(True)
     if frozen:
         model.network.layers.requires_grad_(False)
@@ -206,6 +205,7 @@ ALTERNATIVES = {
     "rate 0.3": lambda *a: fine_tuned(*a, rate=0.3),
     "rate 0.1": lambda *a: fine_tuned(*a, rate=0.1),
     "rate 0.03": lambda *a: fine_tuned(*a, rate=0.03),
+    "rate 0.01": lambda *a: fine_tuned(*a, rate=0.01),
     "rate 0.1, three times the epochs": lambda *a: fine_tuned(*a, epochs=450),
     "rate 1, first layers frozen": lambda *a: fine_tuned(*a, rate=1.0, frozen=True),
     "rate 0.1, old scale of inputs": lambda *a: fine_tuned(*a, keep_scale=True),

@@ -4,10 +4,14 @@ What is kept is the network. Its columns are matched by name (:func:`match_colum
 starts with weights of zero; one that only the old system has is held at its mean.
 
 **Scaling.** Each column is scaled so that the new system covers the range of inputs that the network has learned on: mean
-and standard deviation of the new data take the place of those of the old. Where few shots have been made, both are mixed,
-as if the old ones came from `PRIOR_SHOTS` shots.
+and standard deviation of the new data take the place of those of the old. Where there are few frames, both are mixed,
+as if the old ones came from `PRIOR_FRAMES` frames.
 
-**Training.** All weights are trained further with `FINE_TUNING` of the usual learning rate (less with few shots, which
+**Calibration.** A model knows another system less well than its own, so that its log-odds are too large there. They are
+multiplied by a slope and shifted, which few shots can determine (Platt scaling; A. Niculescu-Mizil and R. Caruana 2005,
+doi:10.1145/1102351.1102430), under a prior that expects a slope of `SLOPE` and no shift.
+
+**Training.** Then all weights are trained further with `FINE_TUNING` of the usual learning rate (less with few shots, which
 should not undo what many have taught), for a third of the usual epochs. Beside it a model is started anew, and the lower
 loss on held-out shots decides which of the two goes on. That is done in each training until
 `training.MIN_SHOTS_TO_DECIDE` shots, and then whenever the number of shots has grown by `COMPARE_AGAIN`, so that a source
@@ -19,6 +23,7 @@ which misleads does so only for a while, and one that helps at first may be left
 from __future__ import annotations
 
 import copy
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -26,18 +31,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import nn
 
 from ops_aimmd.committor import networks
+from ops_aimmd.committor.likelihood import log_committor
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import LEARNING_RATE, FitReport, fit
 from ops_aimmd.committor.training_set import TrainingSet
 
-PRIOR_SHOTS = 10
-"""Shots that the source counts for, where new shots are few."""
+PRIOR_FRAMES = 10
+"""Frames that the moments of the source count for, where there are few new ones."""
+
+SLOPE, SPREAD_OF_SLOPE = 0.6, 0.4
+"""Factor on the log-odds of the source that is expected on a new system, and the standard deviation of its logarithm."""
+
+SPREAD_OF_SHIFT = 0.4
+"""Standard deviation of the shift of the log-odds that is expected."""
 
 FINE_TUNING = 0.1
-"""Learning rate of transferred weights in units of the usual one."""
+"""Learning rate of transferred weights in units of the usual one, where there are many shots."""
+
+MANY_SHOTS = 100
+"""At so many shots it is half of that; it is proportional to the shots where there are few."""
 
 COMPARE_AGAIN = 1.5
 """Growth of the number of shots after which both starts are compared again."""
@@ -195,6 +211,39 @@ class TransferredStart:
         model.scale.copy_(torch.from_numpy(np.where(known, scale / ratio, varies / np.where(varies, std, 1))))
         return TransferredStart(model, mean, std)
 
+    def recalibrated(self, training_set: TrainingSet) -> TransferredStart:
+        r"""Multiply the log-odds by a slope and shift them, as the shots ask for.
+
+        The most probable slope and shifts (one for each output of the network) under the likelihood of the shots and a
+        normal prior of the shifts and of the logarithm of the slope; without any shot a slope of `SLOPE`.
+
+        Parameters
+        ----------
+        training_set : TrainingSet
+            Shots of this system, also none.
+        """
+        counts = torch.from_numpy(training_set.counts * training_set.weights[:, None])
+        with torch.no_grad():
+            x = torch.tensor(training_set.descriptors, dtype=self.model.dtype, device=self.model.device)
+            logits = self.model(x).double().cpu()
+
+        def loss(parameters: np.ndarray) -> float:
+            moved = math.exp(parameters[0]) * logits + torch.from_numpy(parameters[1:])
+            improbable = ((parameters[0] - math.log(SLOPE)) / SPREAD_OF_SLOPE) ** 2
+            improbable += ((parameters[1:] / SPREAD_OF_SHIFT) ** 2).sum()
+            return improbable / 2 - float((counts * log_committor(moved)).sum())
+
+        first = np.concatenate([[math.log(SLOPE)], np.zeros(logits.shape[1])])
+        log_slope, *shifts = minimize(loss, first).x
+        model = self.model.copy()
+        output, *skip = _output_layers(model.network)
+        with torch.no_grad():
+            for layer in (output, *skip):
+                layer.weight *= math.exp(log_slope)
+                layer.bias *= math.exp(log_slope)
+            output.bias += torch.tensor(shifts).to(output.bias)
+        return TransferredStart(model, self.mean, self.std)
+
 
 def _with_columns(model: CommittorModel, columns, used: np.ndarray, mean: np.ndarray) -> networks.StackedNetwork:
     """A copy of the network with inputs in another order; inputs that go are held at the mean."""
@@ -218,6 +267,11 @@ def _input_layers(network: networks.StackedNetwork) -> list[networks.StackedLine
     return layers + [network.skip] if isinstance(network, networks.FeedForward) and network.linear_skip else layers
 
 
+def _output_layers(network: networks.StackedNetwork) -> list[networks.StackedLinear]:
+    """Whose sum is the output."""
+    return [network.output, *([network.skip] if getattr(network, "skip", None) is not None else [])]
+
+
 def _all_descriptors(training_set: TrainingSet) -> np.ndarray:
     return np.concatenate([training_set.descriptors, training_set.auxiliary.descriptors])
 
@@ -228,12 +282,14 @@ def _moments(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(std > 1e-9 * np.abs(mean), std, 0.0)
 
 
-def _weight_of_new(n_shots: int) -> float:
-    return n_shots / (n_shots + PRIOR_SHOTS)
+def start_for(start: TransferredStart, training_set: TrainingSet) -> TransferredStart:
+    """Scaled and calibrated for the shots of this system, before any weight is trained further."""
+    x = _all_descriptors(training_set)
+    return start.adapted(x, len(x) / (len(x) + PRIOR_FRAMES)).recalibrated(training_set)
 
 
 def _fine_tuning(n_shots: int) -> float:
-    return FINE_TUNING * _weight_of_new(n_shots)
+    return FINE_TUNING * n_shots / (n_shots + MANY_SHOTS)
 
 
 def fit_transferred(
@@ -270,7 +326,7 @@ def fit_transferred(
         return model, replace(report, start=previous.start)
     anew = CommittorModel.for_descriptors(start.model.n_descriptors, start.model.n_states, seed=seed, device=model.device)
     report = fit(anew, training_set, seed, learning_rate=learning_rate, **options)
-    adapted = start.adapted(_all_descriptors(training_set), _weight_of_new(n_shots))
+    adapted = start_for(start, training_set)
     transferred = adapted.model.requires_grad_(True)
     options["auxiliary_weights"] = report.auxiliary_weights
     rate = learning_rate * _fine_tuning(n_shots)

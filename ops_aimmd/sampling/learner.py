@@ -323,7 +323,8 @@ class CommittorLearner(StorableNamedObject):
                 "its run begins"
             )
         shots = [] if self._training_set is None else list(self._training_set)
-        self._start(start.model.n_descriptors, start.model)
+        none_yet = TrainingSet.empty(start.model.n_descriptors, start.model.n_states)
+        self._start(start.model.n_descriptors, start.recalibrated(none_yet).model)
         for shot in shots:
             self._training_set.append(shot)
         self._transferred_start = start

@@ -8,7 +8,7 @@ from ops_aimmd.committor import networks
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.committor.transfer import TransferredStart, fit_transferred, match_columns
+from ops_aimmd.committor.transfer import SLOPE, TransferredStart, fit_transferred, match_columns
 from ops_aimmd.systems import toy
 
 NETWORKS = {
@@ -130,6 +130,50 @@ def test_a_column_that_does_not_vary():
     assert np.isfinite(start.adapted(x).model.reaction_coordinate(x)).all()
 
 
+# ---- calibration ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_without_shots_the_log_odds_are_flattened(kind):
+    x = descriptors()
+    start = TransferredStart.of(model_of(NETWORKS[kind](), x), some_shots(x), range(3))
+    flat = start.recalibrated(TrainingSet.empty(3, 2))
+    np.testing.assert_allclose(
+        flat.model.reaction_coordinate(x), SLOPE * start.model.reaction_coordinate(x), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_three_states_without_shots():
+    x = descriptors()
+    network = networks.FeedForward(3, n_outputs=3, seed=1)
+    model = CommittorModel(network, 3, 3)
+    start = TransferredStart.of(model, TrainingSet(x, np.ones((len(x), 3))), range(3))
+    flat = start.recalibrated(TrainingSet.empty(3, 3))
+    with torch.no_grad():
+        before, after = (m(torch.tensor(x, dtype=torch.float32)).numpy() for m in (start.model, flat.model))
+    np.testing.assert_allclose(after, SLOPE * before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("slope, shift", [(0.4, 0.3), (1.5, -0.3)])
+def test_shots_tell_slope_and_shift(slope, shift):
+    x = descriptors(4000)
+    start = TransferredStart.of(model_of(NETWORKS["default"](), x), some_shots(x), range(3))
+    with torch.no_grad():
+        start.model.network.output.weight *= 80.0  # an untrained one says nothing
+    known = start.model.reaction_coordinate(x)
+    assert known.std() > 1
+    rng = np.random.default_rng(3)
+    hits = rng.binomial(2, 1 / (1 + np.exp(-(slope * known + shift))))
+    got = start.recalibrated(TrainingSet(x, np.stack([2 - hits, hits], axis=1))).model.reaction_coordinate(x)
+    found = np.polyfit(known, got, 1)
+    p = 1 / (1 + np.exp(-(slope * known + shift)))
+    ones = np.stack([known, np.ones_like(known)])
+    errors = np.sqrt(np.diag(np.linalg.inv((2 * p * (1 - p) * ones) @ ones.T)))  # of a logistic regression
+    assert np.all(abs(found - [slope, shift]) < 4 * errors)
+    assert np.all(abs(np.array([1.0, 0.0]) - [slope, shift]) > 4 * errors)  # control: as it is, it would not fit
+    assert abs(np.polyval(found, known) - got).max() < 1e-3  # nothing but a slope and a shift
+
+
 def test_nothing_to_transfer():
     with pytest.raises(ValueError, match="no shot"):
         TransferredStart.of(CommittorModel.for_descriptors(3, seed=0), TrainingSet.empty(3, 2), range(3))
@@ -211,7 +255,6 @@ def test_a_source_that_misleads_is_left(hot, cold):
     start = start_from(exchanged(hot))
     assert loss(start.model, cold[1]) > np.log(2) + 0.2  # it does mislead
     difference, error, starts = differences(start, cold, n_shots=15, n_seeds=6)
-    assert starts.count("anew") >= 4
     assert difference < 2.6 * error + 0.01  # 95 % of Student's t with 5 degrees of freedom; all anew: 0 +- 0
 
 
@@ -220,7 +263,7 @@ def test_the_report_tells_which_start_won(hot, cold):
     _, useful = fit_transferred(start_from(hot), start_from(hot).model, few, seed=0)
     assert useful.start == "transferred" and useful.held_out_loss <= useful.loss_of_other_start
     assert "transferred start" in str(useful)
-    bad = start_from(exchanged(hot))
+    bad = start_from(exchanged(hot))  # with 15 shots it may be kept, flattened until it says nothing; not with 30
     _, left = fit_transferred(bad, bad.model, few, seed=0)
     assert left.start == "anew" and left.held_out_loss < left.loss_of_other_start
     assert left.held_out_loss == useful.loss_of_other_start
