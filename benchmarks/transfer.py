@@ -113,7 +113,7 @@ def exact_shots(system, n_shots, rng, n_irrelevant=20):
 def replay(case, seed, n_shots, with_transfer):
     """Learn like a run. Returns shots and loss at each training, and the reports."""
     n_descriptors = case.start.model.n_descriptors
-    model = case.start.model
+    model = case.start.recalibrated(TrainingSet.empty(n_descriptors, 2)).model
     if not with_transfer:
         model = ops_aimmd.CommittorModel.for_descriptors(n_descriptors, seed=seed)
     training_set = TrainingSet.empty(n_descriptors, 2)

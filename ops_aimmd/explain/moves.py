@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from ops_aimmd.explain.expressions import (
@@ -132,6 +134,13 @@ def grouped(node: Node, path: tuple, rng: np.random.Generator) -> tuple[Node, tu
     n_together = int(rng.integers(2, len(terms)))
     together, rest = (_added([terms[k] for k in part]) for part in (order[:n_together], order[n_together:]))
     return replace(node, path, add(together, rest)), (*path, 0)
+
+
+def without_two(node: Node) -> list[Node]:
+    """The expression without each pair of its summands, where at least one is left: two may stand for a single term."""
+    terms = _summands(node)
+    pairs = itertools.combinations(range(len(terms)), 2) if len(terms) >= 3 else []
+    return [_added([term for k, term in enumerate(terms) if k not in pair]) for pair in pairs]
 
 
 def _summands(node: Node) -> list[Node]:

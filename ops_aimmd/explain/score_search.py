@@ -39,7 +39,7 @@ from ops_aimmd.explain.expressions import (
     subtrees,
 )
 from ops_aimmd.explain.library import Library
-from ops_aimmd.explain.moves import grouped, of_one_input, prune_summand, random_change, reshaped
+from ops_aimmd.explain.moves import grouped, of_one_input, prune_summand, random_change, reshaped, without_two
 from ops_aimmd.explain.refit import COARSE_TOLERANCE, Fitted, Shots, minimise
 from ops_aimmd.explain.simplify import simplified
 
@@ -172,23 +172,38 @@ class ScoreSearch:
                 continue
             for child in children:
                 self.consider(child)
+        for rest in without_two(node):
+            try:
+                self._replace_what_is_gone(rest, twice=True)
+            except OutsideDomain:
+                continue
         for path, part in list(subtrees(node)):
             try:
                 if part.op in ("add", "sub"):
                     for keep in part.args:
-                        without = minimise(canonical(replace(node, path, keep)), self._coarse, COARSE_TOLERANCE, MOST_STEPS)
-                        self._try_best_terms(without.node, (), False, SWEPT_TERMS)
+                        self._replace_what_is_gone(replace(node, path, keep))
                 if part.op not in ("constant", "number"):
                     self._try_best_terms(node, path, False, 1)
                     self._try_best_terms(node, path, True, 1)
             except OutsideDomain:
                 continue
 
+    def _replace_what_is_gone(self, rest: Node, twice: bool = False) -> None:
+        """Try the best terms in the place of what an expression has lost; twice: and then the best one beside each."""
+        without = minimise(canonical(rest), self._coarse, COARSE_TOLERANCE, MOST_STEPS).node
+        self._try_best_terms(without, (), False, SWEPT_TERMS)
+        for child in self._with_best_terms(without, (), False, SWEPT_TERMS) if twice else []:
+            fitted = minimise(canonical(child), self._coarse, COARSE_TOLERANCE, MOST_STEPS)
+            self._try_best_terms(fitted.node, (), False, 1)
+
     def _try_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> None:
+        for child in self._with_best_terms(node, path, factor, n_terms):
+            self.consider(child)
+
+    def _with_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> list[Node]:
         gains, starts = self._score(node, path, factor)
-        for term in np.argsort(gains)[::-1][:n_terms]:
-            if gains[term] > WORTH_A_FIT:
-                self.consider(self._insert(node, path, int(term), starts[term], factor))
+        best = [int(term) for term in np.argsort(gains)[::-1][:n_terms] if gains[term] > WORTH_A_FIT]
+        return [self._insert(node, path, term, starts[term], factor) for term in best]
 
     def _children(self, parent: Entry) -> list[Node]:
         move = self.rng.random()

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import sympy
+from scipy.special import expit
 
 from ops_aimmd.explain import expressions as ex
 from ops_aimmd.explain.canonical import canonical, with_common_factors
 from ops_aimmd.explain.expressions import OutsideDomain, Tape, constant, evaluate, number, skeleton, x
-from ops_aimmd.explain.moves import grouped, of_one_input
+from ops_aimmd.explain.moves import grouped, of_one_input, without_two
 from ops_aimmd.explain.refit import Shots
 from ops_aimmd.explain.score_search import ScoreSearch, _solved
 
@@ -215,3 +216,34 @@ def test_a_search_goes_on_where_constants_cannot_be_combined(monkeypatch):
     monkeypatch.setattr(search, "_children", lambda parent: regrown.append(parent) or search._regrown(large))
     search.run(lambda n_tried: len(regrown) < 5, 0.5, shapes=False)
     assert len(regrown) == 5
+
+
+def test_without_two_summands():
+    one, two, three = ex.mul(constant(2.0), x(0)), ex.log(x(1)), ex.square(x(2))
+    assert without_two(ex.add(ex.add(one, two), three)) == [three, two, one]
+    minus_three = ex.mul(number(-1), three)
+    assert without_two(ex.sub(ex.add(one, two), three)) == [minus_three, two, one]
+    assert without_two(ex.add(one, two)) == without_two(one) == []
+
+
+def test_a_sweep_finds_one_term_for_two(monkeypatch):
+    """A logarithm and an exponential nearly stand for a share of two inputs; without either the fit is worse."""
+    rng = np.random.default_rng(1)
+    columns = rng.uniform(0.1, 2.0, (6, 3000))
+    log_odds = 12 * columns[0] / (columns[0] + columns[1]) - 1.5 * columns[2] / columns[3] - 4.2
+    shots = Shots(columns, rng.binomial(2, expit(log_odds)), np.full(3000, 2), np.zeros(3000, int))
+    share = ex.add(ex.mul(constant(12.0), ex.div(x(0), ex.add(x(0), x(1)))), constant(-4.2))
+    truth = ex.add(share, ex.mul(constant(-1.5), ex.div(x(2), x(3))))
+    pair = ex.add(ex.mul(constant(2.8), ex.log(x(0))), ex.mul(constant(8.6), ex.exp(ex.mul(constant(-1.1), x(1)))))
+    trap = ex.add(ex.add(pair, ex.mul(constant(-1.5), ex.div(x(2), x(3)))), constant(-1.0))
+
+    def swept():
+        search = ScoreSearch(shots, 6, np.random.default_rng(0))
+        search.consider(trap)
+        search._sweep(search.archive.best.fitted.node)
+        return search.archive.best.fitted
+
+    found = swept()
+    assert skeleton(found.node) == skeleton(canonical(truth))
+    monkeypatch.setattr("ops_aimmd.explain.score_search.without_two", lambda node: [])
+    assert swept().loss > found.loss + 5  # control
