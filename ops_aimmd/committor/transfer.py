@@ -12,10 +12,11 @@ multiplied by a slope and shifted, which few shots can determine (Platt scaling;
 doi:10.1145/1102351.1102430), under a prior that expects a slope of `SLOPE` and no shift.
 
 **Training.** Then all weights are trained further with `FINE_TUNING` of the usual learning rate (less with few shots, which
-should not undo what many have taught), for a third of the usual epochs. Beside it a model is started anew, and the lower
-loss on held-out shots decides which of the two goes on. That is done in each training until
-`training.MIN_SHOTS_TO_DECIDE` shots, and then whenever the number of shots has grown by `COMPARE_AGAIN`, so that a source
-which misleads does so only for a while, and one that helps at first may be left later.
+should not undo what many have taught), for a third of the usual epochs. Beside it a model is started anew, and
+from `training.MIN_SHOTS_TO_DECIDE` shots on the lower loss on held-out shots decides which of the two goes on, again whenever
+the number of shots has grown by `COMPARE_AGAIN`. So a source which misleads does so only for a while, and one that helps at
+first may be left later. With fewer shots, when held-out losses would decide by chance, the transferred one is taken: if it
+misleads, its calibration leaves little of it.
 
 `benchmarks/transfer.py` compares the alternatives: other learning rates, frozen first layers, inputs that keep their scale.
 """
@@ -37,7 +38,7 @@ from torch import nn
 from ops_aimmd.committor import networks
 from ops_aimmd.committor.likelihood import log_committor
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.training import LEARNING_RATE, FitReport, fit
+from ops_aimmd.committor.training import LEARNING_RATE, MIN_SHOTS_TO_DECIDE, FitReport, fit
 from ops_aimmd.committor.training_set import TrainingSet
 
 PRIOR_FRAMES = 10
@@ -57,9 +58,6 @@ MANY_SHOTS = 100
 
 COMPARE_AGAIN = 1.5
 """Growth of the number of shots after which both starts are compared again."""
-
-MIN_SHOTS_TO_COMPARE = 6
-"""With fewer shots the transferred start is taken."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +331,7 @@ def fit_transferred(
     of_transferred = fit(transferred, training_set, seed, start_anew=False, learning_rate=rate, **options)
     relevance = tuple(float(r) for r in transferred.scale.double().cpu().numpy() * adapted.std)
     of_transferred = replace(of_transferred, start="transferred", relevance=relevance, decided_at=report.decided_at)
-    if n_shots >= MIN_SHOTS_TO_COMPARE and report.held_out_loss < of_transferred.held_out_loss:
+    if n_shots >= MIN_SHOTS_TO_DECIDE and report.held_out_loss < of_transferred.held_out_loss:
         model, report, other = anew, report, of_transferred
     else:
         model, report, other = transferred, of_transferred, report

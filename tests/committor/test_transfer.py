@@ -242,7 +242,7 @@ def differences(start, cold, n_shots, n_seeds):
 
 
 def test_a_useful_source_saves_shots(hot, cold):
-    difference, error, starts = differences(start_from(hot), cold, n_shots=15, n_seeds=6)
+    difference, error, starts = differences(start_from(hot), cold, n_shots=20, n_seeds=6)
     assert starts.count("transferred") >= 5
     assert difference < -4 * error
     many = CommittorModel.for_descriptors(22, seed=0)
@@ -255,7 +255,11 @@ def test_a_source_that_misleads_is_left(hot, cold):
     start = start_from(exchanged(hot))
     assert loss(start.model, cold[1]) > np.log(2) + 0.2  # it does mislead
     difference, error, starts = differences(start, cold, n_shots=15, n_seeds=6)
-    assert difference < 2.6 * error + 0.01  # 95 % of Student's t with 5 degrees of freedom; all anew: 0 +- 0
+    assert set(starts) == {"transferred"}  # too few shots to decide, but flattened until it hardly says anything
+    assert difference < 2.6 * error + 0.01  # 95 % of Student's t with 5 degrees of freedom
+    difference, error, starts = differences(start, cold, n_shots=25, n_seeds=6)
+    assert starts.count("anew") >= 4
+    assert difference < 2.6 * error + 0.01  # all anew: 0 +- 0
 
 
 def test_the_report_tells_which_start_won(hot, cold):
@@ -263,7 +267,7 @@ def test_the_report_tells_which_start_won(hot, cold):
     _, useful = fit_transferred(start_from(hot), start_from(hot).model, few, seed=0)
     assert useful.start == "transferred" and useful.held_out_loss <= useful.loss_of_other_start
     assert "transferred start" in str(useful)
-    bad = start_from(exchanged(hot))  # with 15 shots it may be kept, flattened until it says nothing; not with 30
+    bad = start_from(exchanged(hot))
     _, left = fit_transferred(bad, bad.model, few, seed=0)
     assert left.start == "anew" and left.held_out_loss < left.loss_of_other_start
     assert left.held_out_loss == useful.loss_of_other_start
