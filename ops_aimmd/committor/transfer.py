@@ -12,11 +12,11 @@ multiplied by a slope and shifted, which few shots can determine (Platt scaling;
 doi:10.1145/1102351.1102430), under a prior that expects a slope of `SLOPE` and no shift.
 
 **Training.** Then all weights are trained further with `FINE_TUNING` of the usual learning rate (less with few shots, which
-should not undo what many have taught), for a third of the usual epochs. Beside it a model is started anew, and
-from `training.MIN_SHOTS_TO_DECIDE` shots on the lower loss on held-out shots decides which of the two goes on, again whenever
-the number of shots has grown by `COMPARE_AGAIN`. So a source which misleads does so only for a while, and one that helps at
-first may be left later. With fewer shots, when held-out losses would decide by chance, the transferred one is taken: if it
-misleads, its calibration leaves little of it.
+should not undo what many have taught), for a third of the usual epochs. Beside it a model is started anew, and from
+`training.MIN_SHOTS_TO_DECIDE` shots on the lower loss on held-out shots decides which of the two goes on, again whenever
+the number of shots has grown by `COMPARE_AGAIN`. So a source which misleads does so only for a while, and one that helps
+at first may be left later. With fewer shots, when held-out losses would decide by chance, the transferred one is taken:
+if it misleads, its calibration leaves little of it.
 
 `benchmarks/transfer.py` compares the alternatives: other learning rates, frozen first layers, inputs that keep their scale.
 """
