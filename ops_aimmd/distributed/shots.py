@@ -15,6 +15,7 @@ from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
+from openpathsampling.integration_tools import is_simtk_quantity
 from openpathsampling.netcdfplus import StorableObject
 
 from ops_aimmd.checkpoint import FrameBlock
@@ -227,7 +228,7 @@ def specification(
         directions=tuple(directions),
         max_frames=None if max_frames is None or math.isinf(max_frames) else int(max_frames),
         seed=int(seed),
-        with_units=_has_units(block),
+        with_units=is_simtk_quantity(snapshot.coordinates),
         values={name: values[0] for name, values in block.meta["values"].items()},
         last_frame_only=last_frame_only,
     )
@@ -276,7 +277,7 @@ def legs_from_result(result: ShotResult, snapshot, engine) -> dict[str, Leg]:
     dict of str to Leg
         By direction.
     """
-    with_units = _has_units(_block([snapshot]))
+    with_units = is_simtk_quantity(snapshot.coordinates)
     legs = {}
     for leg in result.legs:
         arrays = {name: getattr(leg, name) for name in ARRAYS if getattr(leg, name) is not None}
@@ -298,10 +299,6 @@ def _block(snapshots: Sequence) -> FrameBlock:
     velocities = block.arrays["velocities"]
     velocities = velocities * signs.reshape(-1, *[1] * (velocities.ndim - 1))
     return block._replace(arrays={**block.arrays, "velocities": velocities})
-
-
-def _has_units(block: FrameBlock) -> bool:
-    return block.meta["units"]["coordinates"] is not None
 
 
 def _snapshots(arrays: Mapping, values: Mapping, with_units: bool, engine) -> list:
