@@ -129,6 +129,15 @@ def weighted_ratio(nll, weights, size) -> tuple[float, float]:
     return float(mean), float(np.sqrt(((numerator - mean * denominator) ** 2).sum()) / total)
 
 
+def held_out_losses(model: CommittorModel, training_set: TrainingSet) -> np.ndarray:
+    """Loss of each shot, (n_shots,), under the members that have not seen it; NaN where all have."""
+    data = TrainingData.of(model, training_set, (0.0, 0.0), 0, np.random.default_rng(0))
+    with torch.no_grad():
+        nll = negative_log_likelihood(model.member_logits(data.descriptors), data.counts).double().cpu().numpy()
+    with np.errstate(invalid="ignore"):
+        return (data.held_out * nll).sum(axis=0) / data.held_out.sum(axis=0)
+
+
 def is_better(nll: np.ndarray, other: np.ndarray, held_out: np.ndarray, significant: float = SIGNIFICANT) -> bool:
     """Whether a held-out loss is lower by more than some standard errors of the difference, shot by shot."""
     difference, error = weighted_ratio(nll - other, held_out, np.ones(nll.shape[-1]))

@@ -13,10 +13,10 @@ doi:10.1145/1102351.1102430), under a prior that expects a slope of `SLOPE` and 
 
 **Training.** Then all weights are trained further with `FINE_TUNING` of the usual learning rate (less with few shots, which
 should not undo what many have taught), for a third of the usual epochs. Beside it a model is started anew, and from
-`training.MIN_SHOTS_TO_DECIDE` shots on the lower loss on held-out shots decides which of the two goes on, again whenever
-the number of shots has grown by `COMPARE_AGAIN`. So a source which misleads does so only for a while, and one that helps
-at first may be left later. With fewer shots, when held-out losses would decide by chance, the transferred one is taken:
-if it misleads, its calibration leaves little of it.
+`training.MIN_SHOTS_TO_DECIDE` shots on the held-out shots decide which of the two goes on, again whenever the number of
+shots has grown by `COMPARE_AGAIN`. The transferred one is left if all held-out shots together are more probable by `DOUBT`
+without it. So a source which misleads does so only for a while, and one that helps at first may be left later. As long as
+chance would decide, little is lost: a source that misleads is flattened by its calibration.
 
 `benchmarks/transfer.py` compares the alternatives: other learning rates, frozen first layers, inputs that keep their scale.
 """
@@ -38,6 +38,7 @@ from torch import nn
 from ops_aimmd.committor import networks
 from ops_aimmd.committor.likelihood import log_committor
 from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.optimisation import held_out_losses
 from ops_aimmd.committor.training import LEARNING_RATE, MIN_SHOTS_TO_DECIDE, FitReport, fit
 from ops_aimmd.committor.training_set import TrainingSet
 
@@ -55,6 +56,9 @@ FINE_TUNING = 0.1
 
 MANY_SHOTS = 100
 """At so many shots it is half of that; it is proportional to the shots where there are few."""
+
+DOUBT = 3.0
+"""Nats by which all held-out shots together must be more probable without the source (odds of 20) for it to be left."""
 
 COMPARE_AGAIN = 1.5
 """Growth of the number of shots after which both starts are compared again."""
@@ -290,6 +294,12 @@ def _fine_tuning(n_shots: int) -> float:
     return FINE_TUNING * n_shots / (n_shots + MANY_SHOTS)
 
 
+def _held_out_gain(model: CommittorModel, other: CommittorModel, training_set: TrainingSet) -> float:
+    """By how much the held-out shots are more probable under a model than under another one, nats for all of them."""
+    losses, of_other = (held_out_losses(m, training_set) for m in (model, other))
+    return float(np.nansum(training_set.weights * (of_other - losses)))
+
+
 def fit_transferred(
     start: TransferredStart,
     model: CommittorModel,
@@ -331,7 +341,7 @@ def fit_transferred(
     of_transferred = fit(transferred, training_set, seed, start_anew=False, learning_rate=rate, **options)
     relevance = tuple(float(r) for r in transferred.scale.double().cpu().numpy() * adapted.std)
     of_transferred = replace(of_transferred, start="transferred", relevance=relevance, decided_at=report.decided_at)
-    if n_shots >= MIN_SHOTS_TO_DECIDE and report.held_out_loss < of_transferred.held_out_loss:
+    if n_shots >= MIN_SHOTS_TO_DECIDE and _held_out_gain(anew, transferred, training_set) > DOUBT:
         model, report, other = anew, report, of_transferred
     else:
         model, report, other = transferred, of_transferred, report

@@ -257,13 +257,13 @@ def test_a_source_that_misleads_is_left(hot, cold):
     difference, error, starts = differences(start, cold, n_shots=15, n_seeds=6)
     assert set(starts) == {"transferred"}  # too few shots to decide, but flattened until it hardly says anything
     assert difference < 2.6 * error + 0.01  # 95 % of Student's t with 5 degrees of freedom
-    difference, error, starts = differences(start, cold, n_shots=25, n_seeds=6)
+    difference, error, starts = differences(start, cold, n_shots=90, n_seeds=6)
     assert starts.count("anew") >= 4
     assert difference < 2.6 * error + 0.01  # all anew: 0 +- 0
 
 
 def test_the_report_tells_which_start_won(hot, cold):
-    few = part(cold[0], 0, 30)
+    few = part(cold[0], 0, 90)
     _, useful = fit_transferred(start_from(hot), start_from(hot).model, few, seed=0)
     assert useful.start == "transferred" and useful.held_out_loss <= useful.loss_of_other_start
     assert "transferred start" in str(useful)
