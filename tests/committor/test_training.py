@@ -10,9 +10,10 @@ from scipy.special import expit
 from torch import nn
 
 from ops_aimmd.committor import optimisation, training
+from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import FeedForward
-from ops_aimmd.committor.optimisation import folds
+from ops_aimmd.committor.optimisation import folds, held_out_losses
 from ops_aimmd.committor.training import DiminishingSchedule, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
 
@@ -118,6 +119,20 @@ def test_a_descriptor_that_does_not_vary_is_ignored():
     x = np.zeros((2, 3))
     x[1, 2] = 1e6
     assert np.ptp(model.committor(x)) == 0
+
+
+def test_held_out_losses_are_those_of_members_that_have_not_seen_the_shot():
+    data = shots(20, d=3)
+    model = CommittorModel(FeedForward(3, hidden=(4,), n_members=4, seed=1), 3)
+    fold = folds(data.chains, 4)
+    x = torch.tensor(data.descriptors, dtype=model.dtype)
+    with torch.no_grad():
+        nll = negative_log_likelihood(model.member_logits(x), torch.tensor(data.counts)).numpy()
+    np.testing.assert_allclose(held_out_losses(model, data), nll[fold, np.arange(20)], rtol=1e-6)
+    assert np.ptp(nll, axis=0).min() > 1e-6  # control: members differ
+    single = CommittorModel(FeedForward(3, hidden=(4,), seed=1), 3)
+    assert np.array_equal(np.isnan(held_out_losses(single, data)), folds(data.chains) != 0)
+    assert np.isnan(held_out_losses(model, TrainingSet(data.descriptors[:1], data.counts[:1]))).all()
 
 
 def test_folds_are_balanced_and_stay_when_the_set_grows():
