@@ -25,10 +25,10 @@ def transfer(
         learner = ops_aimmd.CommittorLearner(nacl.descriptors, states=nacl.states, seed=1)
         ops_aimmd.transfer("licl.aimmd", learner, rename={"Li": "Na"}, trajectory=initial_trajectory)
 
-    The learner starts with the model of the source, its log-odds flattened, for it knows the new system less well than its own.
-    The shots of the new system calibrate it, train it further, and from twenty shots on decide whether it is left for a model
-    that is started anew; ``learner.last_report`` tells (`ops_aimmd.committor.transfer`). That goes on in a resumed run. The
-    shots of the source are not learned from.
+    The learner starts with the model of the source, its log-odds flattened, for it knows the new system less well than its
+    own. The shots of the new system calibrate it, train it further, and from twenty shots on decide whether it is left for
+    a model that is started anew; ``learner.last_report`` tells (`ops_aimmd.committor.transfer`). That goes on in a resumed
+    run. The shots of the source are not learned from.
 
     Parameters
     ----------
