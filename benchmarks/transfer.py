@@ -199,8 +199,14 @@ def from_scratch(case, shots, seed):
     return case.loss(model)
 
 
+def calibrated(case, shots, seed):
+    """The source with scaled inputs and calibrated log-odds, no weight trained further."""
+    return case.loss(start_for(case.start, as_set(shots)).model)
+
+
 ALTERNATIVES = {
     "from scratch": from_scratch,
+    "calibrated alone": calibrated,
     "rate 1": lambda *a: fine_tuned(*a, rate=1.0),
     "rate 0.3": lambda *a: fine_tuned(*a, rate=0.3),
     "rate 0.1": lambda *a: fine_tuned(*a, rate=0.1),
