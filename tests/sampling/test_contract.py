@@ -5,6 +5,7 @@ import openpathsampling as paths
 import pytest
 
 import ops_aimmd
+from ops_aimmd.committor.transfer import SLOPE
 from ops_aimmd.systems import toy
 
 
@@ -53,7 +54,8 @@ def test_drop_in_script(system, tmp_path, with_storage):
     assert again.committor(trajectory).shape == (len(trajectory),)
     another = ops_aimmd.CommittorLearner(descriptors, states=[state_A, state_B], seed=2)
     ops_aimmd.transfer(checkpoint, another)
-    assert np.allclose(another.model.committor(x), version.model.committor(x), atol=1e-5)
+    flattened = SLOPE * version.model.reaction_coordinate(x)  # what is known of another system
+    assert np.allclose(another.model.reaction_coordinate(x), flattened, atol=1e-4)
     if with_storage:
         assert len(storage.steps) == 13
         storage.close()
