@@ -235,17 +235,14 @@ class ScoreSearch:
         """The fitted candidate if it is the best so far."""
         try:
             node = canonical(node)
-        except OutsideDomain:
-            return None
-        if (
-            node.size > LARGEST_SIZE
-            or len(constants(node)) > self._most_constants
-            or not self.archive.wants(skeleton(node))
-        ):
-            return None
-        limit = self.archive.limit(node.size)
-        self.archive.n_tried += 1
-        try:
+            if (
+                node.size > LARGEST_SIZE
+                or len(constants(node)) > self._most_constants
+                or not self.archive.wants(skeleton(node))
+            ):
+                return None
+            limit = self.archive.limit(node.size)
+            self.archive.n_tried += 1
             coarse = minimise(node, self._coarse, COARSE_TOLERANCE, MOST_STEPS, limit)
             if coarse.loss > limit:
                 return None
