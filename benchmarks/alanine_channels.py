@@ -2,10 +2,11 @@
 
 Chains of each method start from initial paths in different reaction channels. Every chain is a table on disk, so that
 chains can be added later and one that exists is not run again; the tables are printed from what is there. Channels are
-told apart by where the path crosses from phi < 0 to phi > 0 (`AlanineDipeptide.channel`). "Guided exchange" is a production
-phase: its model has learned from the shots of all guided two-way chains on disk together, and is frozen.
+told apart by where the path crosses from phi < 0 to phi > 0 (`AlanineDipeptide.channel`). "Learning exchange" learns on the
+fly, each chain from its own shots; "guided exchange" is the production phase after it: the model has learned from the shots
+of all learning chains on disk together, and is frozen as soon as the chain has seen some of its own paths.
 
-    python benchmarks/alanine_channels.py OUTPUT                     # four chains of each method, about an hour and a half
+    python benchmarks/alanine_channels.py OUTPUT                     # four chains of each method, about an hour
     python benchmarks/alanine_channels.py OUTPUT --print             # only what is there
     python benchmarks/alanine_channels.py OUTPUT --quick             # a check that it runs
 """
@@ -30,7 +31,8 @@ from ops_aimmd.analysis.autocorrelation import integrated_autocorrelation
 from ops_aimmd.analysis.series import StepRecorder
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
-METHODS = ("guided two-way", "guided one-way", "guided exchange", "stock two-way", "stock one-way")
+METHODS = ("guided two-way", "guided one-way", "learning exchange", "guided exchange", "stock two-way", "stock one-way")
+LEARNING, PRODUCTION = "learning exchange", "guided exchange"
 CONTROL = "stock one-way"
 CHANNELS = ("phi 0, psi -75", "phi 0, psi 75", "phi 180")
 EARLY = 0.2
@@ -43,6 +45,9 @@ SEEDS = (1, 5, 10, 4)
 PS_PER_FRAME = 0.02
 STEPS_AT_A_TIME = 50
 """MC steps between two looks at the molecular dynamics spent."""
+
+STEPS_BEFORE_PRODUCTION = 100
+"""MC steps of a production chain until it is frozen: the density of frames along the committor is that of its own paths."""
 
 
 class ChannelRecorder(PathSimulatorHook):
@@ -65,10 +70,10 @@ class ChannelRecorder(PathSimulatorHook):
 
 
 def known_shots(folder, system):
-    """Training set of all guided two-way chains on disk."""
-    files = sorted(folder.glob("guided_two-way_*.aimmd"))
+    """Training set of all learning chains on disk."""
+    files = sorted(folder.glob(f"{LEARNING.replace(' ', '_')}_*.aimmd"))
     if not files:
-        raise SystemExit(f"{folder} holds no checkpoints of guided two-way chains: run these first")
+        raise SystemExit(f"{folder} holds no checkpoints of {LEARNING!r} chains: run these first")
     learners = [ops_aimmd.load_learner(file, descriptors=system.descriptors, states=system.states) for file in files]
     shots = learners[0].training_set
     for learner in learners[1:]:
@@ -80,11 +85,10 @@ def known_shots(folder, system):
 def run(method, seed, md_steps, folder):
     """Step table, with the channels, of one chain of so many steps of molecular dynamics."""
     system = alanine_dipeptide()
-    known = known_shots(folder, system) if method == "guided exchange" else None
+    known = known_shots(folder, system) if method == PRODUCTION else None
     learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed, training_set=known)
     if known is not None:
         learner.fit()
-        learner.freeze()
     with contextlib.redirect_stdout(io.StringIO()):
         scheme = make_scheme(method, system, learner)
         conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(seed))
@@ -93,10 +97,14 @@ def run(method, seed, md_steps, folder):
     recorder, channels = StepRecorder(system.states), ChannelRecorder(system)
     for hook in (recorder, channels):
         sampler.attach_hook(hook)
-    if method.startswith("guided"):
+    if not method.startswith("stock"):
         file = folder / f"{method.replace(' ', '_')}_{seed}.aimmd"
         file.unlink(missing_ok=True)  # of a chain that was interrupted
         sampler.attach_hook(ops_aimmd.TrainingHook(learner, checkpoint=file, keep_paths=False))
+    if method == PRODUCTION:
+        sampler.run(STEPS_BEFORE_PRODUCTION)
+        learner.fit()
+        learner.freeze()
     spent = 0
     while spent < md_steps:
         sampler.run(STEPS_AT_A_TIME)
@@ -168,8 +176,8 @@ def control_time(chains):
     return float(weights @ times), float(np.sqrt(weights**2 @ errors**2)), steps.sum()
 
 
-def method_row(chains, md_steps, control):
-    """Do the chains of a method agree after so many steps of molecular dynamics each?"""
+def method_row(chains, md_steps, control, learning):
+    """Do the chains of a method agree after so many steps of molecular dynamics each, beside those of learning chains?"""
     rows = pd.DataFrame([chain_row(table, md_steps) for table in chains])
     times, populations = rows["time"], rows[list(CHANNELS)].to_numpy()
     counts = [effective_paths(late(table, md_steps)) for table in chains]
@@ -178,7 +186,7 @@ def method_row(chains, md_steps, control):
     spent = rows["1e6 MD steps"].sum()
     relative = np.concatenate([late(table, md_steps).path_length for table in chains])
     per_path = (relative.std() / relative.mean() / 0.05) ** 2  # independent paths for a standard error of 5 %
-    factor = np.exp(1.96 * error / effective)
+    factor = np.exp(1.96 * error / effective) if effective else np.nan
     return {
         "method": rows.method[0],
         "chains": len(rows),
@@ -195,7 +203,7 @@ def method_row(chains, md_steps, control):
         "paths per 1e6": effective / spent,
         "low": effective / spent / factor,
         "high": effective / spent * factor,
-        "1e6 MD steps to 5 %": per_path / (effective / spent),
+        "1e6 MD steps to 5 %": per_path / effective * spent + learning if effective else np.nan,
     }
 
 
@@ -229,7 +237,10 @@ def print_tables(chains, budgets):
     control, error, steps = control_time(chains) if by_method[CONTROL] else (np.nan, np.nan, 0.0)
     print(f"\ncontrol, all {CONTROL} chains, {steps:.1f}e6 MD steps: {control:.2f} +- {error:.2f} ps")
     print("\ndo the chains of a method agree after so many steps of molecular dynamics?")
-    print(text([method_row(tables, md, control) for md in budgets for tables in by_method.values() if tables]))
+    learning = sum(table.md_steps.sum() for table in by_method[LEARNING]) / 1e6
+    pairs = [(md, method) for md in budgets for method, tables in by_method.items() if tables]
+    print(text([method_row(by_method[m], md, control, learning if m == PRODUCTION else 0.0) for md, m in pairs]))
+    print(f"the dynamics of the learning chains, {learning:.1f}e6 steps, are in the last column of {PRODUCTION!r}")
 
 
 def main():

@@ -37,7 +37,7 @@ METHODS = {
     "stock one-way": "OPS OneWayShooting, uniform selection",
 }
 N_STEPS_PER_FRAME = 10
-EXCHANGE_TEMPERATURES = [380, 480, 610, 780]
+EXCHANGE_TEMPERATURES = [380, 480, 610, 780, 1000, 1300]
 """Of replicas of the configuration beside the path, in kelvin."""
 
 
@@ -48,7 +48,7 @@ def make_scheme(method, system, learner):
         return ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=engine)
     if method == "guided one-way":
         return ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=engine, shooting="one-way")
-    if method == "guided exchange":
+    if method.endswith("exchange"):
         return ops_aimmd.CommittorShootingScheme(
             system.network(), learner, engine=engine, exchange_temperatures=EXCHANGE_TEMPERATURES
         )

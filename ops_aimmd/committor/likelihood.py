@@ -73,7 +73,9 @@ def binomial_derivatives(log_odds: np.ndarray, reached: np.ndarray, legs: np.nda
     loss, gradient, curvature : arrays, shape (n,)
     """
     rest = np.exp(-np.abs(log_odds))
-    rare = rest / (1 + rest)
-    loss = legs * (np.maximum(log_odds, 0) + np.log1p(rest)) - reached * log_odds
-    gradient = legs * np.where(log_odds > 0, 1 - rare, rare) - reached
-    return loss, gradient, legs * rare * (1 - rare)
+    total = 1 + rest
+    likelier = 1 / total
+    other = rest * likelier
+    loss = legs * (np.maximum(log_odds, 0) + np.log(total)) - reached * log_odds
+    gradient = legs * np.where(log_odds > 0, likelier, other) - reached
+    return loss, gradient, legs * (likelier * other)

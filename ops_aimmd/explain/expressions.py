@@ -14,6 +14,7 @@ A constant is fitted; a number (0, 1, -1, 2) is part of the form. Files are JSON
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -209,11 +210,11 @@ def code_length(node: Node, n_inputs: int) -> float:
 
 
 def _lowest(values) -> float:
-    return values.min() if isinstance(values, np.ndarray) else values
+    return np.minimum.reduce(values) if isinstance(values, np.ndarray) else values
 
 
 def _highest(values) -> float:
-    return values.max() if isinstance(values, np.ndarray) else values
+    return np.maximum.reduce(values) if isinstance(values, np.ndarray) else values
 
 
 def _log(a):
@@ -239,9 +240,9 @@ _FORWARD: dict[str, Callable] = {
     "log": _log,
     "sqrt": _sqrt,
     "square": np.square,
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
     "div": _div,
 }
 

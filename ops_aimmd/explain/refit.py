@@ -125,30 +125,36 @@ def derivatives(
 
     The loss is infinite outside the domain, and where it is not below ``limit``: no derivatives are needed there.
     """
-    k = len(constants)
-    loss, gradient, information = 0.0, np.zeros(k), np.zeros((k, k))
     precision = 1 / (PRIOR_LOG_ODDS**2 * len(shots))
-    signs: list[set] = []
+    if len(shots) <= ROWS_PER_BLOCK:
+        return _of_rows(tape, constants, shots.columns, shots.reached, shots.legs, precision, limit)[:3]
+    loss, gradient, information = 0.0, 0.0, 0.0
+    signs: list[list[bool]] = []
     for start in range(0, len(shots), ROWS_PER_BLOCK):
         block = slice(start, start + ROWS_PER_BLOCK)
-        columns = shots.columns[:, block]
-        try:
-            values = tape.forward(columns, constants)
-        except OutsideDomain:
-            return np.inf, gradient, information
-        if len(shots) > ROWS_PER_BLOCK:
-            signs.append(denominator_signs(tape, values))
-        q = values[-1] if isinstance(values[-1], np.ndarray) else np.full(columns.shape[1], values[-1])
-        shot_loss, residual, curvature = binomial_derivatives(q, shots.reached[block], shots.legs[block])
-        loss += shot_loss.sum() + 0.5 * precision * (q @ q)
-        if not loss < limit:
-            return np.inf, gradient, information
-        jacobian = tape.jacobian(tape.backward(values), columns.shape[1])
-        gradient += jacobian @ (residual + precision * q)
-        information += (jacobian * (curvature + precision)) @ jacobian.T
-    if any(s != signs[0] for s in signs):
-        return np.inf, gradient, information
-    return float(loss), gradient, information
+        rows = (shots.columns[:, block], shots.reached[block], shots.legs[block])
+        of_rows, *others, values = _of_rows(tape, constants, *rows, precision, limit - loss)
+        if np.isinf(of_rows):
+            return np.inf, *others
+        loss, gradient, information = loss + of_rows, gradient + others[0], information + others[1]
+        signs.append(denominator_signs(tape, values))
+    return np.inf if any(s != signs[0] for s in signs) else loss, gradient, information
+
+
+def _of_rows(tape: Tape, constants, columns, reached, legs, precision: float, limit: float):
+    """`derivatives` of some rows with their prior, and the values of all nodes."""
+    k, n = len(constants), columns.shape[1]
+    try:
+        values = tape.forward(columns, constants)
+    except OutsideDomain:
+        return np.inf, np.zeros(k), np.zeros((k, k)), None
+    q = values[-1] if isinstance(values[-1], np.ndarray) else np.full(n, values[-1])
+    shot_loss, residual, curvature = binomial_derivatives(q, reached, legs)
+    loss = float(shot_loss.sum() + 0.5 * precision * (q @ q))
+    if not loss < limit:
+        return np.inf, np.zeros(k), np.zeros((k, k)), values
+    jacobian = tape.jacobian(tape.backward(values), n)
+    return loss, jacobian @ (residual + precision * q), (jacobian * (curvature + precision)) @ jacobian.T, values
 
 
 def denominator_signs(tape: Tape, values: list) -> list[bool]:

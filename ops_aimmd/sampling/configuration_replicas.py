@@ -13,15 +13,18 @@ v = 0.
 
 A replica moves by a piece of unbiased dynamics at its temperature, with velocities drawn anew, accepted with
 min[1, v(y') / v(y)]: these dynamics are reversible for :math:`\rho_T`. The length of a piece is drawn anew as well: a
-configuration in a narrow place, which every long piece leaves for where v is small, gets out by short ones. Then neighbours
+configuration in a narrow place, which every long piece leaves for where v is small, gets out by short ones. Then replicas
 exchange their configurations with
 
-.. math::  \min\left[1, e^{(1/k_B T_k - 1/k_B T_l) (U_k - U_l)} \frac{v_k(y_l)\, v_l(y_k)}{v_k(y_k)\, v_l(y_l)}\right].
+.. math::  \min\left[1, e^{(1/k_B T_k - 1/k_B T_l) (U_k - U_l)} \frac{v_k(y_l)\, v_l(y_k)}{v_k(y_k)\, v_l(y_l)}\right],
+
+each two of them many times: this costs no dynamics, and leaves hardly any memory of which temperature a configuration had.
 
 In OPS each replica is a sample of its own, a trajectory of one frame: it is stored, resumed and taken back with the paths.
 
 Reference: Sugita and Okamoto, Chem. Phys. Lett. 314, 141 (1999), doi:10.1016/S0009-2614(99)01123-9; with a bias: Sugita,
-Kitao, Okamoto, J. Chem. Phys. 113, 6042 (2000), doi:10.1063/1.1308516.
+Kitao, Okamoto, J. Chem. Phys. 113, 6042 (2000), doi:10.1063/1.1308516; many exchanges at once: Chodera and Shirts, J. Chem.
+Phys. 135, 194110 (2011), doi:10.1063/1.3660669.
 """
 
 from __future__ import annotations
@@ -43,6 +46,9 @@ from .legs import make_legs
 from .states import state_index
 from .tempered_engines import check_rising, engine_at, inverse_temperature, potential_energy, temperature_of
 from .velocities import BoltzmannVelocities
+
+EXCHANGES = 3
+"""Exchanges are tried as often as there are replicas, to this power, after each piece of dynamics."""
 
 LOST = math.log(1e-6)
 """Logarithm of the weight of a configuration, the best ones having 1, below which a model that is still learned has lost
@@ -82,15 +88,16 @@ class ConfigurationEnsemble(paths.Ensemble):
 
 @dataclass(frozen=True)
 class _Configuration:
-    """One configuration: its frame, descriptors (d,), and potential energy, 0 where there is one replica only."""
+    """One configuration: its frame, logarithms of its committors (n_states,), and potential energy, 0 where there is one
+    replica only."""
 
     frame: paths.BaseSnapshot
-    descriptors: np.ndarray
+    log_committor: np.ndarray
     energy: float
 
 
 class ConfigurationMover(SampleMover):
-    """Moves all replicas of a configuration: pieces of dynamics, and exchanges between neighbours. See the module.
+    """Moves all replicas of a configuration: pieces of dynamics, and exchanges between them. See the module.
 
     The change is always accepted; the decisions are inside. While the learner is not frozen, a coldest configuration that
     is lost in a basin, where the model of the day says that nothing happens, begins anew at a frame of the path.
@@ -118,7 +125,8 @@ class ConfigurationMover(SampleMover):
     Notes
     -----
     The details of a move hold `configuration_frames`, new frames of dynamics of all replicas, `pieces_accepted` and
-    `neighbours_exchanged`, their fractions, and `model_version`.
+    `replicas_exchanged`, the fraction of the replicas that have another configuration after the exchanges than before, and
+    `model_version`.
     """
 
     def __init__(
@@ -184,17 +192,18 @@ class ConfigurationMover(SampleMover):
     def __call__(self, path, *samples):
         """The samples of all replicas after their moves, and the details."""
         version = self.learner.version
-        found = [self._configuration(k, sample.trajectory[0]) for k, sample in enumerate(samples)]
-        if not self.learner.frozen and self._log_weight(0, found[0], version) < LOST:
-            found[0] = self._configuration(0, self.best_frame(path.trajectory))
+        found = [self._configuration(k, sample.trajectory[0], version) for k, sample in enumerate(samples)]
+        if not self.learner.frozen and self._log_weight(0, found[0]) < LOST:
+            found[0] = self._configuration(0, self.best_frame(path.trajectory), version)
         pieces, exchanges, n_frames = [], [], 0
         for _ in range(self.n_pieces):
             for k in range(len(found)):
                 accepted, length = self._move(k, found, version)
                 pieces.append(accepted)
                 n_frames += length
-            first = self._rng.integers(2)
-            exchanges += [self._exchange(k, found, version) for k in range(first, len(found) - 1, 2)]
+            order = self._order_after_exchanges(found)
+            found = [found[k] for k in order]
+            exchanges += [k != number for number, k in enumerate(order)]
         trials = [
             paths.Sample(
                 replica=sample.replica,
@@ -210,7 +219,7 @@ class ConfigurationMover(SampleMover):
         return trials, {
             "configuration_frames": n_frames,
             "pieces_accepted": float(np.mean(pieces)),
-            "neighbours_exchanged": float(np.mean(exchanges)) if exchanges else None,
+            "replicas_exchanged": float(np.mean(exchanges)),
             "model_version": version.number,
         }
 
@@ -257,17 +266,16 @@ class ConfigurationMover(SampleMover):
         rows = np.flatnonzero(frames.selectable)
         if len(rows) == 0:
             raise ValueError(f"a path of {len(trajectory)} frames has none outside of the states that could be shot from")
-        weights = self._log_weights(0, frames.descriptors[rows], self.learner.version)
-        return trajectory[int(rows[np.argmax(weights)])]
+        log_committor = self.learner.version.model.log_committor(frames.descriptors[rows])
+        return trajectory[int(rows[np.argmax(self._log_weights(0, log_committor))])]
 
-    def _log_weights(self, k: int, descriptors: np.ndarray, version: ModelVersion) -> np.ndarray:
-        """ln v_k of configurations outside of the states."""
+    def _log_weights(self, k: int, log_committor: np.ndarray) -> np.ndarray:
+        """ln v_k of configurations outside of the states, by the logarithms of their committors (n, n_states)."""
         pairs = None if self.pairs is None else [tuple(pair) for pair in self.pairs]
-        log_committor = version.model.log_committor(descriptors)
         return selection_log_weights(log_committor, self.levels[k].log_weight, None, pairs)
 
-    def _log_weight(self, k: int, configuration: _Configuration, version: ModelVersion) -> float:
-        return float(self._log_weights(k, configuration.descriptors[None], version)[0])
+    def _log_weight(self, k: int, configuration: _Configuration) -> float:
+        return float(self._log_weights(k, configuration.log_committor[None])[0])
 
     def _move(self, k: int, found: list[_Configuration], version: ModelVersion) -> tuple[bool, int]:
         """A piece of dynamics of a replica: whether it is accepted, and its new frames."""
@@ -278,8 +286,8 @@ class ConfigurationMover(SampleMover):
         if leg.failure == "nan" or state_index(leg.trajectory[-1], self.learner.states) >= 0:
             return False, length
         # a frame like those of paths, whatever engine has moved it
-        new = self._configuration(k, _moved(old.frame, leg.trajectory[-1]))
-        if not self._accepts(self._log_weight(k, new, version) - self._log_weight(k, old, version)):
+        new = self._configuration(k, _moved(old.frame, leg.trajectory[-1]), version)
+        if not self._accepts(self._log_weight(k, new) - self._log_weight(k, old)):
             return False, length
         found[k] = new
         return True, length
@@ -287,23 +295,36 @@ class ConfigurationMover(SampleMover):
     def _length(self) -> int:
         return 1 + int(self._rng.integers(self.frames_per_piece))
 
-    def _exchange(self, k: int, found: list[_Configuration], version: ModelVersion) -> bool:
-        other = k + 1
-        a, b = found[k], found[other]
-        log_ratio = (self.levels[k].inverse_temperature - self.levels[other].inverse_temperature) * (a.energy - b.energy)
-        log_ratio += self._log_weight(k, b, version) + self._log_weight(other, a, version)
-        log_ratio -= self._log_weight(k, a, version) + self._log_weight(other, b, version)
-        if not self._accepts(log_ratio):
-            return False
-        found[k], found[other] = b, a
-        return True
+    def _order_after_exchanges(self, found: list[_Configuration]) -> list[int]:
+        """Which configuration each replica has after many exchanges of two replicas drawn at random."""
+        order = list(range(len(found)))
+        if len(found) == 1:
+            return order
+        log_density = self._log_densities(found).tolist()
+        n_trials = len(found) ** EXCHANGES
+        ones, steps = (self._rng.integers(n, size=n_trials).tolist() for n in (len(found), len(found) - 1))
+        limits = np.log(1.0 - self._rng.random(n_trials)).tolist()
+        for one, step, limit in zip(ones, steps, limits, strict=True):
+            other = (one + 1 + step) % len(found)
+            a, b = order[one], order[other]
+            first, second = log_density[one], log_density[other]
+            if limit < first[b] + second[a] - first[a] - second[b]:
+                order[one], order[other] = b, a
+        return order
+
+    def _log_densities(self, found: list[_Configuration]) -> np.ndarray:
+        """Logarithm of the density of every replica (rows) at every configuration (columns), up to a constant per row."""
+        log_committor = np.array([configuration.log_committor for configuration in found])
+        energies = np.array([configuration.energy for configuration in found])
+        weights = [self._log_weights(k, log_committor) for k in range(len(found))]
+        return np.array(weights) - np.outer([level.inverse_temperature for level in self.levels], energies)
 
     def _accepts(self, log_ratio: float) -> bool:
         return math.log(1.0 - self._rng.random()) < log_ratio
 
-    def _configuration(self, k: int, frame) -> _Configuration:
-        descriptors = self.learner.evaluate_descriptors(paths.Trajectory([frame]))[0]
-        return _Configuration(frame, descriptors, self._energy(k, frame))
+    def _configuration(self, k: int, frame, version: ModelVersion) -> _Configuration:
+        descriptors = self.learner.evaluate_descriptors(paths.Trajectory([frame]))
+        return _Configuration(frame, version.model.log_committor(descriptors)[0], self._energy(k, frame))
 
     def _energy(self, k: int, frame) -> float:
         return potential_energy(self.levels[k].engine, frame) if self.temperatures else 0.0

@@ -422,7 +422,11 @@ class CommittorLearner(StorableNamedObject):
         )
 
     def freeze(self) -> None:
-        """Start a production phase: model and density no longer change. Shots are still recorded."""
+        """Start a production phase: model and density no longer change. Shots are still recorded.
+
+        The density along the committor is that of the paths this learner has seen. One that was made from a training set
+        alone has seen none, and picks worse shooting points: let it see some steps, and call `fit`, before.
+        """
         self._frozen = True
 
     def unfreeze(self) -> None:

@@ -186,8 +186,9 @@ class CommittorShootingScheme(MoveScheme):
     exchange_temperatures : sequence of float, optional
         Every second move on average exchanges shooting points with configurations beside the path, which takes it from one
         reaction channel to another; the temperatures are those of their hotter replicas (kelvin; toy engines: kT), rising
-        from above that of the paths, for instance ``[380, 480, 610, 780]`` for a small molecule at 300 K; ``[]`` for
-        configurations at the temperature of the paths alone. See `ops_aimmd.sampling.shooting_point_exchange`.
+        from above that of the paths: for instance ``[380, 480, 610, 780, 1000, 1300]`` if they are at 300 K. At the
+        hottest, dynamics should go from channel to channel by itself, and neighbours be close enough to exchange. ``[]``
+        for configurations at the temperature of the paths alone. See `ops_aimmd.sampling.shooting_point_exchange`.
 
     Raises
     ------

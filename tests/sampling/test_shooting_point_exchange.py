@@ -268,8 +268,8 @@ def test_while_learning_a_configuration_that_is_lost_begins_anew(frozen):
     mover = ConfigurationMover(ensemble, [replica], learner, paths.NoModification(as_copy=True), chain.engine)
     path, lost = paths.Sample(0, chain.initial(), ensemble), paths.Sample(1, chain.path([1]), replica)
     learner.committor(path.trajectory)
-    configuration = mover._configuration(0, lost.trajectory[0])
-    assert mover._log_weight(0, configuration, learner.version) < LOST
+    configuration = mover._configuration(0, lost.trajectory[0], learner.version)
+    assert mover._log_weight(0, configuration) < LOST
     mover._move = lambda *arguments: (False, 1)
     (moved,) = mover.move(paths.SampleSet([path, lost])).results
     assert moved.trajectory[0].coordinates[0, 0] == (1.0 if frozen else 3.0)

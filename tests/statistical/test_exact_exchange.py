@@ -144,7 +144,7 @@ def test_beside_ordinary_shooting(chain):
 # ---- replicas at several temperatures -------------------------------------------------------------------------------
 
 ENERGIES = np.array([0.0, 1.0, 3.0, 1.5, 2.5, 0.5])
-INVERSE_TEMPERATURES = [1.0, 0.25]
+INVERSE_TEMPERATURES = [1.0, 0.5, 0.25]
 EXPONENT = 1.5
 
 
@@ -157,7 +157,7 @@ def chain_at(inverse_temperature):
 
 
 class SiteReplicas(ConfigurationMover):
-    """Chains in the place of engines at two temperatures."""
+    """Chains in the place of engines at three temperatures."""
 
     def _make_levels(self):
         modifier = paths.NoModification(as_copy=True)
@@ -190,11 +190,11 @@ class WithoutAcceptance(SiteReplicas):
 class WithoutWeights(SiteReplicas):
     """Exchanges as if all replicas had one weight."""
 
-    def _exchange(self, k, found, version):
-        self._log_weight = lambda *arguments: 0.0
-        exchanged = super()._exchange(k, found, version)
-        del self._log_weight
-        return exchanged
+    def _log_densities(self, found):
+        self._log_weights = lambda k, log_committor: np.zeros(len(log_committor))
+        densities = super()._log_densities(found)
+        del self._log_weights
+        return densities
 
 
 def deviation_of_coldest(mover_class, n_steps=2 * N_STEPS):
@@ -202,9 +202,10 @@ def deviation_of_coldest(mover_class, n_steps=2 * N_STEPS):
     seed_everything(5)
     coldest = chain_at(1.0)
     ensemble = one_directional(coldest)
-    replicas = [ConfigurationEnsemble(coldest.states, k) for k in range(2)]
+    replicas = [ConfigurationEnsemble(coldest.states, k) for k in range(3)]
     learner = learner_of(coldest, WRONG_MODEL)
-    mover = mover_class(ensemble, replicas, learner, None, coldest.engine, [4.0], EXPONENT, n_pieces=1, frames_per_piece=1)
+    options = {"exponent": EXPONENT, "n_pieces": 1, "frames_per_piece": 1}
+    mover = mover_class(ensemble, replicas, learner, None, coldest.engine, [2.0, 4.0], **options)
     starts = [paths.Sample(1 + k, coldest.engine.trajectory([2]), replica) for k, replica in enumerate(replicas)]
     samples = paths.SampleSet([*coldest.sample_set(ensemble, range(6)), *starts])
     sites = []
