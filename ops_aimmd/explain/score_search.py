@@ -1,15 +1,8 @@
-r"""Score-guided search for expressions (the default engine).
+"""Score-guided search for expressions (the default engine).
 
-An expression grows where the likelihood asks for it. For a node s with adjoint :math:`D = \partial q / \partial s`,
-residual :math:`r = n_B - N p` and information :math:`W = N p (1 - p)`, inserting :math:`s + c\,\psi` gains
-
-.. math::  \frac{U^2}{2 I}, \qquad U = \psi^\top (D r), \qquad I = (\psi^2)^\top (D^2 W) - b^\top H^{-1} b,
-
-with :math:`b = J^\top D W \psi`, to second order in c, Rao's score test (1948, doi:10.1017/S0305004100023987), with the
-start value :math:`c = U / I`. So a few matrix products score every term of a library at a node without a single fit. A
-factor :math:`s (1 + c\,\psi)` has the adjoint :math:`D s`, and to the same order stands for :math:`s / (1 - c\,\psi)` and
-:math:`s\,e^{c \psi}`. One term is drawn with Gumbel noise. Random moves, an archive of the best of every size, and
-constants tried at zero do the rest; what stays the best for a while has all its neighbours tried.
+An expression grows where the likelihood asks for it: the score test (`ops_aimmd.explain.score_test`) says what each term of
+a library would gain at a node, and one term is drawn with Gumbel noise. Random moves, an archive of the best of every size,
+and constants tried at zero do the rest; what stays the best for a while has all its neighbours tried.
 """
 
 from __future__ import annotations
@@ -19,13 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.explain.archive import Archive, Entry, most_constants
 from ops_aimmd.explain.canonical import canonical, with_common_factors
 from ops_aimmd.explain.expressions import (
     Node,
     OutsideDomain,
-    Tape,
     add,
     at,
     constant,
@@ -38,16 +29,13 @@ from ops_aimmd.explain.expressions import (
     skeleton,
     subtrees,
 )
-from ops_aimmd.explain.library import Library
 from ops_aimmd.explain.moves import grouped, of_one_input, prune_summand, random_change, reshaped, without_two
 from ops_aimmd.explain.refit import COARSE_TOLERANCE, Fitted, Shots, minimise
+from ops_aimmd.explain.score_test import ScoreTest
 from ops_aimmd.explain.simplify import simplified
 
 RANDOM_MOVES, REGROWTH = 0.35, 0.3
 """Fractions of the moves; the others grow."""
-
-SCORED_SHOTS, SCORED_EXACTLY = 750, 300
-"""Shots on which terms are scored, and how many terms of the largest scores get their information computed."""
 
 SCORES_REMEMBERED = 500
 
@@ -64,9 +52,6 @@ CHILDREN_PER_SCORING = 4
 
 LARGEST_SIZE = 45
 """Nodes beyond which nothing grows."""
-
-SMALLEST_SHARE = 1e-4
-"""Of the information of a new constant that must be left after projection on the old ones."""
 
 SEARCH_TOLERANCE, MOST_STEPS = 0.02, 12
 """Nats that one more step may promise when a fit in the search stops, and its most steps."""
@@ -90,10 +75,8 @@ class ScoreSearch:
         self.rng = rng
         self.archive = Archive(len(shots), n_inputs)
         self._most_constants = most_constants(shots)
-        stride = max(len(shots) // SCORED_SHOTS, 1)
-        self._scored = shots.rows(slice(None, None, stride))
+        self._test = ScoreTest(shots)
         self._coarse = shots if shots.coarser is None else shots.coarser
-        self._library = Library(self._scored.columns)
         self._scores: OrderedDict = OrderedDict()
         self._swept: set[str] = set()
         self._islands: list[Archive] = []
@@ -167,7 +150,7 @@ class ScoreSearch:
         """All neighbours that the score test favours: another term or shape for each part, one more term at each node."""
         for tree, path in of_one_input(node) if self._shapes else []:
             try:
-                children = reshaped(tree, path, self._scored.columns)
+                children = reshaped(tree, path, self._test.shots.columns)
             except OutsideDomain:
                 continue
             for child in children:
@@ -190,7 +173,7 @@ class ScoreSearch:
 
     def _replace_what_is_gone(self, rest: Node, twice: bool = False) -> None:
         """Try the best terms in the place of what an expression has lost; twice: and then the best one beside each."""
-        without = minimise(canonical(rest), self._coarse, COARSE_TOLERANCE, MOST_STEPS).node
+        without = self._refitted_with_a_constant(rest)
         self._try_best_terms(without, (), False, SWEPT_TERMS)
         for child in self._with_best_terms(without, (), False, SWEPT_TERMS) if twice else []:
             fitted = minimise(canonical(child), self._coarse, COARSE_TOLERANCE, MOST_STEPS)
@@ -201,7 +184,7 @@ class ScoreSearch:
             self.consider(child)
 
     def _with_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> list[Node]:
-        gains, starts = self._score(node, path, factor)
+        gains, starts = self._test(node, path, factor)
         best = [int(term) for term in np.argsort(gains)[::-1][:n_terms] if gains[term] > WORTH_A_FIT]
         return [self._insert(node, path, term, starts[term], factor) for term in best]
 
@@ -209,7 +192,7 @@ class ScoreSearch:
         move = self.rng.random()
         if move < RANDOM_MOVES:
             other = self.archive.draw(self.rng)
-            return [random_change(parent.fitted.node, other.fitted.node, self._scored.columns, self.rng)]
+            return [random_change(parent.fitted.node, other.fitted.node, self._test.shots.columns, self.rng)]
         if move < RANDOM_MOVES + REGROWTH:
             return self._regrown(parent.fitted.node)
         return self._grown(parent.fitted.node)
@@ -219,7 +202,11 @@ class ScoreSearch:
         without = prune_summand(node, self.rng)
         if without is None:
             return []
-        return self._grown(minimise(canonical(without), self._coarse, COARSE_TOLERANCE, MOST_STEPS).node, at_root=True)
+        return self._grown(self._refitted_with_a_constant(without), at_root=True)
+
+    def _refitted_with_a_constant(self, rest: Node) -> Node:
+        """What is left of an expression, and a constant: the term that was there may have stood for one as well."""
+        return minimise(canonical(add(rest, constant(0.0))), self._coarse, COARSE_TOLERANCE, MOST_STEPS).node
 
     def consider(self, node: Node) -> None:
         """Fit a candidate and offer it to the archive; try to make it simpler if it is the best so far."""
@@ -263,7 +250,7 @@ class ScoreSearch:
             factor = path != ()  # one of the whole expression is seldom worth it
         key = (skeleton(node), path, factor)
         if key not in self._scores:
-            self._scores[key] = self._score(node, path, factor)
+            self._scores[key] = self._test(node, path, factor)
             while len(self._scores) > SCORES_REMEMBERED:
                 self._scores.popitem(last=False)
         self._scores.move_to_end(key)
@@ -271,39 +258,6 @@ class ScoreSearch:
         children = self._draw(gains)
         gains[children] = 0.0
         return [self._insert(node, path, term, starts[term], factor) for term in children]
-
-    def _score(self, node: Node, path: tuple, factor: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Gain in nats and start value of the constant, for every term of the library."""
-        scored, tape = self._scored, Tape(node)
-        position = [place for place, _ in subtrees(node)].index(path)
-        with np.errstate(all="ignore"):
-            values = tape.forward(scored.columns, tape.constants)
-            adjoints = tape.backward(values, all_nodes=True)
-            q = np.broadcast_to(values[-1], len(scored))
-            _, gradient, curvature = binomial_derivatives(q, scored.reached, scored.legs)
-            adjoint = np.broadcast_to(adjoints[position] * (values[position] if factor else 1.0), len(scored))
-            return self._gains(adjoint, -gradient, curvature, tape.jacobian(adjoints, len(scored)))
-
-    def _gains(self, adjoint, residual, curvature, jacobian) -> tuple[np.ndarray, np.ndarray]:
-        values = self._library.values
-        score = (values @ (adjoint * residual).astype(np.float32)).astype(np.float64)
-        ranked = np.nan_to_num(np.abs(score) / self._library.deviations)
-        few = np.argpartition(-ranked, min(SCORED_EXACTLY, len(ranked) - 1))[:SCORED_EXACTLY]
-        psi, score = values[few], score[few]
-        weighted = curvature * adjoint
-        raw = (psi**2 @ (adjoint * weighted).astype(np.float32)).astype(np.float64)
-        information = raw
-        if len(jacobian):
-            overlap = (psi @ (jacobian * weighted).astype(np.float32).T).astype(np.float64)
-            own = (jacobian * curvature) @ jacobian.T
-            own += np.diag(1e-8 * np.diag(own) + 1e-300)
-            information = raw - (overlap * _solved(own, overlap)).sum(axis=1)
-        usable = np.isfinite(information) & np.isfinite(score) & (information > SMALLEST_SHARE * raw) & (raw > 0)
-        gains, starts = np.zeros(len(values)), np.zeros(len(values))
-        few, score, information = few[usable], score[usable], information[usable]
-        gains[few] = score**2 / (2 * information) * (len(self.shots) / len(self._scored))
-        starts[few] = score / information / self._library.scales[few]
-        return gains, starts
 
     def _draw(self, gains: np.ndarray) -> list[int]:
         drawn = []
@@ -313,7 +267,7 @@ class ScoreSearch:
         return [term for term in dict.fromkeys(drawn) if gains[term] > WORTH_A_FIT]
 
     def _insert(self, node: Node, path: tuple, term: int, start: float, factor: bool) -> Node:
-        psi = self._library.terms[term]
+        psi = self._test.library.terms[term]
         part = at(node, path)
         if not factor:
             return replace(node, path, add(part, mul(constant(start), psi)))
@@ -323,11 +277,3 @@ class ScoreSearch:
         if kind == 1:
             return replace(node, path, div(part, add(number(1), mul(constant(-start), psi))))
         return replace(node, path, mul(part, exp(mul(constant(start), psi))))
-
-
-def _solved(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Rows times the inverse of a symmetric matrix; times its pseudo-inverse where constants do not act at all."""
-    try:
-        return np.linalg.solve(matrix, rows.T).T
-    except np.linalg.LinAlgError:
-        return rows @ np.linalg.pinv(matrix, hermitian=True)
