@@ -156,16 +156,22 @@ def chain_row(table, md_steps=np.inf):
     return row
 
 
-def disagreement(values, errors):
-    """Probability that independent chains that agree differ as much (chi-squared); 0 where none has ever moved."""
-    values, errors = np.asarray(values), np.asarray(errors)
-    if np.ptp(values) == 0:
+def disagreement(series):
+    """Probability that independent chains that agree differ as much in their means (chi-squared).
+
+    Variance and autocorrelation are those within the chains, all chains together: a rare spell in one channel is not known
+    to the chain that has not had it. 0 for chains that have never moved and differ.
+    """
+    series = [np.asarray(one, dtype=float) for one in series]
+    means, numbers = np.array([one.mean() for one in series]), np.array([len(one) for one in series])
+    if np.ptp(means) == 0 or len(series) == 1:
         return 1.0
-    # a chain that has seen nothing else would claim no error at all: it gets that of one independent path more
-    errors = np.maximum(errors, errors[errors > 0].min() if (errors > 0).any() else 1e-6)
-    weights = errors**-2
-    mean = np.sum(weights * values) / weights.sum()
-    return float(chi2.sf(np.sum(weights * (values - mean) ** 2), len(values) - 1))
+    within = np.concatenate([one - one.mean() for one in series])
+    if within.std() == 0:
+        return 0.0
+    weights = numbers / (2 * integrated_autocorrelation(within).tau * within.var())
+    mean = np.sum(weights * means) / weights.sum()
+    return float(chi2.sf(np.sum(weights * (means - mean) ** 2), len(series) - 1))
 
 
 def control_time(chains):
@@ -180,11 +186,14 @@ def method_row(chains, md_steps, control, learning):
     """Do the chains of a method agree after so many steps of molecular dynamics each, beside those of learning chains?"""
     rows = pd.DataFrame([chain_row(table, md_steps) for table in chains])
     times, populations = rows["time"], rows[list(CHANNELS)].to_numpy()
-    counts = [effective_paths(late(table, md_steps)) for table in chains]
+    of_chains = [late(table, md_steps) for table in chains]
+    channels = [channel_of(steps) for steps in of_chains]
+    of_channels = [disagreement([one == k for one in channels]) for k in range(len(CHANNELS))]
+    counts = [effective_paths(steps) for steps in of_chains]
     effective = sum(count for count, _ in counts)
     error = np.sqrt(sum(error**2 for _, error in counts))
     spent = rows["1e6 MD steps"].sum()
-    relative = np.concatenate([late(table, md_steps).path_length for table in chains])
+    relative = np.concatenate([steps.path_length for steps in of_chains])
     per_path = (relative.std() / relative.mean() / 0.05) ** 2  # independent paths for a standard error of 5 %
     factor = np.exp(1.96 * error / effective) if effective else np.nan
     return {
@@ -193,11 +202,11 @@ def method_row(chains, md_steps, control, learning):
         "1e6 MD steps each": rows["1e6 MD steps"].mean(),
         "time": times.mean(),
         "of chains": " ".join(f"{time:.2f}" for time in times),
-        "p(time)": disagreement(times, rows["time error"]),
+        "p(time)": disagreement([steps.path_length for steps in of_chains]),
         "from control, %": 100 * np.sqrt(np.mean((times / control - 1) ** 2)),
         "phi 180": rows[CHANNELS[2]].mean(),
         "its error by the spread": rows[CHANNELS[2]].std() / np.sqrt(len(rows)),
-        "p(phi 180)": disagreement(rows[CHANNELS[2]], rows[f"{CHANNELS[2]} error"]),
+        "p(populations)": min(1.0, len(CHANNELS) * min(of_channels)),  # of the worst channel (Bonferroni)
         "distance of populations": total_variation(populations),
         "switches per 1e6": rows.switches.sum() / spent,
         "paths per 1e6": effective / spent,
