@@ -23,6 +23,7 @@ import numpy as np
 import openpathsampling as paths
 import pandas as pd
 from alanine_dipeptide import N_STEPS_PER_FRAME, make_scheme
+from matplotlib.ticker import MaxNLocator
 from openpathsampling.beta.hooks import PathSimulatorHook
 from scipy.stats import chi2
 
@@ -282,17 +283,23 @@ def main():
 def draw(chains, file):
     """Channel of the current path against molecular dynamics, one line for each chain."""
     methods = [method for method in METHODS if any(key[0] == method for key in chains)]
-    figure, axes = plt.subplots(1, len(methods), figsize=(3.1 * len(methods), 2.6), sharey=True, layout="constrained")
-    for axis, method in zip(np.atleast_1d(axes), methods, strict=True):
+    columns = min(len(methods), 3)
+    rows = -(-len(methods) // columns)
+    size = (3.3 * columns, 1.9 * rows + 0.4)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(methods) :]:
+        axis.set_visible(False)
+    for axis, method in zip(axes.flat, methods, strict=False):
         mine = [table for (name, _), table in chains.items() if name == method]
         for row, table in enumerate(mine):
             cost, channels = table.md_steps / 1e6, channel_of(table)
             bars = np.column_stack([cost.cumsum() - cost, cost])
             for index in range(len(CHANNELS)):
                 axis.broken_barh(bars[channels == index], (-row - 0.35, 0.7), color=f"C{index}", linewidth=0)
-        axis.set(title=method, xlabel="MD steps / 1e6", yticks=[], xlim=(0, None))
-    axis = np.atleast_1d(axes)[0]
-    axis.set(ylabel="chains", ylim=(-len(mine) + 0.4, 0.6))
+        axis.set(title=method, xlabel="MD steps / 1e6", yticks=[], xlim=(0, None), ylim=(-len(mine) + 0.4, 0.6))
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("chains")
     handles = [plt.Line2D([], [], color=f"C{index}", linewidth=6) for index in range(len(CHANNELS))]
     figure.legend(handles, CHANNELS, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(file, dpi=130)
