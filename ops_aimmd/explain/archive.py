@@ -13,7 +13,7 @@ from ops_aimmd.explain.refit import Fitted, Shots
 
 KEPT_PER_SIZE = 6
 
-FORM_WEIGHT = 0.4
+FORM_WEIGHT = 0.5
 """Weight of the code length of the form. Many trees say nearly the same, so there are fewer forms that the shots can tell
 apart than trees. It is not so of the variables: to name one costs in full. Shuffled outcomes still give the constant
 (benchmarks/symbolic_truths.py)."""

@@ -260,6 +260,8 @@ def make_front(
     formulas = []
     for candidate in _pareto(fitted, length):
         f = minimise(candidate.node, shots, FINAL_TOLERANCE, MOST_STEPS)
+        if not np.isfinite(f.standard_errors()).all():  # outcomes that are separable: the last steps went on and on
+            continue
         q = evaluate(f.node, shots.columns)
         held_out = cross_validated(f.node, shots)
         formulas.append(

@@ -28,6 +28,7 @@ from ops_aimmd.explain.expressions import (
     replace,
     skeleton,
     subtrees,
+    with_constants,
 )
 from ops_aimmd.explain.moves import grouped, of_one_input, prune_summand, random_change, reshaped, without_two
 from ops_aimmd.explain.refit import COARSE_TOLERANCE, Fitted, Shots, minimise
@@ -184,9 +185,9 @@ class ScoreSearch:
             self.consider(child)
 
     def _with_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> list[Node]:
-        gains, starts = self._test(node, path, factor)
+        gains, starts, answers = self._test(node, path, factor)
         best = [int(term) for term in np.argsort(gains)[::-1][:n_terms] if gains[term] > WORTH_A_FIT]
-        return [self._insert(node, path, term, starts[term], factor) for term in best]
+        return [self._insert(node, path, term, starts[term], answers[term], factor) for term in best]
 
     def _children(self, parent: Entry) -> list[Node]:
         move = self.rng.random()
@@ -254,10 +255,10 @@ class ScoreSearch:
             while len(self._scores) > SCORES_REMEMBERED:
                 self._scores.popitem(last=False)
         self._scores.move_to_end(key)
-        gains, starts = self._scores[key]
+        gains, starts, answers = self._scores[key]
         children = self._draw(gains)
         gains[children] = 0.0
-        return [self._insert(node, path, term, starts[term], factor) for term in children]
+        return [self._insert(node, path, term, starts[term], answers[term], factor) for term in children]
 
     def _draw(self, gains: np.ndarray) -> list[int]:
         drawn = []
@@ -266,12 +267,18 @@ class ScoreSearch:
             drawn.append(int(np.argmax(gains + noise * self.rng.gumbel(size=len(gains)))))
         return [term for term in dict.fromkeys(drawn) if gains[term] > WORTH_A_FIT]
 
-    def _insert(self, node: Node, path: tuple, term: int, start: float, factor: bool) -> Node:
+    def _insert(self, node: Node, path: tuple, term: int, start: float, answer: np.ndarray, factor: bool) -> Node:
+        """With a term; its old constants answer to it where that is the better start for a fit."""
+        kind = self.rng.integers(3) if factor else 0
+        answered = with_constants(node, constants(node) + answer)
+        children = [self._inserted(old, path, term, start, factor, kind) for old in (answered, node)]
+        return min(children, key=self._test.loss)
+
+    def _inserted(self, node: Node, path: tuple, term: int, start: float, factor: bool, kind: int) -> Node:
         psi = self._test.library.terms[term]
         part = at(node, path)
         if not factor:
             return replace(node, path, add(part, mul(constant(start), psi)))
-        kind = self.rng.integers(3)
         if kind == 0:
             return replace(node, path, mul(part, add(number(1), mul(constant(start), psi))))
         if kind == 1:

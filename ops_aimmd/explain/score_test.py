@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
-from ops_aimmd.explain.expressions import Node, Tape, subtrees
+from ops_aimmd.explain.expressions import Node, OutsideDomain, Tape, evaluate, subtrees
 from ops_aimmd.explain.library import Library
 from ops_aimmd.explain.refit import Shots
 
@@ -56,8 +56,8 @@ class ScoreTest:
         self.library = Library(self.shots.columns)
         self._shots_per_scored = len(shots) / len(self.shots)
 
-    def __call__(self, node: Node, path: tuple, factor: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Gain in nats of all shots, and start value of the constant, for every term of the library.
+    def __call__(self, node: Node, path: tuple, factor: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For every term: gain in nats of all shots, start value of its constant, and the answer of the old ones.
 
         Parameters
         ----------
@@ -72,6 +72,8 @@ class ScoreTest:
         -------
         gains, starts : arrays, shape (m,)
             Zero for terms that promise nothing, or that were not looked at closely.
+        answers : array, shape (m, k)
+            What is to be added to the constants of the expression.
         """
         tape, n = Tape(node), len(self.shots)
         position = [place for place, _ in subtrees(node)].index(path)
@@ -80,14 +82,26 @@ class ScoreTest:
             adjoints = tape.backward(values, all_nodes=True)
             q = np.broadcast_to(values[-1], n)
             adjoint = np.broadcast_to(adjoints[position] * (values[position] if factor else 1.0), n)
-            chosen, gain, start = self._best(adjoint, q, tape.jacobian(adjoints, n))
-        gains, starts = np.zeros(len(self.library.terms)), np.zeros(len(self.library.terms))
+            chosen, gain, start, answer = self._best(adjoint, q, tape.jacobian(adjoints, n))
+        m = len(self.library.terms)
+        gains, starts, answers = np.zeros(m), np.zeros(m), np.zeros((m, len(tape.constants)))
         gains[chosen] = gain * self._shots_per_scored
         starts[chosen] = start / self.library.scales[chosen]
-        return gains, starts
+        answers[chosen] = -start[:, None] * answer
+        return gains, starts, answers
 
-    def _best(self, adjoint, q, jacobian) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The terms of the largest scores, their gains on the scored shots and constants in units of their scales."""
+    def loss(self, node: Node) -> float:
+        """Negative log-likelihood of the scored shots; infinite where the expression is undefined."""
+        try:
+            q = evaluate(node, self.shots.columns)
+        except OutsideDomain:
+            return np.inf
+        with np.errstate(all="ignore"):
+            loss = float(binomial_derivatives(q, self.shots.reached, self.shots.legs)[0].sum())
+        return loss if np.isfinite(loss) else np.inf
+
+    def _best(self, adjoint, q, jacobian) -> tuple[np.ndarray, ...]:
+        """The terms of the largest scores, their gains on the scored shots, constants in units of their scales, answers."""
         _, gradient, curvature = binomial_derivatives(q, self.shots.reached, self.shots.legs)
         values = self.library.values
         score = (values @ (-adjoint * gradient).astype(np.float32)).astype(np.float64)
@@ -107,7 +121,7 @@ class ScoreTest:
         best = np.argsort(-gain)[:FOLLOWED]
         directions = values[few[best]] * adjoint.astype(np.float32) - (answers[best] @ jacobian).astype(np.float32)
         gain[best], start[best] = self._followed(directions, q, score[best], start[best])
-        return few, gain, start
+        return few, gain, start, answers
 
     def _followed(self, directions: np.ndarray, q, score, start) -> tuple[np.ndarray, np.ndarray]:
         """Gain and c near the maximum of the likelihood at q + c * direction, for each row of (m, n) by itself.

@@ -30,7 +30,7 @@ def promised_and_brought(shots, node, n_terms=12):
     """Gains of the terms that promise most, and what fits of all constants gain."""
     base = refit(node, shots)
     test = ScoreTest(shots)
-    gains, starts = test(base.node, (), False)
+    gains, starts, _ = test(base.node, (), False)
     promised, brought = [], []
     for term in np.argsort(-gains)[:n_terms]:
         child = add(base.node, mul(constant(starts[term]), test.library.terms[term]))
@@ -62,7 +62,7 @@ def places(seeds, node, truth):
     for seed in seeds:
         shots = ratios(seed)
         test = ScoreTest(shots)
-        gains, _ = test(refit(node, shots).node, (), False)
+        gains, _, _ = test(refit(node, shots).node, (), False)
         result.append((gains > gains[[skeleton(term) for term in test.library.terms].index(skeleton(truth))]).sum())
     return result
 
@@ -78,5 +78,5 @@ def test_the_truth_comes_first(monkeypatch):
 
 
 def test_an_expression_without_constants():
-    gains, starts = ScoreTest(ratios(1))(log(x(0)), (), False)
+    gains, starts, _ = ScoreTest(ratios(1))(log(x(0)), (), False)
     assert np.isfinite(gains).all() and np.isfinite(starts).all() and gains.max() > 10
