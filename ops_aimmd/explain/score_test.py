@@ -83,11 +83,12 @@ class ScoreTest:
             q = np.broadcast_to(values[-1], n)
             adjoint = np.broadcast_to(adjoints[position] * (values[position] if factor else 1.0), n)
             chosen, gain, start, answer = self._best(adjoint, q, tape.jacobian(adjoints, n))
+            answer = -start[:, None] * answer
         m = len(self.library.terms)
         gains, starts, answers = np.zeros(m), np.zeros(m), np.zeros((m, len(tape.constants)))
         gains[chosen] = gain * self._shots_per_scored
         starts[chosen] = start / self.library.scales[chosen]
-        answers[chosen] = -start[:, None] * answer
+        answers[chosen] = answer
         return gains, starts, answers
 
     def loss(self, node: Node) -> float:
