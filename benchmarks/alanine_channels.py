@@ -170,9 +170,24 @@ def disagreement(series):
     within = np.concatenate([one - one.mean() for one in series])
     if within.std() == 0:
         return 0.0
-    weights = numbers / (2 * integrated_autocorrelation(within).tau * within.var())
-    mean = np.sum(weights * means) / weights.sum()
-    return float(chi2.sf(np.sum(weights * (means - mean) ** 2), len(series) - 1))
+    return _chance(means, np.sqrt(2 * integrated_autocorrelation(within).tau * within.var() / numbers))
+
+
+def disagreement_by_own_errors(values, errors):
+    """The same by the error that each chain gives by itself: too small where it does not know of the spells of others.
+
+    A chain that has seen nothing else would claim no error at all: it gets the smallest error of the others.
+    """
+    values, errors = np.asarray(values), np.asarray(errors)
+    if np.ptp(values) == 0:
+        return 1.0
+    return _chance(values, np.maximum(errors, errors[errors > 0].min() if (errors > 0).any() else 1e-6))
+
+
+def _chance(values, errors):
+    weights = errors**-2
+    mean = np.sum(weights * values) / weights.sum()
+    return float(chi2.sf(np.sum(weights * (values - mean) ** 2), len(values) - 1))
 
 
 def control_time(chains):
@@ -207,7 +222,11 @@ def method_row(chains, md_steps, control, learning):
         "from control, %": 100 * np.sqrt(np.mean((times / control - 1) ** 2)),
         "phi 180": rows[CHANNELS[2]].mean(),
         "its error by the spread": rows[CHANNELS[2]].std() / np.sqrt(len(rows)),
-        "p(populations)": min(1.0, len(CHANNELS) * min(of_channels)),  # of the worst channel (Bonferroni)
+        "p(populations)": _of_worst_channel(of_channels),
+        "p(time), own errors": disagreement_by_own_errors(times, rows["time error"]),
+        "p(populations), own errors": _of_worst_channel(
+            [disagreement_by_own_errors(rows[name], rows[f"{name} error"]) for name in CHANNELS]
+        ),
         "distance of populations": total_variation(populations),
         "switches per 1e6": rows.switches.sum() / spent,
         "paths per 1e6": effective / spent,
@@ -215,6 +234,11 @@ def method_row(chains, md_steps, control, learning):
         "high": effective / spent * factor,
         "1e6 MD steps to 5 %": per_path / effective * spent + learning if effective else np.nan,
     }
+
+
+def _of_worst_channel(chances):
+    """Bonferroni: the smallest of them, times their number."""
+    return min(1.0, len(chances) * min(chances))
 
 
 def total_variation(populations):

@@ -1,6 +1,6 @@
 """Score-guided search for expressions (the default engine).
 
-An expression grows where the likelihood asks for it: the score test (`ops_aimmd.explain.score_test`) says what each term of
+An expression grows where the likelihood asks for it: the score test (`ops_aimmd.explain.scoring`) says what each term of
 a library would gain at a node, and one term is drawn with Gumbel noise. Random moves, an archive of the best of every size,
 and constants tried at zero do the rest; what stays the best for a while has all its neighbours tried.
 """
@@ -32,7 +32,7 @@ from ops_aimmd.explain.expressions import (
 )
 from ops_aimmd.explain.moves import grouped, of_one_input, prune_summand, random_change, reshaped, without_two
 from ops_aimmd.explain.refit import COARSE_TOLERANCE, Fitted, Shots, minimise
-from ops_aimmd.explain.score_test import ScoreTest
+from ops_aimmd.explain.scoring import ScoreTest
 from ops_aimmd.explain.simplify import simplified
 
 RANDOM_MOVES, REGROWTH = 0.35, 0.3

@@ -13,7 +13,7 @@ from ops_aimmd.explain.expressions import OutsideDomain, Tape, constant, evaluat
 from ops_aimmd.explain.moves import grouped, of_one_input, without_two
 from ops_aimmd.explain.refit import Shots
 from ops_aimmd.explain.score_search import ScoreSearch
-from ops_aimmd.explain.score_test import _solved
+from ops_aimmd.explain.scoring import _solved
 
 COLUMNS = np.random.default_rng(0).uniform(0.3, 2.0, (3, 50))
 

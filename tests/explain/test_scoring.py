@@ -3,10 +3,10 @@
 import numpy as np
 from scipy.special import expit
 
-from ops_aimmd.explain import score_test
+from ops_aimmd.explain import scoring
 from ops_aimmd.explain.expressions import OutsideDomain, add, constant, div, log, mul, skeleton, x
 from ops_aimmd.explain.refit import Shots, refit
-from ops_aimmd.explain.score_test import ScoreTest
+from ops_aimmd.explain.scoring import ScoreTest
 
 SHARE, RATIO = div(x(0), add(x(0), x(1))), div(x(2), x(3))
 
@@ -51,7 +51,7 @@ def test_terms_bring_what_they_promise():
 
 
 def test_control_the_second_order_alone_promises_too_much(monkeypatch):
-    monkeypatch.setattr(score_test, "FOLLOWED", 0)
+    monkeypatch.setattr(scoring, "FOLLOWED", 0)
     gains = [promised_and_brought(ratios(seed), linear(SHARE)) for seed in range(6)]
     assert max((promised / brought).max() for promised, brought in gains) > 1.8
 
@@ -73,7 +73,7 @@ def test_the_truth_comes_first(monkeypatch):
     assert max(places(seeds, linear(RATIO), SHARE)) == 0
     assert np.median(places(seeds, linear(SHARE), RATIO)) <= 1
     assert max(places(seeds, linear(log(x(0))), SHARE)) < 15
-    monkeypatch.setattr(score_test, "FOLLOWED", 0)
+    monkeypatch.setattr(scoring, "FOLLOWED", 0)
     assert max(places(seeds, linear(log(x(0))), SHARE)) > 30
 
 
