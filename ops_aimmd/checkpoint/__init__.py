@@ -10,6 +10,8 @@ rows
     The tables of the learning; shots, frames, model versions and documents <-> their rows.
 step_log
     The tables of the step log: blocks of frames, paths, a document per step; bytes kept whole.
+conversion
+    Files of older formats.
 journal
     :class:`Checkpoint`: opening, locks, one transaction per MC step.
 """

@@ -62,6 +62,7 @@ from typing import Any
 
 import numpy as np
 
+from ops_aimmd.checkpoint.conversion import FORMAT_VERSION, can_be_read, convert
 from ops_aimmd.checkpoint.documents import encode
 from ops_aimmd.checkpoint.errors import (
     CheckpointCorruptError,
@@ -115,9 +116,6 @@ from ops_aimmd.checkpoint.write_lock import WriteLock
 
 APPLICATION_ID = int.from_bytes(b"AIMD", "big")
 """Marks an sqlite file as a checkpoint, in bytes 68 to 71 of the file."""
-
-FORMAT_VERSION = 2
-"""Raised only when an older program would misread the file. New tables and new state keys do not raise it."""
 
 SMALLEST_DATABASE = 512
 """Bytes of the smallest page of sqlite, which takes anything shorter for a database without content."""
@@ -235,6 +233,8 @@ class Checkpoint:
         read_only : bool
             Read while another process may be writing; every answer then holds whole steps, and later answers more of
             them. A reader may need write permission for the directory while or after a writer was at work.
+            A file of an older format is read as it is; opened for writing it is converted first
+            (:mod:`.conversion`).
 
         Raises
         ------
@@ -253,7 +253,12 @@ class Checkpoint:
         with translated(path, "opened"), contextlib.ExitStack() as undo:
             connection = _open_connection(path, read_only)
             undo.callback(connection.close)
-            _check_kind(connection, path)
+            version = _format_of(connection, path)
+            if version != FORMAT_VERSION and not read_only:
+                connection.close()
+                convert(path, version, _read_whole)
+                connection = _open_connection(path, read_only)
+                undo.callback(connection.close)
             lock = None
             if not read_only:
                 lock = WriteLock(path)
@@ -658,7 +663,26 @@ def _check_permissions(path: Path, read_only: bool) -> None:
         )
 
 
-def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
+def _read_whole(path: Path) -> None:
+    """Read all that is in a checkpoint, and so compare it with its checksums and counts."""
+    with Checkpoint.open(path, read_only=True) as file:
+        file.shots()
+        file.density_paths()
+        file.journaled_shots()
+        for names, read in (
+            (file.model_versions(), file.model_version),
+            (file.state_keys(), file.state),
+            (file.logged_steps(), file.logged_step),
+            (file.path_names(), file.path_frames),
+            (file.frame_block_numbers(), file.frame_block),
+            (file.file_names(), file.file),
+        ):
+            for name in names:
+                read(name)
+
+
+def _format_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Version of the format of a checkpoint that this program can read; raises for any other file."""
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if not path.stat().st_size:
         raise NotACheckpointError(f"{path} is empty: a run that ended before its checkpoint was begun. Start it anew")
@@ -670,14 +694,15 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
             f"{APPLICATION_ID})"
         )
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != FORMAT_VERSION:
+    if not can_be_read(version):
         raise CheckpointVersionError(
-            f"{path} has format version {version}; this ops_aimmd reads version {FORMAT_VERSION}. "
+            f"{path} has format version {version}; this ops_aimmd reads versions up to {FORMAT_VERSION}. "
             + ("Install a newer ops_aimmd" if version > FORMAT_VERSION else "Read it with the ops_aimmd that wrote it")
         )
     foreign = connection.execute("SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index')").fetchall()
     if foreign:
         raise NotACheckpointError(f"{path} has triggers or views ({foreign}), which no ops_aimmd checkpoint has")
+    return version
 
 
 def _prepare_writing(connection: sqlite3.Connection) -> None:

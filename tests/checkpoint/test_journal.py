@@ -37,6 +37,7 @@ from ops_aimmd.checkpoint import (
     DensityPath,
     NotACheckpointError,
 )
+from ops_aimmd.checkpoint.conversion import FORMAT_VERSION
 from ops_aimmd.checkpoint.documents import decode, encode
 
 # What comes back
@@ -435,7 +436,7 @@ def test_foreign_files_are_refused(tmp_path, intact):
 @pytest.mark.parametrize(
     ("statement", "error", "words"),
     [
-        ("PRAGMA user_version=3", CheckpointVersionError, "version 3.*newer ops_aimmd"),
+        (f"PRAGMA user_version={FORMAT_VERSION + 1}", CheckpointVersionError, "newer ops_aimmd"),
         ("PRAGMA user_version=1", CheckpointVersionError, "the ops_aimmd that wrote it"),
         ("PRAGMA application_id=0", NotACheckpointError, "application_id 0"),
         ("CREATE VIEW v AS SELECT load_extension('evil')", NotACheckpointError, "triggers or views"),
