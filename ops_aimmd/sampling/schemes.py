@@ -16,6 +16,7 @@ from .learner import CommittorLearner
 from .movers import OneWayShooting, ShootingMover, submovers
 from .reversibility import warn_if_irreversible
 from .selectors import CommittorSelector
+from .shared_learner import movers_under, share_learner
 from .shooting_point_exchange import ShootingPointExchangeMover
 from .states import state_index
 from .tempered_engines import check_rising
@@ -300,6 +301,8 @@ class CommittorShootingScheme(MoveScheme):
     def from_dict(cls, dct):
         scheme = super().from_dict(dct)
         scheme.learner = dct["learner"]
+        if scheme.learner is not None:
+            share_learner(movers_under(mover for movers in scheme.movers.values() for mover in movers), scheme.learner)
         return scheme
 
 

@@ -8,6 +8,7 @@ file that cannot be read is put aside and made again from the copy of its beginn
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -19,12 +20,10 @@ from openpathsampling.pathmover import EngineMover
 from tqdm.auto import tqdm
 
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.sampling.configuration_replicas import ConfigurationMover
 from ops_aimmd.sampling.engines import is_openmm
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
-from ops_aimmd.sampling.movers import ShootingMover, submovers
-from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.shared_learner import movers_under, selectors_of, share_learner
 
 from .ops_files import (
     current_samples,
@@ -149,17 +148,12 @@ def _description(file: Checkpoint, path) -> dict:
 
 
 def _movers(sim) -> list:
-    return list({id(mover): mover for mover in submovers(sim.root_mover)}.values())
-
-
-def _selectors(sim) -> list[CommittorSelector]:
-    found = [m.selector for m in _movers(sim) if isinstance(m, EngineMover) and isinstance(m.selector, CommittorSelector)]
-    return list({id(selector): selector for selector in found}.values())
+    return movers_under([sim.root_mover])
 
 
 def _learner(sim, checkpoint, descriptors, states, network, device) -> CommittorLearner:
     """The learner of the checkpoint, with what OPS's file knows of descriptors and states."""
-    stored = [selector.learner for selector in _selectors(sim)]
+    stored = [selector.learner for selector in selectors_of(_movers(sim))]
     stored.append(getattr(sim.move_scheme, "learner", None))
     known = next((learner for learner in stored if learner is not None), None)
     if states is None and known is not None:
@@ -182,8 +176,8 @@ def _learner(sim, checkpoint, descriptors, states, network, device) -> Committor
 
 def _bind(sim, learner: CommittorLearner, weight: Callable | None) -> None:
     """Make all selectors and movers share one learner: netCDF files give back several."""
-    for selector in _selectors(sim):
-        selector.learner = learner
+    share_learner(_movers(sim), learner)
+    for selector in selectors_of(_movers(sim)):
         if selector.weight.startswith("function "):
             if weight is None:
                 raise ValueError(
@@ -191,12 +185,6 @@ def _bind(sim, learner: CommittorLearner, weight: Callable | None) -> None:
                     "give it again, resume(..., weight=...)"
                 )
             selector.use_weight(weight)
-    for mover in _movers(sim):
-        if isinstance(mover, ConfigurationMover):
-            mover.learner = learner
-        if isinstance(mover, ShootingMover):
-            by_uuid = {state.__uuid__: state for state in learner.states}
-            mover.states = [by_uuid.get(state.__uuid__, state) for state in mover.states]
     if isinstance(getattr(sim.move_scheme, "learner", None), CommittorLearner):
         sim.move_scheme.learner = learner
 
@@ -226,7 +214,7 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     logged = file.logged_steps()
     reader = _reader(sim, file)
     _check_that_they_agree(sim, stored, file)
-    hook.continue_run(sim, file.run_id)
+    hook.continue_run(sim, file.state("run"), file.run_id)
     previous: Iterable[paths.Sample] = ()
     if stored and stored[-1] in logged:
         previous = reader.current(stored[-1])
@@ -278,7 +266,15 @@ def _warn_of_lost_steps(name: str, stored: list[int], missing: list[int], last: 
 
 
 def _check_that_they_agree(sim, stored: list[int], file: Checkpoint) -> None:
-    """The last step that both have must be the same: its trials, and the paths that it left."""
+    """Steps must follow each other, and the last one that both have must be the same: its trials, and the paths it left."""
+    for early, late in itertools.pairwise(stored):
+        if early < late:
+            continue
+        raise ValueError(
+            f"{file_of(sim.storage)} holds two histories of the run: step {early} is followed by step {late}, as after "
+            f"restart_at_step. The checkpoint {file.path} stands at step {file.step}. Move the OPS file "
+            "away: a new one, with one history, is made from the checkpoint"
+        )
     number = max({*stored} & {*file.logged_steps()}, default=None)
     if number is None:
         return

@@ -119,9 +119,9 @@ def read(kind, file):
     sampler.restart_at_step(storage.steps[-1], storage=None)
     sampler.storage = None
     sampler.output_stream = open(os.devnull, "w")
-    sampler.attach_hook(ops_aimmd.TrainingHook(learner))
+    sampler.attach_hook(ops_aimmd.TrainingHook(sampler.move_scheme.learner))  # a ValueError if it is another learner
     sampler.run(3)
-    report["goes on"] = learner.training_set.steps.tolist()
+    report["goes on"] = [sampler.step, learner.training_set.steps.tolist()]
     return report
 
 
