@@ -78,8 +78,18 @@ class RunFiles:
             current = current_paths_after(file, logged[-1]) if logged else {}
         return {replica: path.n_steps for replica, path in current.items()}
 
-    def open(self, sim, options: dict, engines: list) -> None:
-        """Begin the checkpoint of a simulation, or go on with it."""
+    def open(self, sim, options: dict, engines: list, simulation_key: int | None) -> None:
+        """Begin the checkpoint of a simulation, or go on with it.
+
+        Parameters
+        ----------
+        sim : openpathsampling.PathSimulator
+        options : dict
+            Of the hook.
+        engines : list
+        simulation_key : int or None
+            Of the random numbers of the simulation.
+        """
         self._simulation = sim
         if self._file is not None:  # a run that was interrupted goes on in the same process
             return
@@ -90,7 +100,7 @@ class RunFiles:
         else:
             self._file = create_checkpoint(self.path, self.learner, self.keep_models_every)
             self._keep_setup(sim.storage)
-        self._news = {"run": self._describe(sim, options, engines)}
+        self._news = {"run": self._describe(sim, options, engines, simulation_key)}
         if not self.begun:
             self.record(paths.MCStep(sim, sim.step, None, sim.sample_set, paths.EmptyMoveChange()))
         self.begun = True
@@ -108,12 +118,13 @@ class RunFiles:
             return
         self._file.store_file(SETUP_FILE, lzma.compress(file.read_bytes(), preset=0))
 
-    def _describe(self, sim, options: dict, engines: list) -> dict:
+    def _describe(self, sim, options: dict, engines: list, simulation_key: int | None) -> dict:
         """What `resume` must know of the simulation."""
         storage = sim.storage
         return {
             "simulation": str(sim.__uuid__),
             "ops_file": None if storage is None else {"kind": kind_of(storage), "name": file_of(storage).name},
+            "simulation_key": None if simulation_key is None else str(simulation_key),  # JSON readers round large numbers
             "save_frequency": int(sim.save_frequency),
             "platforms": {str(engine.__uuid__): engine.platform for engine in engines if is_openmm(engine)},
             "hook": {name: value for name, value in options.items() if name not in ("learner", "checkpoint")},

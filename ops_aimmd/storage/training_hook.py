@@ -12,7 +12,7 @@ from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.sampling.learner import CommittorLearner, check_learner
 from ops_aimmd.sampling.step_learning import StepLearning
 
-from .ops_files import placeholders_of_frames_in_memory, save_step
+from .ops_files import file_of, placeholders_of_frames_in_memory, save_step, step_numbers
 from .run_files import RunFiles
 from .series_block import SeriesBlock
 from .snapshots import can_be_kept, parts_in_memory
@@ -97,7 +97,8 @@ class TrainingHook(PathSimulatorHook):
         ------
         ValueError
             If a selector queries another learner, a mover stops at other states, the checkpoint is that of another
-            simulation, or paths are to be thinned that the checkpoint cannot hold.
+            simulation, steps of the simulation are there that would be made again, or paths are to be thinned that the
+            checkpoint cannot hold.
         FileExistsError
             If there is something at the path of the checkpoint.
         """
@@ -119,17 +120,35 @@ class TrainingHook(PathSimulatorHook):
                 "path_stride needs frames that the checkpoint can hold, and those of this engine are more than "
                 "coordinates, velocities and box: the current path, from which the run goes on, would be whole nowhere"
             )
+        self._check_that_no_step_is_made_twice(sim)
         self._learning.prepare(sim)
+        if sim is not self._simulation:
+            self._learning.begin(sim)
         after_step.remove(self.after_step)
         after_step.insert(0, self.after_step)  # before OPS stores the step
         if self._files is not None:
-            self._files.open(sim, self.to_dict(), self._learning.engines)
+            self._files.open(sim, self.to_dict(), self._learning.engines, self.simulation_key)
         if sim.storage is not None and self._series is None:
             self._series = self._series_of(sim.storage, None if self._files is None else self._files.run_id)
         self._simulation = sim
         if self._running:
             self._take_up(sim)
         self._running, self._step, self._last_step = True, None, sim.step
+
+    def _check_that_no_step_is_made_twice(self, sim) -> None:
+        """OPS's restart_at_step sets the number of the step back without a word; two histories would then mix."""
+        made = {}
+        if sim.storage is not None:
+            made[str(file_of(sim.storage))] = max(step_numbers(sim.storage, str(sim.__uuid__)), default=0)
+        made["the learner"] = self._last_step if sim is self._simulation else 0
+        holder = max(made, key=made.get)
+        if sim.step < made[holder]:
+            raise ValueError(
+                f"the simulation stands at step {sim.step}, and {holder} holds its steps up to {made[holder]}: to make "
+                "these steps again would mix two histories. To go on from the last step, call ops_aimmd.resume(FILE, "
+                f"checkpoint=CHECKPOINT). To sample again from step {sim.step}, make a new PathSampling from its paths, "
+                "sample_set=storage.steps[...].active, with a new OPS file and a new checkpoint"
+            )
 
     def _take_up(self, sim) -> None:
         """Go on after an interruption, by Ctrl-C or an error, as if there had been none.
@@ -185,6 +204,11 @@ class TrainingHook(PathSimulatorHook):
         return None if self._files is None else self._files.file
 
     @property
+    def simulation_key(self) -> int | None:
+        """What tells the random numbers of this simulation from those of others with the same seed."""
+        return self._learning.simulation_key
+
+    @property
     def steps_of_replicas(self) -> dict[int, int]:
         """Steps that each replica has made, by what the checkpoint says; empty without one."""
         return {} if self._files is None else self._files.steps_of_replicas
@@ -205,10 +229,21 @@ class TrainingHook(PathSimulatorHook):
             self._series.flush()
         self._thinning.apply(step)
 
-    def continue_run(self, sim, run_id: str) -> None:
-        """Go on with a checkpoint that is there, as `ops_aimmd.resume` does before it hands over the simulation."""
+    def continue_run(self, sim, run: dict, run_id: str) -> None:
+        """Go on with a checkpoint that is there, as `ops_aimmd.resume` does before it hands over the simulation.
+
+        Parameters
+        ----------
+        sim : openpathsampling.PathSimulator
+        run : dict
+            What the checkpoint says of the simulation.
+        run_id : str
+            That of the checkpoint.
+        """
         self._files.begun = True
         self._simulation = sim
+        key = run.get("simulation_key")  # version 0.1.0 has none
+        self._learning.simulation_key = None if key is None else int(key)
         self._series = self._series_of(sim.storage, run_id)
 
     def recognise_stored(self, whole, stored) -> None:
@@ -218,7 +253,7 @@ class TrainingHook(PathSimulatorHook):
     def learn_from_stored(self, sim, steps) -> None:
         """Learn from steps that are in OPS's file already, and write them to the checkpoint."""
         self._learning.prepare(sim)
-        self._files.open(sim, self.to_dict(), self._learning.engines)
+        self._files.open(sim, self.to_dict(), self._learning.engines, self.simulation_key)
         for step in steps:
             self._learning.learn(step)
             self._learning.train(step)

@@ -55,6 +55,27 @@ def test_the_hook_survives_every_move_of_the_default_scheme(chain, network, kind
         step.active.sanity_check()
 
 
+def test_a_move_without_a_shot_may_be_the_first(chain, network):
+    """OPS's default scheme begins with a minus move in some runs, before the learner has seen any descriptors."""
+    learner = chain.learner(seed=1)
+    scheme = default_scheme(chain, network, learner, "two-way")
+    hook = TrainingHook(learner)
+    sampler, steps = simulation(scheme, [chain.initial(), chain.path([0, 1, 0, 1, 0])], hook)
+    scheme.move_decision_tree()
+    hook.before_simulation(sampler)
+    assert not learner.has_seen_paths
+    groups = [name for name in ("minus", "repex", "pathreversal") if name in scheme.movers]
+    assert groups == ["minus", "repex", "pathreversal"]
+    for number, mover in enumerate((scheme.movers[name][0] for name in groups), start=1):
+        change = mover.move(sampler.sample_set)
+        active = sampler.sample_set.apply_samples(change.results)
+        step = paths.MCStep(sampler, number, sampler.sample_set, active, change)
+        hook.after_step(sampler, number, (number - 1, 3), None, step, None)
+        sampler.sample_set, sampler.step = active, number
+    sampler.run(40)
+    assert len(learner.training_set) > 0
+
+
 def test_only_transition_paths_enter_the_density(chain, network):
     learner = chain.learner(seed=1)
     scheme = CommittorShootingScheme(network, learner, engine=chain.engine, modifier=paths.NoModification(as_copy=True))
