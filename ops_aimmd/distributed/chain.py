@@ -21,6 +21,7 @@ from ops_aimmd.distributed.shots import ShotFailure, ShotResult, ShotSpec, legs_
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.legs import legs_made_by
 from ops_aimmd.sampling.random_state import own_random_numbers
+from ops_aimmd.sampling.step_seeds import StepSeeds
 
 
 @dataclass
@@ -89,18 +90,18 @@ class StepMaker:
     ----------
     mover : openpathsampling.PathSimulatorMover
     learner : CommittorLearner or None
-    seed : int
-        Of the run; the random numbers of a step depend on it and on the numbers of chain and step.
+    seeds : StepSeeds
+        Of the simulation.
     run_id : str
         Tells the shots of this run from those of others on the same executor.
     engine_keys : mapping
         Key for specifications by engine and states: see `engine_and_states`.
     """
 
-    def __init__(self, mover, learner: CommittorLearner | None, seed: int, run_id: str, engine_keys: Mapping):
+    def __init__(self, mover, learner: CommittorLearner | None, seeds: StepSeeds, run_id: str, engine_keys: Mapping):
         self.mover = mover
         self.learner = learner
-        self.seed = seed
+        self.seeds = seeds
         self.run_id = run_id
         self.engine_keys = engine_keys
 
@@ -126,7 +127,8 @@ class StepMaker:
             If the move asks for another shot than it did before.
         """
         legs = _Legs(self, chain, step)
-        with own_random_numbers(self.seed, chain.number, step.number) as identifier, self._as_it_was(step):
+        entropy = self.seeds.of_chain(chain.number, step.number)
+        with own_random_numbers(*entropy) as identifier, self._as_it_was(step):
             if self.learner is not None:
                 self.learner.step_seed = identifier
             try:
@@ -153,8 +155,8 @@ class _Legs:
     def __call__(self, engine, start, directions: Sequence[str], states: Sequence, limit: float) -> dict:
         step, numbers = self.step, (self.chain.number, self.step.number, len(self.used))
         shot = f"{self.maker.run_id}/{'-'.join(str(number) for number in numbers)}"
-        # one number more than the seeds of steps have
-        seed = int(np.random.SeedSequence([self.maker.seed, *numbers]).generate_state(1, np.uint64)[0])
+        entropy = self.maker.seeds.of_shot(*numbers)
+        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
         key = self.maker.engine_keys[engine_and_states(engine, states)]
         spec = specification(shot, key, start, directions, limit, seed)
         known = step.specifications.setdefault(shot, spec)

@@ -151,7 +151,7 @@ class _Shooter:
                 room -= 1
 
     def _specification(self, key: str, configuration: int, shot: int) -> ShotSpec:
-        seed = seed_of_configuration(self._seed, configuration)
+        seed = seed_of_configuration(self._seed, self.trials.simulation_key, configuration)
         with own_random_numbers(seed, shot):
             start = self.trials.start(configuration)
         # one number more than the seed of the velocities

@@ -20,6 +20,7 @@ from ops_aimmd.sampling.initial_path import Climb, check_beginning, stuck_in_sta
 from ops_aimmd.sampling.legs import check_engine, length_limit
 from ops_aimmd.sampling.random_state import own_random_numbers
 from ops_aimmd.sampling.states import state_index
+from ops_aimmd.sampling.step_seeds import frames_key
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
 
 
@@ -157,7 +158,8 @@ def initial_paths(
     if descriptors is not None:
         evaluate_descriptors(descriptors, paths.Trajectory([snapshot]))
     shooter = _Shooter(engine, modifier, progress, states, n_shots, uuid.uuid4().hex)
-    climbers = [_Climber(number, snapshot, shooter, _seed_of(seed, number)) for number in range(n)]
+    seeds = _seeds(seed, frames_key([snapshot]), n)
+    climbers = [_Climber(number, snapshot, shooter, seeds[number]) for number in range(n)]
     with opened(executor) as ready:
         shooter.start(ready, leaving=state_index(snapshot, states) >= 0)
         _climb_all(climbers, ready, show_progress)
@@ -174,9 +176,10 @@ def _check_numbers(n, n_shots, seed) -> None:
         raise ValueError(f"seed must be a non-negative integer or None; got {seed!r}")
 
 
-def _seed_of(seed: int | None, number: int) -> int:
-    """A seed for one climb. As a spawn key the number gives others than `seed_step` gives steps."""
-    return int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)[0])
+def _seeds(seed: int | None, key: int, n: int) -> list[int]:
+    """A seed for each climb, independent of the number of climbs."""
+    sequence = np.random.SeedSequence(None if seed is None else [seed, key])
+    return [int(child.generate_state(1, np.uint64)[0]) for child in sequence.spawn(n)]
 
 
 class _Shooter:

@@ -26,6 +26,7 @@ from ops_aimmd.sampling.learner import PATHS_REMEMBERED, CommittorLearner
 from ops_aimmd.sampling.movers import ShootingMover, submovers
 from ops_aimmd.sampling.progress_bar import ProgressBar
 from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.step_seeds import StepSeeds
 from ops_aimmd.storage.training_hook import TrainingHook
 
 SEED_FILE = "seed_of_chains"
@@ -241,7 +242,8 @@ class ParallelPathSampling(paths.PathSampling):
                     which = engine_and_states(engine, states)
                     if which not in keys:
                         keys[which] = executor.start(engine, states, str(self.__uuid__))
-                self._maker = StepMaker(self._mover, learner, self._seed, str(self.__uuid__), keys)
+                seeds = StepSeeds(self._seed, None if hook is None else hook.simulation_key)
+                self._maker = StepMaker(self._mover, learner, seeds, str(self.__uuid__), keys)
                 self._run_to(executor, target)
         finally:
             if not self._finishing:  # else the hooks have a step to finish first, when the next run begins

@@ -41,6 +41,7 @@ from .legs import check_engine, length_limit, run_leg
 from .random_state import seed_step
 from .shooting_results import velocity_origin_of
 from .states import state_index
+from .step_seeds import frames_key
 from .velocities import BoltzmannVelocities
 
 KIND = "committor simulation"
@@ -222,6 +223,12 @@ class Trials:
         self._outcomes = [[] for _ in snapshots] if file is None else _stored_outcomes(file)
 
     @property
+    def simulation_key(self) -> int | None:
+        """What tells its random numbers from those of others with the same seed; version 0.1.0 has none."""
+        key = self._setup.get("simulation_key")
+        return None if key is None else int(key)
+
+    @property
     def missing(self) -> list[tuple[int, int]]:
         """Numbers of configuration and shot, in rounds of one shot from each configuration."""
         return [
@@ -249,7 +256,8 @@ class Trials:
             seed_step(np.random.SeedSequence().entropy, 0, [self.engine])
         for configuration, shot in tqdm(self.missing, unit="shot", disable=not progress, dynamic_ncols=True):
             if self.seed is not None:
-                seed_step(seed_of_configuration(self.seed, configuration), shot, [self.engine])
+                seed = seed_of_configuration(self.seed, self.simulation_key, configuration)
+                seed_step(seed, shot, [self.engine])
             leg = run_leg(self.engine, self.start(configuration), self.states, self.limit)
             self.record(configuration, shot, leg.outcome, leg.failure)
 
@@ -275,9 +283,10 @@ def begun_trials(snapshots, learner, engine, n_shots, modifier, max_length, chec
         yield Trials(snapshots, engine, learner.states, modifier, limit, n_shots, seed, setup, file)
 
 
-def seed_of_configuration(seed: int, configuration: int) -> int:
+def seed_of_configuration(seed: int, simulation_key: int | None, configuration: int) -> int:
     """A seed for the shots from one configuration. As a spawn key the number gives others than `seed_step` gives steps."""
-    return int(np.random.SeedSequence(seed, spawn_key=(configuration,)).generate_state(1, np.uint64)[0])
+    entropy = seed if simulation_key is None else [seed, simulation_key]
+    return int(np.random.SeedSequence(entropy, spawn_key=(configuration,)).generate_state(1, np.uint64)[0])
 
 
 def _check_arguments(snapshots, learner, engine, n_shots, max_length, seed) -> None:
@@ -317,6 +326,7 @@ def _setup(snapshots, learner, modifier, limit, seed) -> dict:
         "states": [state.name for state in learner.states],
         "descriptors": describe(learner.descriptors),
         "seed": None if seed is None else int(seed),
+        "simulation_key": str(frames_key(snapshots)),  # JSON readers round large numbers
         "max_length": None if np.isinf(limit) else int(limit),
         "velocity_origin": velocity_origin_of(modifier),
         "configurations": {

@@ -8,8 +8,9 @@ import openpathsampling as paths
 from openpathsampling.engines import BaseSnapshot
 
 from .legs import Leg, length_limit, run_leg
-from .random_state import seed_step
+from .random_state import seed_generators
 from .states import state_index
+from .step_seeds import frames_key
 from .velocities import BoltzmannVelocities
 
 
@@ -69,12 +70,13 @@ def initial_path(
     engine = snapshot.engine if engine is None else engine
     modifier = BoltzmannVelocities(engine) if modifier is None else modifier
     limit = length_limit(engine, None)
+    key = frames_key([snapshot])
     if seed is not None:
-        seed_step(seed, 0, [engine])
+        seed_generators((seed, key, 0), [engine])
     climb = Climb(_leave(snapshot, engine, states, limit), progress, states, limit)
     while climb.path is None and climb.n_shots < n_shots:
         if seed is not None:
-            seed_step(seed, climb.n_shots + 1, [engine])
+            seed_generators((seed, key, climb.n_shots + 1), [engine])
         start = modifier(climb.highest)
         climb.take(*(run_leg(engine, frame, states, limit) for frame in (start.reversed, start)))
     if climb.path is None:

@@ -117,6 +117,8 @@ class CommittorLearner(StorableNamedObject):
         self._paths: OrderedDict = OrderedDict()
         self.step_seed: int | None = None
         """Identifier of the random numbers of the current MC step, set by `TrainingHook`."""
+        self.n_simulations = 0
+        """Number of simulations that this learner has driven, the present one included."""
         self._picks_not_learned_from = 0
         self.paths_remembered = PATHS_REMEMBERED
         """Paths whose descriptors and weights are kept; more replicas need more."""
@@ -352,7 +354,7 @@ class CommittorLearner(StorableNamedObject):
     def count_path(self, trajectory) -> None:
         """Count the current path of an MC step in the density, if it is a transition path."""
         path = str(trajectory.__uuid__)
-        if path in self._frames:
+        if self._frames is not None and path in self._frames:
             self._frames.count(path)
             return
         ends = [state_index(trajectory[i], self.states) for i in (0, -1)]
@@ -460,8 +462,10 @@ class CommittorLearner(StorableNamedObject):
         reports: Iterable[FitReport],
         transferred_start: TransferredStart | None,
         descriptor_names: list[str] | None,
+        n_simulations: int,
     ) -> None:
         """Put back what a checkpoint holds."""
+        self.n_simulations = n_simulations
         self._transferred_start = transferred_start
         if self.descriptors is None:
             self._names = descriptor_names

@@ -98,6 +98,7 @@ def record_step(
                 "shots_at_last_fit": learner.shots_at_last_fit,
                 "frozen": learner.frozen,
                 "n_thinned": learner.transition_path_frames.n_thinned,
+                "n_simulations": learner.n_simulations,
             },
             **_transferred_start(learner),
             **(state or {}),
@@ -206,6 +207,7 @@ def _restore(learner: CommittorLearner, checkpoint: Checkpoint, network, version
         reports=_reports(checkpoint),
         transferred_start=_restored_start(checkpoint, learner.device),
         descriptor_names=checkpoint.metadata.get("descriptor_names"),
+        n_simulations=state.get("n_simulations", 1),  # version 0.1.0 does not count
     )
 
 

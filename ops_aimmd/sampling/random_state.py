@@ -7,7 +7,7 @@ Modifiers and toy engines draw from numpy's global generator, movers and selecto
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -31,36 +31,36 @@ def generators_kept() -> Iterator[None]:
 
 
 @contextmanager
-def own_random_numbers(seed: int, *numbers: int) -> Iterator[int]:
-    """Within the block the generators of this process are seeded from ``SeedSequence([seed, *numbers])``.
+def own_random_numbers(*entropy: int) -> Iterator[int]:
+    """Within the block the generators of this process are seeded from ``SeedSequence(entropy)``.
 
     Afterwards they are where they were before. Yields the identifier that `seed_step` returns.
     """
     with generators_kept():
-        yield _seed_all(np.random.SeedSequence([seed, *numbers]), ())
+        yield seed_generators(entropy)
 
 
 def seed_step(seed: int, step: int, engines: Iterable = ()) -> int:
-    """Seed all generators for one MC step from ``SeedSequence([seed, step])``.
+    """Seed all generators from ``SeedSequence([seed, step])``, for scripts that make steps of their own."""
+    return seed_generators((seed, step), engines)
+
+
+def seed_generators(entropy: Sequence[int], engines: Iterable = ()) -> int:
+    """Seed all generators from ``SeedSequence(entropy)``.
 
     Parameters
     ----------
-    seed : int
-        Seed of the run.
-    step : int
-        Number of the MC step.
+    entropy : sequence of int
+        For the step of a simulation: see :class:`.step_seeds.StepSeeds`.
     engines : iterable of engines
         OpenMM engines among them get a seed of their own.
 
     Returns
     -------
     int
-        A number that identifies the state of the generators in this step.
+        A number that identifies the state of the generators.
     """
-    return _seed_all(np.random.SeedSequence([seed, step]), engines)
-
-
-def _seed_all(sequence: np.random.SeedSequence, engines: Iterable) -> int:
+    sequence = np.random.SeedSequence(list(entropy))
     numpy_seed, python_seed, openmm_seed, identifier = (int(word) for word in sequence.generate_state(4, np.uint32))
     np.random.seed(numpy_seed)  # noqa: NPY002 - OPS draws from numpy's global generator
     random.seed(python_seed)

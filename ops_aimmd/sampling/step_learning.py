@@ -9,9 +9,10 @@ from openpathsampling.pathmover import EngineMover
 from .configuration_replicas import ConfigurationMover
 from .learner import CommittorLearner
 from .movers import ShootingMover, submovers
-from .random_state import seed_step
+from .random_state import seed_generators
 from .selectors import CommittorSelector
 from .shooting_results import shooting_result, shots
+from .step_seeds import StepSeeds, simulation_key
 
 
 class StepLearning:
@@ -27,6 +28,8 @@ class StepLearning:
         self.learner = learner
         self.engines: list = []
         """Those of the movers of the simulation."""
+        self.simulation_key: int | None = None
+        """What tells the random numbers of this simulation from those of others with the same seed."""
         self._initial_paths: set = set()
 
     def prepare(self, sim) -> None:
@@ -44,7 +47,9 @@ class StepLearning:
             if getattr(queries, "learner", self.learner) is not self.learner:
                 raise ValueError(
                     f"the selector of {mover.name!r} queries another learner than the one that this hook trains: give "
-                    "the scheme and the hook the same CommittorLearner"
+                    "the scheme and the hook the same CommittorLearner. A run that was stored goes on with "
+                    "ops_aimmd.resume(FILE, checkpoint=CHECKPOINT); without a checkpoint its hook takes the learner of "
+                    "the scheme, TrainingHook(scheme.learner), or of the selector"
                 )
             if isinstance(mover, ShootingMover) and {s.__uuid__ for s in mover.states} != {
                 s.__uuid__ for s in self.learner.states
@@ -59,10 +64,16 @@ class StepLearning:
         for sample in sim.root:
             self._initial_paths.update(_identities(sample.trajectory))
 
+    def begin(self, sim) -> None:
+        """Make the key of a simulation that begins, from its first sample set."""
+        self.simulation_key = simulation_key(sim.sample_set, self.learner.n_simulations)
+        self.learner.n_simulations += 1
+
     def seed(self, step_number: int) -> None:
         """Seed all random number generators for a step, if the learner has a seed."""
         if self.learner.seed is not None:
-            self.learner.step_seed = seed_step(self.learner.seed, step_number, self.engines)
+            entropy = StepSeeds(self.learner.seed, self.simulation_key).of_step(step_number)
+            self.learner.step_seed = seed_generators(entropy, self.engines)
 
     def learn(self, step) -> None:
         """Add the shots of a step to the training set, and count its current paths.

@@ -80,7 +80,9 @@ def two_way(file):
 def one_way(file):
     """One-way shooting in a SimStore file."""
     system, learner = toy_parts(2)
-    scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine, shooting="one-way", max_length=2000)
+    scheme = ops_aimmd.CommittorShootingScheme(
+        system.network(), learner, system.engine, shooting="one-way", max_length=2000
+    )
     return begun(file, scheme, learner, system.initial_trajectory(1), rejected_trials="ends")
 
 
@@ -119,12 +121,18 @@ def many_chains(file):
 
 def committor(file):
     """A committor simulation with the learner of the run beside it, finished."""
+    return extended_committor(file, n_shots=3)
+
+
+def extended_committor(file, n_shots=5):
     system = toy.wolfe_quapp(dynamics="langevin")
     learner = ops_aimmd.load_learner(file.with_name("two_way.aimmd"), [system.descriptors], system.states)
     frames = system.initial_trajectory(1)
     snapshots = [frames[index] for index in np.linspace(1, len(frames) - 2, 4).astype(int)]
     with contextlib.redirect_stdout(open(os.devnull, "w")):
-        ops_aimmd.committor_simulation(snapshots, learner, system.engine, n_shots=3, checkpoint=file, seed=5)
+        return ops_aimmd.committor_simulation(
+            snapshots, learner, system.engine, n_shots=n_shots, checkpoint=file, seed=5, progress=False
+        )
 
 
 RUNS = {"two_way.nc": two_way, "one_way.db": one_way, "alanine.nc": alanine}
@@ -133,15 +141,22 @@ RUNS = {"two_way.nc": two_way, "one_way.db": one_way, "alanine.nc": alanine}
 # ---- runs that depend on random numbers alone ------------------------------------------------------------------------
 
 
-def uniform_runs():
-    """Steps of short runs with uniform selection: they change if the random numbers of a step do, and not with the model."""
-    wells, surface, molecule = toy.two_gaussian_wells(), toy.wolfe_quapp(), alanine_dipeptide()
-    return {
-        "toy, one-way": uniform_run(wells, wells.network(), wells.initial_trajectory(1), 12, shooting="one-way"),
-        "toy, two-way": uniform_run(surface, surface.network(), surface.initial_trajectory(1), 8),
-        "alanine, two-way": uniform_run(molecule, molecule.network(), molecule.initial_trajectory(3), 3),
-        "toy, TIS": uniform_run(wells, interfaces_of(wells), wells.initial_trajectory(1), 12),
-    }
+def uniform_runs(names=("toy, one-way", "toy, two-way", "alanine, two-way", "toy, TIS")):
+    """Steps of short runs with uniform selection, which depend on the random numbers of a step and not on the model."""
+    wells, surface = toy.two_gaussian_wells(), toy.wolfe_quapp()
+    found = {}
+    for name in names:
+        if name == "toy, one-way":
+            steps = uniform_run(wells, wells.network(), wells.initial_trajectory(1), 12, shooting="one-way")
+        elif name == "toy, two-way":
+            steps = uniform_run(surface, surface.network(), surface.initial_trajectory(1), 8)
+        elif name == "alanine, two-way":
+            molecule = alanine_dipeptide()
+            steps = uniform_run(molecule, molecule.network(), molecule.initial_trajectory(3), 3)
+        else:
+            steps = uniform_run(wells, interfaces_of(wells), wells.initial_trajectory(1), 12)
+        found[name] = steps
+    return found
 
 
 def interfaces_of(system):

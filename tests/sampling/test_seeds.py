@@ -9,8 +9,9 @@ import pytest
 from openmm import unit
 from sampling_support import Chain, simulation
 
-from ops_aimmd import CommittorLearner, CommittorShootingScheme, TrainingHook
+from ops_aimmd import CommittorLearner, CommittorShootingScheme, TrainingHook, load_learner
 from ops_aimmd.sampling.random_state import seed_step
+from ops_aimmd.sampling.step_seeds import StepSeeds, frames_key
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
@@ -55,6 +56,78 @@ def test_same_seed_same_run_with_openmm():
     system.engine._changed()
     assert equal(first, run(system, 5, 4))
     assert not equal(first, run(system, 6, 4))
+
+
+def numbers_of(steps):
+    """What identifies the random numbers of each step."""
+    return [step.change.canonical.details.seed for step in steps]
+
+
+def noise(chain, learner, sites, n_steps=8):
+    """Random numbers of a run from a path."""
+    sampler, steps = simulation(chain.scheme(learner), chain.path(sites), TrainingHook(learner))
+    sampler.run(n_steps)
+    return numbers_of(steps)
+
+
+def test_another_first_path_has_another_noise(monkeypatch):
+    chain = Chain()
+    one, other = list(range(7)), [0, 1, 2, 1, 2, 3, 4, 5, 6]
+    first = noise(chain, chain.learner(seed=3), one)
+    assert first == noise(chain, chain.learner(seed=3), one)  # the same script is the same run
+    assert not set(first) & set(noise(chain, chain.learner(seed=3), other))
+    assert not set(first) & set(noise(chain, chain.learner(seed=4), one))
+    # the control: with the random numbers of version 0.1.0, which belong to seed and step alone, the noise is shared
+    monkeypatch.setattr("ops_aimmd.sampling.step_learning.simulation_key", lambda samples, n_before: None)
+    assert noise(chain, chain.learner(seed=3), one) == noise(chain, chain.learner(seed=3), other)
+
+
+def test_each_simulation_of_one_learner_has_its_own_noise():
+    chain = Chain()
+    learner = chain.learner(seed=3)
+    first, second = noise(chain, learner, range(7)), noise(chain, learner, range(7))
+    assert not set(first) & set(second)
+    assert learner.n_simulations == 2
+    sampler, steps = simulation(chain.scheme(learner), chain.path(range(7)), TrainingHook(learner))
+    sampler.run(3)
+    sampler.run(3)  # goes on with the same simulation
+    assert learner.n_simulations == 3
+    assert len(set(numbers_of(steps))) == 6
+
+
+def test_a_learner_from_a_checkpoint_goes_on_counting(tmp_path):
+    chain = Chain()
+    learner = CommittorLearner([chain.site], chain.states, seed=3)
+    sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, tmp_path / "run.aimmd"))
+    sampler.run(5)
+    again = load_learner(tmp_path / "run.aimmd", [chain.site], chain.states)
+    assert again.n_simulations == 1
+    assert not set(numbers_of(steps)) & set(noise(chain, again, range(7), 5))
+
+
+def test_velocities_and_all_digits_of_coordinates_belong_to_the_key():
+    system = toy.wolfe_quapp(dynamics="langevin")
+    frame = system.initial_trajectory(1)[3]
+    keys = {
+        frames_key(
+            [frame.copy_with_replacement(coordinates=frame.coordinates * (1 + dx), velocities=frame.velocities + dv)]
+        )
+        for dx in (0, 1e-15, 0.1)
+        for dv in (0, 1e-12)
+    }
+    assert len(keys) == 6
+    assert frames_key([frame]) == frames_key([frame]) != frames_key([frame], 1)
+
+
+def test_shots_of_chains_have_random_numbers_of_their_own():
+    seeds = StepSeeds(3, 2**63 + 5)
+    entropies = [seeds.of_step(step) for step in (1, 2)]
+    entropies += [seeds.of_chain(chain, step) for chain in (1, 2) for step in (1, 2)]
+    entropies += [seeds.of_shot(chain, step, shot) for chain in (0, 1) for step in (1, 2) for shot in (0, 1)]
+    states = {tuple(np.random.SeedSequence(entropy).generate_state(4)) for entropy in entropies}
+    assert len(states) == len(entropies)
+    padded = [np.random.SeedSequence(entropy).generate_state(4).tolist() for entropy in ((3, 1, 2), (3, 1, 2, 0))]
+    assert padded[0] == padded[1]  # the control: why the number of a shot does not begin at zero
 
 
 def test_without_a_seed_the_generators_are_left_alone():
