@@ -7,12 +7,16 @@
         backbone_dihedrals(topology, ["phi", "psi"]),                     # "phi ALA 2 sin", "phi ALA 2 cos", ...
         pair_distances(topology, "resname LI", "resname CL", periodic=True),
     ])
+
+Names are unique. Where several atoms are called "ALA 2 CA", because chains are numbered alike, molecules are copies, or a
+ligand calls all its carbon atoms C, MDTraj's own words tell them apart: "ALA 2 CA chainid 1", "HOH 1 O resid 10203",
+"LIG 1 C index 2" (all count from 0).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -20,6 +24,13 @@ from .internal import InternalCoordinates
 
 BACKBONE = ("phi", "psi", "omega")
 SIDE_CHAIN = ("chi1", "chi2", "chi3", "chi4", "chi5")
+
+PLACES = {
+    "chainid": lambda atom: atom.residue.chain.index,
+    "resid": lambda atom: atom.residue.index,
+    "index": lambda atom: atom.index,
+}
+"""Words of MDTraj's selection language that tell atoms of one name apart, in the order in which they are tried."""
 
 
 def select(topology, selection: str) -> np.ndarray:
@@ -71,7 +82,7 @@ def as_mdtraj(topology):
 def pair_distances(
     topology, selection: str, other_selection: str | None = None, periodic: bool = False
 ) -> InternalCoordinates:
-    """All distances between the atoms of two selections, or within one; named "ALA 2 CA - NME 3 N".
+    """All distances between the atoms of two selections, or within one; named "ALA 2 CA - NME 3 N" (see `labels`).
 
     Parameters
     ----------
@@ -95,14 +106,12 @@ def pair_distances(
     chosen = dict.fromkeys(tuple(sorted(map(int, pair))) for pair in pairs if pair[0] != pair[1])
     if not chosen:
         raise ValueError(f"the selection {selection!r} holds the only atom {first.tolist()}: there is no distance in it")
-    return InternalCoordinates(
-        distances={" - ".join(label(topology, atom) for atom in pair): pair for pair in chosen}, periodic=periodic
-    )
+    return InternalCoordinates(distances=_named(topology, chosen), periodic=periodic)
 
 
 def heavy_atom_distances(topology, selection: str = "not water", periodic: bool = False) -> InternalCoordinates:
-    """Distances of all pairs of atoms heavier than hydrogen in a selection."""
-    return pair_distances(topology, f"({selection}) and not element H", periodic=periodic)
+    """Distances of all pairs of atoms heavier than hydrogen in a selection; virtual sites have no mass and are left out."""
+    return pair_distances(topology, f"({selection}) and not (element H or element VS)", periodic=periodic)
 
 
 def bond_angles(topology, selection: str = "not water", periodic: bool = False) -> InternalCoordinates:
@@ -159,26 +168,44 @@ def backbone_dihedrals(topology, kinds: Sequence[str] = BACKBONE, periodic: bool
     from mdtraj.geometry import dihedral
 
     topology = as_mdtraj(topology)
-    found = {}
-    for kind in kinds:
+    names, turning, found = [], [], []
+    for kind in dict.fromkeys(kinds):
         if kind not in BACKBONE + SIDE_CHAIN:
             raise ValueError(f"got the dihedral {kind!r}, expected some of {BACKBONE + SIDE_CHAIN}")
         for atoms in getattr(dihedral, f"indices_{kind}")(topology):
-            residue = topology.atom(int(atoms[1 if kind != "phi" else 2])).residue
-            found[f"{kind} {residue.name} {residue.resSeq}"] = [int(atom) for atom in atoms]
+            turning.append(topology.atom(int(atoms[1 if kind != "phi" else 2])))
+            names.append(f"{kind} {turning[-1].residue.name} {turning[-1].residue.resSeq}")
+            found.append([int(atom) for atom in atoms])
     if not found:
         raise ValueError(f"the topology has no dihedral angles {list(kinds)}: is it a protein?")
-    return InternalCoordinates(dihedrals=found, periodic=periodic)
+    return InternalCoordinates(dihedrals=dict(zip(_told_apart(names, turning), found, strict=True)), periodic=periodic)
 
 
-def label(topology, atom: int) -> str:
-    """Name of an atom: "ALA 2 CA"."""
-    atom = topology.atom(int(atom))
-    return f"{atom.residue.name} {atom.residue.resSeq} {atom.name}"
+def labels(topology) -> list[str]:
+    """Name of each atom: "ALA 2 CA", with "chainid 1", "resid 7" or "index 30" behind it where several have this name."""
+    atoms = list(as_mdtraj(topology).atoms)
+    return _told_apart([f"{atom.residue.name} {atom.residue.resSeq} {atom.name}" for atom in atoms], atoms)
 
 
-def _named(topology, tuples):
-    return {" - ".join(label(topology, atom) for atom in atoms): atoms for atoms in tuples}
+def _told_apart(names: Sequence[str], atoms: Sequence) -> list[str]:
+    """Names that are unique: equal ones get the first of `PLACES` in which all of their atoms differ."""
+    alike: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        alike.setdefault(name, []).append(number)
+    names = list(names)
+    for numbers in alike.values():
+        if len(numbers) == 1:
+            continue
+        places = {word: [place_of(atoms[number]) for number in numbers] for word, place_of in PLACES.items()}
+        word = next((word for word in places if len(set(places[word])) == len(numbers)), "index")
+        for number, place in zip(numbers, places[word], strict=True):
+            names[number] += f" {word} {place}"
+    return names
+
+
+def _named(topology, tuples: Iterable[Sequence[int]]) -> dict:
+    names = labels(topology)
+    return {" - ".join(names[atom] for atom in atoms): atoms for atoms in tuples}
 
 
 def _bonded(topology, atoms):

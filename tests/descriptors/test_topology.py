@@ -1,16 +1,20 @@
 """Descriptors chosen by name are those of the atoms that the names mean."""
 
+from collections import Counter
+
 import mdtraj
 import numpy as np
 import openmm
 import pytest
 from openmm import app
 
+from ops_aimmd.descriptors import JoinedDescriptors
 from ops_aimmd.descriptors.topology import (
     backbone_dihedrals,
     bond_angles,
     bond_dihedrals,
     heavy_atom_distances,
+    labels,
     pair_distances,
     select,
 )
@@ -100,3 +104,91 @@ def test_selections_without_meaning(topology):
         backbone_dihedrals(topology, ["tau"])
     with pytest.raises(ValueError, match="is it a protein"):
         backbone_dihedrals(mdtraj.Topology())
+
+
+def unique_and_whole(descriptors, n_columns):
+    assert len(descriptors.names) == len(set(descriptors.names)) == n_columns
+    tuples = [frozenset(atoms) for kind in ("distances", "angles") for atoms in (getattr(descriptors, kind) or {}).values()]
+    assert len(set(tuples)) == len(tuples)
+    return descriptors
+
+
+def test_names_where_labels_differ_are_residue_and_atom(topology):
+    """The names that checkpoints and transfer know."""
+    assert labels(topology) == [f"{atom.residue.name} {atom.residue.resSeq} {atom.name}" for atom in topology.atoms]
+    assert backbone_dihedrals(topology, ["phi", "phi"]).names == ["phi ALA 2 sin", "phi ALA 2 cos"]
+
+
+def test_two_chains_that_are_numbered_alike(topology, positions):
+    dimer = topology.join(topology, keep_resSeq=True)
+    unique_and_whole(heavy_atom_distances(dimer), 20 * 19 // 2)
+    unique_and_whole(bond_angles(dimer), 2 * 36)
+    unique_and_whole(bond_dihedrals(dimer), 2 * 82)
+    backbone = unique_and_whole(backbone_dihedrals(dimer), 8)
+    assert backbone.names[0] == "phi ALA 2 chainid 0 sin"
+    values = dict(zip(backbone.names, backbone(np.concatenate([positions, positions[::-1]], axis=1)).T, strict=True))
+    for name, column in zip(backbone_dihedrals(topology).names, backbone_dihedrals(topology)(positions).T, strict=True):
+        angle, function = name.rsplit(" ", 1)
+        np.testing.assert_allclose(values[f"{angle} chainid 0 {function}"], column)
+        np.testing.assert_allclose(values[f"{angle} chainid 1 {function}"], column[::-1])
+    # parts that choose different copies can be joined
+    parts = [pair_distances(dimer, f"chainid {chain} and (name CA or name CB)") for chain in (0, 1)]
+    assert JoinedDescriptors(parts).names == [
+        "ALA 2 CA chainid 0 - ALA 2 CB chainid 0",
+        "ALA 2 CA chainid 1 - ALA 2 CB chainid 1",
+    ]
+
+
+def molecule(names, residues=("LIG",), chains=1, number=1):
+    """Copies of a chain of carbon and oxygen atoms, all with the same residue number."""
+    topology = mdtraj.Topology()
+    for _ in range(chains):
+        chain = topology.add_chain()
+        for residue in residues:
+            residue = topology.add_residue(residue, chain, resSeq=number)
+            atoms = [topology.add_atom(name, mdtraj.element.get_by_symbol(name[0]), residue) for name in names]
+            for bond in zip(atoms, atoms[1:], strict=False):
+                topology.add_bond(*bond)
+    return topology
+
+
+@pytest.mark.parametrize(
+    ("topology", "n_atoms", "words"),
+    [
+        (molecule(["C1", "C2", "O"]), 3, {}),  # the control: nothing repeated
+        (molecule(["C", "C", "C", "O"]), 4, {"index": 3}),  # a ligand from a file without names
+        (molecule(["C1", "O"], chains=3), 6, {"chainid": 6}),
+        (molecule(["C1", "O"], residues=["LIG", "LIG"]), 4, {"resid": 4}),  # residues 52 and 52A, or wrapped at 9999
+        (molecule(["C1", "O"], residues=["LIG", "XYZ"]), 4, {}),
+        (molecule(["C", "C", "O"], chains=2), 6, {"index": 4, "chainid": 2}),  # O differs in the chain
+    ],
+)
+def test_labels_are_unique(topology, n_atoms, words):
+    found = labels(topology)
+    assert len(set(found)) == n_atoms
+    assert Counter(label.split()[3] for label in found if len(label.split()) > 3) == words
+    unique_and_whole(pair_distances(topology, "all"), n_atoms * (n_atoms - 1) // 2)
+
+
+def test_insertion_codes_and_wrapped_numbers(tmp_path):
+    """Files in which residues of one name share a number."""
+    atom = "ATOM  {:5d}  CA  GLY A{:>4d}{}   {:8.3f}   0.000   0.000  1.00  0.00           C"
+    numbers = [(52, " "), (52, "A"), (53, " "), (9999, " "), (0, " "), (1, " "), (0, "B")]
+    lines = [atom.format(i + 1, number, code, 4.0 * i) for i, (number, code) in enumerate(numbers)]
+    file = tmp_path / "inserted.pdb"
+    file.write_text("\n".join([*lines, "END", ""]))
+    unique_and_whole(pair_distances(mdtraj.load(str(file)).topology, "name CA"), 7 * 6 // 2)
+    unique_and_whole(pair_distances(app.PDBFile(str(file)).topology, "name CA"), 7 * 6 // 2)
+
+
+def test_virtual_sites_are_no_heavy_atoms():
+    """A four-site water has a massless atom M."""
+    topology = app.Topology()
+    chain = topology.addChain()
+    for number in "12":
+        water = topology.addResidue("HOH", chain, number)
+        for name, element in [("O", app.element.oxygen), ("H1", app.element.hydrogen), ("M", None)]:
+            topology.addAtom(name, element, water)
+    for either in (topology, mdtraj.Topology.from_openmm(topology)):
+        assert heavy_atom_distances(either, "water").names == ["HOH 1 O - HOH 2 O"]
+        assert len(pair_distances(either, "water and not element H").names) == 6  # the control
