@@ -209,12 +209,13 @@ def specification(
     Raises
     ------
     TypeError
-        If the snapshot holds more than coordinates, velocities, a box and plain values.
+        If the snapshot holds more than coordinates, velocities, a box and plain values, or its coordinates lie in a file.
     """
     if not can_be_kept(snapshot):
         raise TypeError(
             f"snapshots of the class {snapshot.__class__.__name__} hold more than coordinates, velocities, box vectors and "
-            "plain values (None, bool, int, float, str), and only these travel to workers: use an engine that keeps its "
+            "plain values (None, bool, int, float, str), or their coordinates lie in files of the engine, and only arrays "
+            "and plain values in memory travel to workers: use an engine that keeps its "
             "frames in memory (OpenMM, toy), or sample with openpathsampling.PathSampling, in one process"
         )
     block = _block([snapshot])

@@ -259,7 +259,9 @@ class _Worker:
 
     def kill(self) -> int:
         """End the process, if it has not ended; returns its exit code."""
-        self.process.kill()
         self.process.stdin.close()
         self.connection.close()
+        with suppress(subprocess.TimeoutExpired):  # it stops an external engine, and ends by itself
+            return self.process.wait(2 * worker_process.PATIENCE)
+        self.process.kill()
         return self.process.wait()

@@ -13,6 +13,9 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 
+PATIENCE = 1.0
+"""Seconds that an engine has to stop when its worker ends."""
+
 READY = "ready"
 """First message of a worker, when all is imported."""
 
@@ -44,6 +47,10 @@ def main() -> None:
 def _end_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
+    legs = sys.modules.get("ops_aimmd.sampling.legs")
+    if legs is not None:  # the process of an external engine would run on
+        threading.Timer(PATIENCE, os._exit, [1]).start()
+        legs.stop_running_engines()
     os._exit(1)
 
 

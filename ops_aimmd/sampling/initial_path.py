@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import openpathsampling as paths
 from openpathsampling.engines import BaseSnapshot
 
-from .legs import Leg, length_limit, run_leg
+from .legs import Leg, generate, length_limit, run_leg
 from .random_state import seed_generators
 from .states import state_index
 from .step_seeds import frames_key
@@ -186,7 +186,7 @@ def _leave(snapshot, engine, states, limit):
     def inside(trajectory, trusted=None):
         return state_index(trajectory[-1], states) >= 0 and len(trajectory) < limit
 
-    last = engine.generate(snapshot, running=[inside])[-1]
+    last = generate(engine, snapshot, inside)[-1]
     if state_index(last, states) >= 0:
         raise RuntimeError(stuck_in_state(limit))
     return last

@@ -17,6 +17,7 @@ from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import create_checkpoint, record_step
 
 from .ops_files import file_of, kind_of, mark_of
+from .snapshots import frames_can_be_kept
 from .step_log import StepLogWriter, current_paths_after
 
 SETUP_FILE = "ops_setup.xz"
@@ -51,6 +52,7 @@ class RunFiles:
         self._log: StepLogWriter | None = None
         self._simulation = None
         self._can_be_logged = True
+        """Whether the frames of this simulation can be kept in the checkpoint; known when a run begins."""
         self._news: dict = {}
         """What goes into the checkpoint with the next step."""
 
@@ -91,6 +93,7 @@ class RunFiles:
             Of the random numbers of the simulation.
         """
         self._simulation = sim
+        self._can_be_logged = frames_can_be_kept([sample.trajectory[0] for sample in sim.sample_set], engines)
         if self._file is not None:  # a run that was interrupted goes on in the same process
             return
         if sim.storage is not None:
@@ -101,6 +104,13 @@ class RunFiles:
             self._file = create_checkpoint(self.path, self.learner, self.keep_models_every)
             self._keep_setup(sim.storage)
         self._news = {"run": self._describe(sim, options, engines, simulation_key)}
+        if not self._can_be_logged:
+            warnings.warn(
+                "the snapshots of this engine cannot be kept in the checkpoint, since they hold more than arrays and plain "
+                "values, or their coordinates lie in files of the engine: the paths are only in OPS's file, in its "
+                "precision, and in the files of the engine. Keep those files; a run resumes from them",
+                stacklevel=3,
+            )
         if not self.begun:
             self.record(paths.MCStep(sim, sim.step, None, sim.sample_set, paths.EmptyMoveChange()))
         self.begun = True
@@ -147,14 +157,7 @@ class RunFiles:
         if self._log is None:
             self._log = StepLogWriter(self._file, self.keep_paths)
             self.learner.recorded_version = max(self._file.model_versions(), default=-1)
-        log = self._log.entry(step, in_ops_file)
-        if log is None and self._can_be_logged:
-            self._can_be_logged = False
-            warnings.warn(
-                "the snapshots of this engine cannot be kept in the checkpoint: paths are only in OPS's file, in its "
-                "precision, and a run resumes from there",
-                stacklevel=4,
-            )
+        log = self._log.entry(step, in_ops_file) if self._can_be_logged else None
         if self.learner.seed is None:
             state["generators"] = generator_states()
         mark = None if sim.storage is None else mark_of(sim.storage)

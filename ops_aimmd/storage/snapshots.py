@@ -6,7 +6,7 @@ its reversed partner. A frame is kept here as the partner with the even uuid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from openpathsampling.engines import BaseSnapshot
@@ -32,8 +32,28 @@ def is_reversed(snapshot) -> bool:
 
 
 def can_be_kept(snapshot) -> bool:
-    """Whether a snapshot consists of coordinates, velocities, box vectors and plain values."""
-    return all(name in ARRAYS or isinstance(getattr(snapshot, name), SCALARS) for name in _variables(snapshot))
+    """Whether a snapshot holds its coordinates, velocities and box vectors itself, and plain values beside them.
+
+    Snapshots of external engines hold the name of a file and a position in it, and read their coordinates when asked.
+    """
+    return holds_its_arrays(snapshot) and all(
+        name in ARRAYS or isinstance(getattr(snapshot, name), SCALARS) for name in _variables(snapshot)
+    )
+
+
+def holds_its_arrays(snapshot) -> bool:
+    """Whether coordinates and all other arrays of a snapshot, or of a class of snapshots, are in memory."""
+    names = set(_variables(snapshot))
+    return "coordinates" in names and not {*ARRAYS} & ({*snapshot.__features__.properties} - names)
+
+
+def frames_can_be_kept(snapshots: Iterable[BaseSnapshot], engines: Iterable) -> bool:
+    """Whether all snapshots, and all that the engines will make, can be kept.
+
+    The first path of an external engine may be one of snapshots that hold their arrays: OPS calls them internalized.
+    """
+    classes = [dict(engine.descriptor)["class"] for engine in engines if engine.descriptor is not None]
+    return all(map(can_be_kept, snapshots)) and all(map(holds_its_arrays, classes))
 
 
 def pack_frames(snapshots: Sequence[BaseSnapshot]) -> FrameBlock:

@@ -22,7 +22,7 @@ from ops_aimmd.checkpoint import Checkpoint, FrameBlock, StepLog
 from ops_aimmd.sampling.movers import ShootingMover
 
 from .current_paths import CurrentPath, CurrentPaths
-from .snapshots import can_be_kept, frame_key, is_reversed, pack_frames, unpack_frames
+from .snapshots import frame_key, is_reversed, pack_frames, unpack_frames
 from .thinning import thinned
 
 BLOCK_BYTES = 64 * 2**20
@@ -73,24 +73,22 @@ class StepLogWriter:
         """Where each replica is after the last step."""
         return self._current.replicas
 
-    def entry(self, step: paths.MCStep, in_ops_file: int = -1) -> StepLog | None:
+    def entry(self, step: paths.MCStep, in_ops_file: int = -1) -> StepLog:
         """What is new in a finished step.
 
         Parameters
         ----------
         step : MCStep
-            Before OPS stores it. Replicas that are not among its active paths stay where they are.
+            Before OPS stores it, of frames that can be kept (:func:`.snapshots.frames_can_be_kept`). Replicas that are not
+            among its active paths stay where they are.
         in_ops_file : int
             Last step that OPS's file is known to hold.
 
         Returns
         -------
-        StepLog or None
-            None where frames are of a kind that cannot be kept (:func:`.snapshots.can_be_kept`).
+        StepLog
         """
         active = {str(sample.trajectory.__uuid__): sample.trajectory for sample in step.active}
-        if not all(can_be_kept(path[0]) for path in active.values()):
-            return None
         collected = _Collected(active, self._current.names, self._current.places)
         document = {
             "active": [

@@ -15,7 +15,7 @@ from ops_aimmd.sampling.step_learning import StepLearning
 from .ops_files import file_of, placeholders_of_frames_in_memory, save_step, step_numbers
 from .run_files import RunFiles
 from .series_block import SeriesBlock
-from .snapshots import can_be_kept, parts_in_memory
+from .snapshots import frames_can_be_kept, parts_in_memory
 from .thinning import Thinning
 
 
@@ -115,13 +115,15 @@ class TrainingHook(PathSimulatorHook):
                 "this simulation has more than one TrainingHook for the same learner, which would count every shot twice: "
                 "make the PathSampling object anew (in a notebook, run the cell that makes it again) and attach one hook"
             )
-        if self.path_stride != 1 and not all(can_be_kept(sample.trajectory[0]) for sample in sim.sample_set):
-            raise ValueError(
-                "path_stride needs frames that the checkpoint can hold, and those of this engine are more than "
-                "coordinates, velocities and box: the current path, from which the run goes on, would be whole nowhere"
-            )
         self._check_that_no_step_is_made_twice(sim)
         self._learning.prepare(sim)
+        frames = [sample.trajectory[0] for sample in sim.sample_set]
+        if self.path_stride != 1 and not frames_can_be_kept(frames, self._learning.engines):
+            raise ValueError(
+                "path_stride needs frames that the checkpoint can hold, and those of this engine hold more than arrays and "
+                "plain values, or their coordinates lie in files of the engine: the current path, from which the run goes "
+                "on, would be whole nowhere"
+            )
         if sim is not self._simulation:
             self._learning.begin(sim)
         after_step.remove(self.after_step)
