@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import openpathsampling as paths
+import torch
 from openpathsampling.collectivevariable import CollectiveVariable
+from openpathsampling.engines import BaseSnapshot
+from openpathsampling.integration_tools import is_simtk_quantity
 
 from ops_aimmd.descriptors.descriptor_set import Descriptors
 from ops_aimmd.systems.batched_cv import boxes_of, positions_of
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
+
+SAME = 1e-3
+"""Largest difference of two evaluations of one frame, relative to the largest value: single precision, in another order."""
+
+TURNS = (2 * np.pi, 360.0)
+"""Values that differ by a whole turn are the same angle."""
 
 
 def evaluate_descriptors(descriptors, trajectory) -> np.ndarray:
@@ -21,18 +31,22 @@ def evaluate_descriptors(descriptors, trajectory) -> np.ndarray:
         A collective variable gives one number or a vector per frame; descriptors of this package get positions and boxes
         of the frames in nm; a sequence is joined column by column; a function takes the trajectory and returns an array
         (n_frames, n_descriptors).
-    trajectory : openpathsampling.Trajectory
+    trajectory : openpathsampling.Trajectory, sequence of snapshots, or a single snapshot
+        A snapshot counts as a trajectory of one frame.
 
     Returns
     -------
     float64 array, shape (n_frames, n_descriptors)
-        Values may be NaN: whoever uses them decides which frames matter.
+        Values may be NaN: the caller decides which frames matter. Values with a unit are in the unit of the first frame.
 
     Raises
     ------
     ValueError
         If what comes back has another shape or is not a number.
+    TypeError
+        If `trajectory` holds something else than snapshots.
     """
+    trajectory = as_trajectory(trajectory)
     if isinstance(descriptors, Sequence):
         return np.concatenate([_columns_of(part, trajectory) for part in descriptors], axis=1)
     return _columns_of(descriptors, trajectory)
@@ -42,7 +56,87 @@ def _columns_of(descriptors, trajectory) -> np.ndarray:
     if isinstance(descriptors, Descriptors):
         box = boxes_of(trajectory) if descriptors.periodic else None
         return descriptors(positions_of(trajectory), box)
-    return _as_columns(descriptors(trajectory), len(trajectory), descriptors)
+    return _as_columns(_called(descriptors, trajectory), len(trajectory), descriptors)
+
+
+def _called(descriptors, trajectory):
+    """What a collective variable or a function returns for a trajectory."""
+    if not getattr(descriptors, "cv_scalarize_numpy_singletons", False):
+        return descriptors(trajectory)
+    # OPS takes the last dimension off where it is 1. Of an array (1,), which a function of an MDTraj trajectory may return
+    # for a single frame, it makes a number, and then fails to iterate over it. That happens where one frame is not in its
+    # cache: given twice, it is not the only one
+    try:
+        return descriptors(trajectory)
+    except TypeError:
+        return descriptors(paths.Trajectory([*trajectory, *trajectory]))[: len(trajectory)]
+    except AttributeError as error:
+        raise ValueError(
+            f"{describe(descriptors)} must return a numpy array, (n_frames,) or (n_frames, n_descriptors), and OPS found "
+            f"something else: {error}"
+        ) from error
+
+
+def as_trajectory(trajectory):
+    if isinstance(trajectory, paths.Trajectory):
+        return trajectory
+    frames = [trajectory] if isinstance(trajectory, BaseSnapshot) else trajectory
+    if not isinstance(frames, Sequence) or not all(isinstance(frame, BaseSnapshot) for frame in frames):
+        raise TypeError(
+            f"descriptors are evaluated on an OPS trajectory or snapshot; got {type(trajectory).__name__}. On arrays of "
+            "descriptors the model itself works: learner.model.committor(x)"
+        )
+    return paths.Trajectory(frames)
+
+
+def check_each_frame_counts_alone(descriptors, trajectory, values: np.ndarray) -> None:
+    """Check that a frame has the same descriptors alone, beside another frame, and in its trajectory.
+
+    Parameters
+    ----------
+    descriptors
+        As for `evaluate_descriptors`.
+    trajectory : openpathsampling.Trajectory
+        At least one frame, of which two are evaluated again, as copies that no cache knows.
+    values : array, shape (n_frames, n_descriptors)
+        Descriptors of the trajectory.
+
+    Raises
+    ------
+    ValueError
+        If the number of descriptors, or a value, depends on the frames beside it.
+    """
+    middle = len(trajectory) // 2
+    size = np.where(np.isfinite(values), np.abs(values), 0.0).max(axis=0)
+    for subset in ([middle], [middle, 0][: len(trajectory)]):
+        frames = [trajectory[row].copy() for row in subset]
+        try:
+            found = evaluate_descriptors(descriptors, paths.Trajectory(frames))
+        except ValueError as error:
+            raise ValueError(f"for {len(subset)} frame(s) of a trajectory of {len(trajectory)}: {error}") from error
+        expected = values[subset]
+        if found.shape != expected.shape:
+            raise ValueError(
+                f"{describe(descriptors)} gives {found.shape[1]} values per frame for {len(subset)} frame(s), and "
+                f"{values.shape[1]} for a trajectory of {len(trajectory)}: it must return an array (n_frames, "
+                "n_descriptors), also for n_frames = 1"
+            )
+        columns = np.flatnonzero(~_agree(found, expected, size).all(axis=0))
+        if len(columns):
+            raise ValueError(
+                f"{describe(descriptors)} depends on the other frames of a trajectory (columns {columns[:10].tolist()}): "
+                f"frame(s) {subset} of {len(trajectory)} give {expected[:, columns[0]].tolist()} there, and "
+                f"{found[:, columns[0]].tolist()} alone. Descriptors must be a function of one configuration: no alignment "
+                "to the first frame, no mean over frames"
+            )
+
+
+def _agree(found: np.ndarray, expected: np.ndarray, size: np.ndarray) -> np.ndarray:
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    difference = np.where(same, 0.0, found) - np.where(same, 0.0, expected)
+    for turn in TURNS:
+        same |= np.abs(difference - turn * np.round(difference / turn)) <= SAME * np.minimum(size, turn)
+    return same | (np.abs(difference) <= SAME * size)
 
 
 def column_names(descriptors) -> list[str] | None:
@@ -54,20 +148,41 @@ def column_names(descriptors) -> list[str] | None:
 
 
 def _as_columns(values, n_frames: int, source) -> np.ndarray:
+    """What a collective variable or a function returned for `n_frames` frames, as a float64 array (n_frames, n)."""
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{describe(source)} did not return numbers: {error}") from error
-    if array.ndim == 1:
+        array = _numbers(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{describe(source)} did not return numbers, the same count for each frame: {error}") from error
+    if n_frames == 1 and array.ndim < 2:
+        array = array.reshape(1, -1)  # without the dimension of frames, as OPS and others leave it
+    elif array.ndim == 1:
         array = array[:, None]
     elif array.ndim > 2:
         array = array.reshape(len(array), -1)
     if array.ndim != 2 or len(array) != n_frames:
         raise ValueError(
             f"{describe(source)} must return an array (n_frames, n_descriptors) = ({n_frames}, ...) for a trajectory "
-            f"of {n_frames} frames; got shape {np.shape(values)}"
+            f"of {n_frames} frames; got shape {array.shape}"
         )
     return array
+
+
+def _numbers(values) -> np.ndarray:
+    """Real numbers as a float64 array. Values with units are numbers in the unit of the first one."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+    if is_simtk_quantity(values):
+        values = values.value_in_unit(values.unit)
+    elif isinstance(values, (list, tuple)) and len(values) and is_simtk_quantity(values[0]):
+        values = [value.value_in_unit(values[0].unit) for value in values]
+    array = np.asarray(values)
+    if array.dtype == object:
+        nothing = np.flatnonzero([value is None for value in array.ravel()])
+        if len(nothing):
+            raise ValueError(f"None among the values (number {nothing[:10].tolist()})")
+    elif array.dtype.kind not in "biuf":
+        raise ValueError(f"values of the type {array.dtype}")
+    return array.astype(np.float64)
 
 
 def is_storable(descriptors) -> bool:

@@ -20,7 +20,14 @@ from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
 from ops_aimmd.committor.transfer import TransferredStart, fit_transferred
 
-from .collective_variables import column_names, describe, evaluate_descriptors, is_storable
+from .collective_variables import (
+    as_trajectory,
+    check_each_frame_counts_alone,
+    column_names,
+    describe,
+    evaluate_descriptors,
+    is_storable,
+)
 from .states import selectable_frames, state_index
 
 PATHS_REMEMBERED = 64
@@ -114,6 +121,7 @@ class CommittorLearner(StorableNamedObject):
         self._starts_anew = model is None
         self._transferred_start: TransferredStart | None = None
         self._names: list[str] | None = None if descriptors is None else column_names(descriptors)
+        self._descriptors_checked = False
         self._paths: OrderedDict = OrderedDict()
         self.step_seed: int | None = None
         """Identifier of the random numbers of the current MC step, set by `TrainingHook`."""
@@ -230,7 +238,10 @@ class CommittorLearner(StorableNamedObject):
         return self._transferred_start
 
     def committor(self, trajectory) -> np.ndarray:
-        """Probability of reaching the last state, (n_frames,); each state, (n_frames, n_states), for more than two."""
+        """Probability of reaching the last state, (n_frames,); each state, (n_frames, n_states), for more than two.
+
+        A single snapshot counts as a trajectory of one frame, here and for the reaction coordinate.
+        """
         return self._on_frames(trajectory, lambda model, x: model.committor(x))
 
     def reaction_coordinate(self, trajectory) -> np.ndarray:
@@ -250,7 +261,8 @@ class CommittorLearner(StorableNamedObject):
         Raises
         ------
         ValueError
-            If their number is not that of the model.
+            If their number is not that of the model, or, for the first trajectory, if the descriptors of a frame depend on
+            the frames beside it.
         RuntimeError
             If the learner was loaded without descriptors.
         """
@@ -260,6 +272,9 @@ class CommittorLearner(StorableNamedObject):
                 "(descriptors=...); learner.model works on descriptor arrays without them"
             )
         values = evaluate_descriptors(self.descriptors, trajectory)
+        if not self._descriptors_checked and len(values):
+            check_each_frame_counts_alone(self.descriptors, as_trajectory(trajectory), values)
+            self._descriptors_checked = True
         if self._version is None:
             self._start(values.shape[1], None)
         elif values.shape[1] != self.model.n_descriptors:
