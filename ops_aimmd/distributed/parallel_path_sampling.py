@@ -23,7 +23,7 @@ from ops_aimmd.distributed.shot_log import ShotLog
 from ops_aimmd.distributed.shots import ShotFailure, ShotSpec
 from ops_aimmd.sampling.configuration_replicas import ConfigurationMover
 from ops_aimmd.sampling.learner import PATHS_REMEMBERED, CommittorLearner
-from ops_aimmd.sampling.movers import ShootingMover, submovers
+from ops_aimmd.sampling.movers import ShootingMover, check_velocities, submovers
 from ops_aimmd.sampling.progress_bar import ProgressBar
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.step_seeds import StepSeeds
@@ -442,6 +442,7 @@ def _numbered(scheme, initial_conditions) -> paths.SampleSet:
                 if not isinstance(given, paths.SampleSet):
                     given = scheme.initial_conditions_from_trajectories(given)
                 scheme.assert_initial_conditions(given)
+                check_velocities(scheme.move_decision_tree(), given)
             except (ValueError, AssertionError) as error:
                 raise ValueError(f"initial conditions {number}: {error}") from error
         own = sorted(given, key=lambda sample: sample.replica)

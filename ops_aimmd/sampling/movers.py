@@ -21,6 +21,16 @@ from .learner import PATHS_REMEMBERED
 from .legs import Leg, check_engine, length_limit, make_legs
 from .selectors import CommittorSelector
 from .states import state_index
+from .velocities import has_inertia, is_at_rest
+
+KEEP_VELOCITIES = (paths.NoModification, paths.VelocityDirectionModifier, paths.SingleAtomVelocityDirectionModifier)
+"""Modifiers whose velocities are those of the frame, in part or in whole."""
+
+NO_VELOCITIES = (
+    "the legs would start at rest, at 0 K, and the committor would be learned from them. Files such as DCD, XTC and PDB "
+    'hold no velocities. Draw new ones: shooting="two-way", for the first steps at least; or give the frames theirs, '
+    "for instance trajectory_from_mdtraj(..., velocities=...)"
+)
 
 LEGS = {"both": ("backward", "forward"), "forward": ("forward",), "backward": ("backward",)}
 
@@ -113,6 +123,8 @@ class ShootingMover(EngineMover):
             **self._selection_details(old, index),
         }
         start = self.modifier(point) if self.legs == "both" else point
+        if is_at_rest(start) and has_inertia(self.engine):
+            raise ValueError(f"frame {index} of the current path of {len(old)} frames has no velocities: {NO_VELOCITIES}")
         trial, trial_index, orientations = self._make_trial(input_sample, old, index, start, details)
         bias = 0.0
         if orientations:
@@ -288,6 +300,34 @@ class OneWayShooting(SpecializedRandomChoiceMover):
                 for legs in ("forward", "backward")
             ]
         )
+
+
+def check_velocities(root, samples) -> None:
+    """Check that moves which keep the velocities of a path find some in it.
+
+    Parameters
+    ----------
+    root : openpathsampling.PathMover
+        It and all movers below it are looked at; those of OPS, too.
+    samples : iterable of openpathsampling.Sample
+        The first paths.
+
+    Raises
+    ------
+    ValueError
+        If no frame of a path has velocities, its mover keeps those of the path, and the dynamics has inertia.
+    """
+    samples = list(samples)
+    movers = [m for m in submovers(root) if isinstance(m, EngineMover) and isinstance(m.modifier, KEEP_VELOCITIES)]
+    for mover in movers:
+        if not has_inertia(mover.engine):
+            continue
+        for sample in samples:
+            path = sample.trajectory
+            if sample.ensemble in mover.input_ensembles and all(is_at_rest(frame) for frame in path):
+                raise ValueError(
+                    f"the path of {len(path)} frames has no velocities, and {mover.name!r} keeps them: {NO_VELOCITIES}"
+                )
 
 
 def submovers(mover) -> Iterator:

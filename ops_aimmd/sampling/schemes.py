@@ -13,7 +13,7 @@ from openpathsampling.high_level.network import FixedLengthTPSNetwork, Transitio
 
 from .configuration_replicas import ConfigurationEnsemble, ConfigurationMover
 from .learner import CommittorLearner
-from .movers import OneWayShooting, ShootingMover, submovers
+from .movers import OneWayShooting, ShootingMover, check_velocities, submovers
 from .reversibility import warn_if_irreversible
 from .selectors import CommittorSelector
 from .shared_learner import movers_under, share_learner
@@ -242,7 +242,8 @@ class CommittorShootingScheme(MoveScheme):
         self.append(OrganizeByMoveGroupStrategy())
 
     def initial_conditions_from_trajectories(self, trajectories, *args, **kwargs):
-        """As in OPS, but raises a ValueError where the trajectories hold no path of the ensemble.
+        """As in OPS, but raises a ValueError where the trajectories hold no path of the ensemble, or a path without
+        velocities for one-way shooting.
 
         Configurations for the exchange of shooting points begin as the best frame of the path, where none are given.
         """
@@ -256,6 +257,7 @@ class CommittorShootingScheme(MoveScheme):
                 "transition path starts in one state, ends in another and is in no state between; give a trajectory "
                 "that contains one"
             )
+        check_velocities(self.move_decision_tree(), conditions)
         return conditions
 
     def list_initial_ensembles(self, root=None) -> list:

@@ -7,6 +7,7 @@ too hot (33 instead of 25.5 kT for alanine dipeptide), and the shot is no fair t
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import openpathsampling as paths
@@ -203,6 +204,31 @@ def temperature_of_integrator(integrator):
     get_temperature = getattr(integrator, "getTemperature", None)
     _require(get_temperature is not None, integrator, "in kelvin")
     return get_temperature()
+
+
+def has_inertia(engine) -> bool:
+    """Whether dynamics goes on with the velocities of the frame from which it starts.
+
+    False for overdamped integrators, and for engines of which this is not known: the frames of a random walk have no
+    velocities.
+    """
+    if isinstance(engine, paths.engines.toy.Engine):
+        return isinstance(engine.options["integ"], paths.engines.toy.LeapfrogVerletIntegrator)  # Langevin is one of them
+    if not is_openmm(engine):
+        return False
+    integrator = engine.integrator
+    if isinstance(integrator, openmm.CustomIntegrator):
+        steps = [integrator.getComputationStep(i) for i in range(integrator.getNumComputations())]
+        return any(re.search(r"\bv\b", expression) for _, _, expression in steps)
+    return not isinstance(integrator, openmm.BrownianIntegrator)
+
+
+def is_at_rest(snapshot) -> bool:
+    """Whether a frame has no velocities, or all are exactly zero, as in frames from files that hold none."""
+    velocities = snapshot.velocities
+    if is_simtk_quantity(velocities):
+        velocities = velocities.value_in_unit(velocities.unit)
+    return velocities is None or not np.any(velocities)
 
 
 def _require(known, integrator, what):

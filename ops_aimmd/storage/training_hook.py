@@ -10,6 +10,7 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 
 from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.sampling.learner import CommittorLearner, check_learner
+from ops_aimmd.sampling.movers import check_velocities
 from ops_aimmd.sampling.step_learning import StepLearning
 
 from .ops_files import file_of, placeholders_of_frames_in_memory, save_step, step_numbers
@@ -96,9 +97,9 @@ class TrainingHook(PathSimulatorHook):
         Raises
         ------
         ValueError
-            If a selector queries another learner, a mover stops at other states, the checkpoint is that of another
-            simulation, steps of the simulation are there that would be made again, or paths are to be thinned that the
-            checkpoint cannot hold.
+            If a selector queries another learner, a mover stops at other states, a mover keeps the velocities of a path
+            that has none, the checkpoint is that of another simulation, steps of the simulation are there that would be
+            made again, or paths are to be thinned that the checkpoint cannot hold.
         FileExistsError
             If there is something at the path of the checkpoint.
         """
@@ -117,6 +118,7 @@ class TrainingHook(PathSimulatorHook):
             )
         self._check_that_no_step_is_made_twice(sim)
         self._learning.prepare(sim)
+        check_velocities(sim.root_mover, sim.sample_set)
         frames = [sample.trajectory[0] for sample in sim.sample_set]
         if self.path_stride != 1 and not frames_can_be_kept(frames, self._learning.engines):
             raise ValueError(
