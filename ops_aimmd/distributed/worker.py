@@ -16,19 +16,11 @@ from ops_aimmd.distributed.workbench import EngineDescription, Workbench, workbe
 from ops_aimmd.sampling.engines import is_openmm
 from ops_aimmd.sampling.legs import length_limit, run_leg
 from ops_aimmd.sampling.random_state import generators_kept, seed_step
+from ops_aimmd.sampling.thermal_forces import thermal_forces
 
 FIRST_STREAM = 2**64
 """Number of the first leg where `seed_step` expects the number of an MC step: no step has such a number, so that a shot and
 a step never draw the same random numbers, even if they have the same seed."""
-
-RANDOM_FORCES = {
-    "AndersenThermostat",
-    "MonteCarloAnisotropicBarostat",
-    "MonteCarloBarostat",
-    "MonteCarloFlexibleBarostat",
-    "MonteCarloMembraneBarostat",
-}
-"""Forces of OpenMM that draw random numbers, each from a generator of its own."""
 
 _one_shot_at_a_time = threading.Lock()
 """Toy engines draw from numpy's global generator, the Reference platform of OpenMM from one that all contexts share."""
@@ -100,7 +92,7 @@ def _forget_history(bench: Workbench, start, seed: Sequence[int]) -> None:
         context.setPeriodicBoxVectors(*context.getSystem().getDefaultPeriodicBoxVectors())
     engine.current_snapshot = start
     engine._changed()  # the leg shall load its first frame, whatever happens to the context until then
-    random_forces = [force for force in context.getSystem().getForces() if type(force).__name__ in RANDOM_FORCES]
+    random_forces = thermal_forces(context.getSystem())
     if not random_forces:
         return
     numbers = np.random.SeedSequence(seed).generate_state(len(random_forces))

@@ -20,6 +20,7 @@ from .shared_learner import movers_under, share_learner
 from .shooting_point_exchange import ShootingPointExchangeMover
 from .states import state_index
 from .tempered_engines import check_rising
+from .thermal_forces import warn_if_temperatures_differ
 from .velocities import BoltzmannVelocities
 
 SHOOTING = ("two-way", "one-way")
@@ -74,6 +75,7 @@ class CommittorShootingStrategy(SingleEnsembleMoveStrategy):
         engine = paths.EngineMover.default_engine if self.engine is None else self.engine
         modifier = BoltzmannVelocities(engine) if self.modifier is None else self.modifier
         warn_if_irreversible(engine)
+        warn_if_temperatures_differ(engine)
         movers = []
         for (ensemble,) in self.get_parameters(scheme):
             if self.shooting == "one-way":
@@ -189,12 +191,19 @@ class CommittorShootingScheme(MoveScheme):
         reaction channel to another; the temperatures are those of their hotter replicas (kelvin; toy engines: kT), rising
         from above that of the paths: for instance ``[380, 480, 610, 780, 1000, 1300]`` if they are at 300 K. At the
         hottest, dynamics should go from channel to channel by itself, and neighbours be close enough to exchange. ``[]``
-        for configurations at the temperature of the paths alone. See `ops_aimmd.sampling.shooting_point_exchange`.
+        for configurations at the temperature of the paths alone. Not beside a barostat, nor another force with a
+        temperature of its own. See `ops_aimmd.sampling.shooting_point_exchange`.
 
     Raises
     ------
     ValueError
-        For fixed-length networks, whose legs pass through states, and where learner and network know other states.
+        For fixed-length networks, whose legs pass through states, and where learner and network know other states. When
+        the movers are made: if the system does not allow `exchange_temperatures`.
+
+    Notes
+    -----
+    With a barostat the paths are sampled at constant pressure: its moves are reversible, and fresh velocities are drawn in
+    the box of the shooting point. Its temperature has to be that of the integrator; a warning says where it is not.
     """
 
     def __init__(

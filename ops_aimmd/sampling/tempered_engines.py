@@ -9,6 +9,7 @@ import openpathsampling as paths
 from openpathsampling.integration_tools import openmm, unit
 
 from .engines import is_openmm
+from .thermal_forces import check_temperature_is_of_integrator
 from .velocities import temperature_of_integrator
 
 
@@ -79,11 +80,12 @@ def potential_energy(engine, frame) -> float:
 
 
 def check_rising(engine, temperatures) -> None:
-    """Raises ValueError unless the temperatures rise from that of the engine."""
+    """Raises ValueError unless the temperatures rise from that of the engine, and its integrator alone has one."""
     if not all(isinstance(temperature, Real) and not isinstance(temperature, bool) for temperature in temperatures):
         raise ValueError(f"temperatures of replicas must be numbers; got {list(temperatures)}")
     if len(temperatures) == 0:
         return
+    check_temperature_is_of_integrator(engine)
     everywhere = [temperature_of(engine), *temperatures]
     if not all(low < high for low, high in zip(everywhere[:-1], everywhere[1:], strict=True)):
         raise ValueError(
