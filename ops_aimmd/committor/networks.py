@@ -272,12 +272,9 @@ class Ensemble(nn.Module):
         """Mean logits of the members: (n, d) -> (n, n_outputs)."""
         return self.member_logits(x).mean(dim=0)
 
-    def description(self) -> dict:
-        return {"kind": "custom", "class": type(self).__name__}
-
 
 NETWORKS = {cls.__name__: cls for cls in (FeedForward, SelfNormalizing, Residual)}
-"""What `network_from_description` may build; other parts of the package add theirs with `register_network`."""
+"""Classes that `network_from_description` may build; other parts of the package add theirs with `register_network`."""
 
 
 def register_network(cls: type[nn.Module]) -> type[nn.Module]:
@@ -286,8 +283,16 @@ def register_network(cls: type[nn.Module]) -> type[nn.Module]:
     ``description()`` gives plain JSON types with the name of the class as "kind"; the class method
     ``rebuild(**rest, seed)`` makes a module of the same architecture, whose state is loaded afterwards.
     """
-    NETWORKS[cls.__name__] = cls.rebuild
+    NETWORKS[cls.__name__] = cls
     return cls
+
+
+def is_of_this_package(network: nn.Module) -> bool:
+    """Whether a network can be built again from its description: its class is one of ours.
+
+    A class of another author with the name of one of ours is not, nor is a subclass of ours: it may compute anything.
+    """
+    return NETWORKS.get(type(network).__name__) is type(network)
 
 
 def default_network(n_inputs: int, n_states: int = 2, seed=None) -> FeedForward:
@@ -330,7 +335,7 @@ def log_prior(network: nn.Module) -> Tensor:
 
 def network_description(network: nn.Module) -> dict:
     """Architecture as plain JSON types; ``{"kind": "custom", ...}`` for a module that is not one of this package."""
-    if isinstance(network, (StackedNetwork, Ensemble)) or type(network).__name__ in NETWORKS:
+    if is_of_this_package(network):
         return network.description()
     return {"kind": "custom", "class": type(network).__name__}
 
@@ -353,5 +358,9 @@ def network_from_description(description: dict) -> nn.Module:
             "from a file: pass such a module as `network`"
         )
     if kind not in NETWORKS:
-        raise ValueError(f"unknown kind of network {kind!r}; known are {sorted(NETWORKS)}")
-    return NETWORKS[kind](**arguments, seed=0)
+        raise ValueError(
+            f"unknown kind of network {kind!r}; known are {sorted(NETWORKS)}. A subclass of one of these, of your own, has "
+            "to be given as `network`"
+        )
+    build = getattr(NETWORKS[kind], "rebuild", NETWORKS[kind])
+    return build(**arguments, seed=0)

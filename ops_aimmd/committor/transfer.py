@@ -175,7 +175,7 @@ class TransferredStart:
         """
         if len(training_set) == 0:
             raise ValueError("the source has seen no shot, so there is nothing to transfer")
-        if not isinstance(model.network, networks.StackedNetwork):
+        if not (networks.is_of_this_package(model.network) and isinstance(model.network, networks.StackedNetwork)):
             raise ValueError(
                 f"only networks of this package can be transferred; the source has a {type(model.network).__name__}. "
                 "For the same descriptors in the same order: CommittorLearner(descriptors, states, model=source.model)"

@@ -2,16 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import (
+    NETWORKS,
     Ensemble,
     FeedForward,
     Residual,
     SelfNormalizing,
     default_network,
+    is_of_this_package,
     log_prior,
     member_logits,
     network_description,
@@ -100,6 +104,41 @@ def test_a_custom_network_must_be_given_again():
         network_from_description(description)
     with pytest.raises(ValueError, match="unknown kind"):
         network_from_description({"kind": "os.system"})
+
+
+def module_named(name, base=nn.Module):
+    """A module of one's own, whose class may have the name of one of this package."""
+
+    def initialise(self):
+        base.__init__(self, *([3] if base is not nn.Module else []))
+        self.layer = nn.Linear(3, 1)
+
+    return type(name, (base,), {"__init__": initialise, "forward": lambda self, x: self.layer(x)})
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "Ensemble"])
+def test_a_class_of_ones_own_with_a_name_of_ours_is_custom(name):
+    network = module_named(name)()
+    assert network_description(network) == {"kind": "custom", "class": name}
+    model = CommittorModel(network, 3)
+    again = CommittorModel.from_description(model.description(), model.arrays(), network=module_named(name)())
+    assert np.array_equal(again.committor(points().numpy()), model.committor(points().numpy()))
+
+
+@pytest.mark.parametrize("name", ["Residual", "FeedForward", "Mine"])
+@pytest.mark.parametrize("base", [FeedForward, SelfNormalizing, Residual])
+def test_a_subclass_of_ours_is_custom(base, name):
+    """It may compute anything; what `base` would build from its description is another network."""
+    description = network_description(module_named(name, base)())
+    assert description == {"kind": "custom", "class": name}
+    with pytest.raises(ValueError, match=f"'{name}'"):
+        network_from_description(description)
+
+
+def test_a_network_of_this_package_is_known_by_its_class():
+    for made in (FeedForward(3), SelfNormalizing(3), Residual(3)):
+        assert is_of_this_package(made) and network_description(made)["kind"] == type(made).__name__
+        assert type(network_from_description(network_description(made))) is type(made)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import openpathsampling as paths
 import pytest
 import torch
-from sampling_support import Chain, simulation, site_descriptors, table_model
+from sampling_support import Chain, Table, simulation, site_descriptors, table_model
 
 from ops_aimmd import (
     CommittorLearner,
@@ -266,3 +266,16 @@ def test_a_learner_of_a_file_without_descriptors_says_so(chain):
     with pytest.raises(RuntimeError, match="loaded without descriptors"):
         learner.committor(chain.initial())
     assert learner.model.committor(np.zeros((2, 1))).shape == (2,)
+
+
+def test_a_network_of_ones_own_with_a_name_of_ours_goes_to_the_checkpoint_and_back(chain, tmp_path):
+    residual = type("Residual", (Table,), {})
+    model = CommittorModel(residual(np.linspace(-2, 2, 7)[:, None]), n_descriptors=1)
+    learner = CommittorLearner(site_descriptors, chain.states, model=model)
+    checkpoint = tmp_path / "run.aimmd"
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, checkpoint))
+    sampler.run(2)
+    with pytest.raises(ValueError, match="network"):
+        load_learner(checkpoint)
+    again = load_learner(checkpoint, site_descriptors, chain.states, network=residual(np.zeros((7, 1))))
+    assert np.array_equal(again.committor(chain.initial()), learner.committor(chain.initial()))
