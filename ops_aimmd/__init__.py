@@ -4,6 +4,7 @@ from ops_aimmd import descriptors
 from ops_aimmd.analysis.explanation import Explanation, explain_run
 from ops_aimmd.analysis.health import Health
 from ops_aimmd.analysis.report import report
+from ops_aimmd.checkpoint import FileUnavailableError
 from ops_aimmd.committor.calibration import Calibration, calibration
 from ops_aimmd.committor.density import CommittorDensity
 from ops_aimmd.committor.model import CommittorModel
@@ -53,6 +54,7 @@ __all__ = [
     "DescriptorCV",
     "DiminishingSchedule",
     "Explanation",
+    "FileUnavailableError",
     "FitReport",
     "Health",
     "InThisProcess",

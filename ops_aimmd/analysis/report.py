@@ -78,8 +78,8 @@ def report(
     ValueError
         If there is neither file, no shot in them, they are of different runs, or states must be given.
     FileNotFoundError
-    ops_aimmd.storage.ops_files.UnreadableFileError
-        If the OPS file cannot be read and there is no checkpoint.
+    FileUnavailableError, ops_aimmd.storage.file_access.UnreadableFileError
+        If the OPS file cannot be opened now, or is damaged, and there is no checkpoint.
     RuntimeError
         If this process has used an OPS file of the other kind.
     """

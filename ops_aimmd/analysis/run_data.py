@@ -12,7 +12,7 @@ import openpathsampling as paths
 import pandas as pd
 from openpathsampling.pathmover import EngineMover
 
-from ops_aimmd.checkpoint import Checkpoint, is_checkpoint
+from ops_aimmd.checkpoint import Checkpoint, FileUnavailableError, is_checkpoint
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import FitReport
 from ops_aimmd.committor.training_set import TrainingSet
@@ -24,7 +24,8 @@ from ops_aimmd.sampling.movers import submovers
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.step_records import COLUMNS, shot_record
 from ops_aimmd.storage.existing_files import Census, opened, path_shots, read_steps, result_of
-from ops_aimmd.storage.ops_files import UnreadableFileError, file_of, find_simulation
+from ops_aimmd.storage.file_access import UnreadableFileError
+from ops_aimmd.storage.ops_files import file_of, find_simulation
 
 ACCEPTED = "AcceptedSampleMoveChange"
 """OPS's class of the change that an accepted move makes, as the log of a checkpoint names it."""
@@ -119,8 +120,8 @@ def read_run(storage=None, checkpoint=None, descriptors=None, states=None, netwo
     ValueError
         If there is neither file, no shot in them, they are of different runs, or states or descriptors must be given.
     FileNotFoundError
-    ops_aimmd.storage.ops_files.UnreadableFileError
-        If the OPS file cannot be read and there is no checkpoint.
+    FileUnavailableError, ops_aimmd.storage.file_access.UnreadableFileError
+        If the OPS file cannot be opened now, or is damaged, and there is no checkpoint.
     """
     if storage is None and checkpoint is None:
         raise ValueError(
@@ -137,7 +138,7 @@ def read_run(storage=None, checkpoint=None, descriptors=None, states=None, netwo
             if checkpoint is None:
                 return _from_storage(file, descriptors, states, progress)
             return _from_both(file, checkpoint, descriptors, states, network, progress)
-    except UnreadableFileError as error:
+    except (UnreadableFileError, FileUnavailableError) as error:
         if checkpoint is None:
             raise
         run = _from_checkpoint(checkpoint, network)

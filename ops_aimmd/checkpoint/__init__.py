@@ -20,7 +20,9 @@ from ops_aimmd.checkpoint.errors import (
     CheckpointCorruptError,
     CheckpointError,
     CheckpointLockedError,
+    CheckpointUnavailableError,
     CheckpointVersionError,
+    FileUnavailableError,
     NotACheckpointError,
 )
 from ops_aimmd.checkpoint.journal import Checkpoint, is_checkpoint
@@ -32,8 +34,10 @@ __all__ = [
     "CheckpointCorruptError",
     "CheckpointError",
     "CheckpointLockedError",
+    "CheckpointUnavailableError",
     "CheckpointVersionError",
     "DensityPath",
+    "FileUnavailableError",
     "FrameBlock",
     "LegFrameColumns",
     "NotACheckpointError",

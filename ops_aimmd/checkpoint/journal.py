@@ -71,6 +71,7 @@ from ops_aimmd.checkpoint.errors import (
     CheckpointVersionError,
     NotACheckpointError,
     damaged,
+    is_damage,
     translated,
 )
 from ops_aimmd.checkpoint.rows import (
@@ -135,14 +136,25 @@ WAIT_FOR_OTHERS = 600.0
 """Seconds that a commit waits for somebody else (without a write-ahead log: a reader) before it gives up."""
 
 
-def is_checkpoint(path) -> bool:
-    """Whether a file says in its first bytes that it is a checkpoint; it is not opened as a database."""
-    try:
-        with open(path, "rb") as file:
-            header = file.read(72)
-    except OSError:
+def is_checkpoint(path: str | os.PathLike) -> bool:
+    """Whether a file says in its first bytes that it is a checkpoint; False for a file that is not there.
+
+    Raises
+    ------
+    CheckpointUnavailableError
+        If it cannot be read now.
+    """
+    path = _absolute(path)
+    if not path.is_file() or path.stat().st_size < SMALLEST_DATABASE:
         return False
-    return header.startswith(b"SQLite format 3\0") and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
+    with translated(path, "read"):
+        try:
+            with contextlib.closing(first_page(path)) as connection:
+                return connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                return False
+            raise
 
 
 class Checkpoint:
@@ -247,6 +259,8 @@ class Checkpoint:
             If it is truncated or damaged.
         CheckpointLockedError
             If it is already open for writing and ``read_only`` is False.
+        CheckpointUnavailableError
+            If it cannot be opened now for another reason: the disk, its locks, too many open files, too little memory.
         """
         path = _absolute(path)
         _check_permissions(path, read_only)
@@ -613,6 +627,15 @@ def _absolute(path: str | os.PathLike) -> Path:
     return Path(os.path.abspath(os.fspath(path)))
 
 
+def first_page(path: Path) -> sqlite3.Connection:
+    """A connection that asks for no lock, for what is on the first page of a file.
+
+    A file that may be open as a database is never opened in any other way: closing an ordinary handle drops all locks that
+    this process has on the file, and another process could then write to it or delete its log.
+    """
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     """A connection that has read from the file. Only mode "rw" may change it, and then only to finish the commits of a
     process that died."""
@@ -649,7 +672,7 @@ def _writable(path: Path) -> bool:
 
 
 def _check_permissions(path: Path, read_only: bool) -> None:
-    # The file is left to sqlite: closing a handle of our own would drop the locks that this process has on it.
+    # The file is left to sqlite; see `first_page`.
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; a checkpoint is one file")
     if not path.exists():

@@ -20,6 +20,7 @@ from openpathsampling.engines.features.shared import KineticContainer, StaticCon
 from openpathsampling.netcdfplus.cache import Cache
 from tqdm.auto import tqdm
 
+from ops_aimmd.checkpoint import FileUnavailableError
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.legs import WRECKED
@@ -28,6 +29,7 @@ from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.sampling.shooting_results import Shot, shooting_result, shots, until_state, velocity_origin_of
 
+from .file_access import why_unavailable
 from .ops_files import NETCDF, file_of, forget_closed_files, kind_of, open_storage
 
 ELSEWHERE = 0.01
@@ -85,8 +87,12 @@ def training_set_from_storage(storage, descriptors, states: Sequence, progress: 
     ------
     ValueError
         If there are no shots, no leg reached one of the states, or a leg stopped in a state that was not given.
-    ops_aimmd.storage.ops_files.UnreadableFileError, FileNotFoundError, RuntimeError
-        If the file cannot be opened in this process.
+    FileUnavailableError
+        If the file cannot be opened now: a running simulation has it open, or the process lacks something.
+    FileNotFoundError, ops_aimmd.storage.file_access.UnreadableFileError
+        If there is no file, or it is damaged or something else.
+    RuntimeError
+        If this process has used an OPS file of the other kind.
 
     Warns
     -----
@@ -176,6 +182,9 @@ def read_steps(storage, read: Callable, progress: bool, learner: CommittorLearne
                 step = storage.steps[index]
                 _check_whole(step, learner)
             except Exception as error:  # what is missing shows in many ways
+                why = why_unavailable(file_of(storage), error)
+                if why is not None:
+                    raise FileUnavailableError(f"step {index} of {file_of(storage)} cannot be read now: {why}") from error
                 unreadable.append((index, error))
                 continue
             yield from read(step)

@@ -5,12 +5,13 @@ The two do not go together in one process: SimStore changes classes of OPS, afte
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import uuid
 import weakref
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import netCDF4
@@ -19,6 +20,10 @@ import openpathsampling as paths
 from openpathsampling.engines.features.shared import KineticContainer, StaticContainer
 from openpathsampling.netcdfplus import LoaderProxy, WeakLRUCache
 
+from ops_aimmd.checkpoint.journal import SMALLEST_DATABASE, first_page
+
+from .file_access import UnreadableFileError, telling_damage
+
 NETCDF, SIMSTORE = "netcdf", "simstore"
 
 SIGNATURES = {b"\x89HDF\r\n\x1a\n": NETCDF, b"CDF\x01": NETCDF, b"CDF\x02": NETCDF, b"SQLite format 3\x00": SIMSTORE}
@@ -26,12 +31,11 @@ SIGNATURES = {b"\x89HDF\r\n\x1a\n": NETCDF, b"CDF\x01": NETCDF, b"CDF\x02": NETC
 FRAMES_REMEMBERED = 10_000
 """As many as OPS does for a new file."""
 
+LONGEST_WAIT = 5.0
+"""Seconds that it is waited for another process which has a SimStore file locked."""
+
 _opened: set[str] = set()
 """Kinds of files opened in this process."""
-
-
-class UnreadableFileError(RuntimeError):
-    """An OPS file cannot be read, or not all that should be in it."""
 
 
 def kind_of(storage) -> str:
@@ -40,24 +44,42 @@ def kind_of(storage) -> str:
 
 
 def kind_of_file(path: Path) -> str | None:
-    """Kind of a file by its first bytes; None for anything else."""
-    with open(path, "rb") as file:
-        head = file.read(16)
+    """Kind of a file by its first bytes; None for anything else.
+
+    Raises
+    ------
+    FileUnavailableError
+        If it cannot be read now.
+    """
+    with telling_damage(path):
+        if path.stat().st_size >= SMALLEST_DATABASE:
+            with suppress(sqlite3.DatabaseError), closing(first_page(path)) as connection:
+                connection.execute("PRAGMA application_id").fetchone()
+                return SIMSTORE
+        with open(path, "rb") as file:
+            head = file.read(16)
     return next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)
 
 
 def is_something_else(path: Path) -> bool:
-    """Whether a file is sound and no OPS file: a trajectory in netCDF, a checkpoint, another database."""
+    """Whether a file is sound and no OPS file: a trajectory in netCDF, a checkpoint, another database.
+
+    Raises
+    ------
+    FileUnavailableError
+        If it cannot be read now.
+    """
     kind = kind_of_file(path)
     try:
-        if kind == NETCDF:
-            with netCDF4.Dataset(path) as file:
-                return "steps" not in file.dimensions
-        if kind == SIMSTORE:
-            with closing(_sqlite(path)) as connection:
-                tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-                return not {"tables", "uuid"} <= tables
-    except Exception:  # damaged, in one of many ways
+        with telling_damage(path):
+            if kind == NETCDF:
+                with netCDF4.Dataset(path) as file:
+                    return "steps" not in file.dimensions
+            if kind == SIMSTORE:
+                with closing(_sqlite(path)) as connection:
+                    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                    return not {"tables", "uuid"} <= tables
+    except UnreadableFileError:
         return False
     return False
 
@@ -76,17 +98,23 @@ def open_storage(path: str | os.PathLike, mode: str = "r"):
     FileNotFoundError
     UnreadableFileError
         If the file is damaged or something else.
+    FileUnavailableError
+        If it cannot be opened now: it is open elsewhere, locked, write-protected, or the process lacks something.
     RuntimeError
         If this process has opened a file of the other kind.
     """
-    path = Path(path)
-    if not path.exists():
+    path = Path(os.path.abspath(path))
+    with telling_damage(path):
+        there = path.exists()
+    if not there:
         raise FileNotFoundError(f"there is no OPS file {path}")
     kind = kind_of_file(path)
     if kind is None:
         raise UnreadableFileError(f"{path} is neither a netCDF nor a SimStore file")
     _note_opened(kind)
-    try:
+    with telling_damage(path, writing=mode != "r"):
+        if mode != "r":
+            _check_permission_to_write(path, kind)
         if kind == NETCDF:
             forget_closed_files()
             storage = paths.Storage(str(path), mode)
@@ -96,8 +124,13 @@ def open_storage(path: str | os.PathLike, mode: str = "r"):
 
         monkey_patch_all(paths)
         return Storage(str(path), mode)
-    except Exception as error:  # whatever the libraries below make of a damaged file
-        raise UnreadableFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _check_permission_to_write(path: Path, kind: str) -> None:
+    needed = [path, path.parent] if kind == SIMSTORE else [path]  # sqlite keeps its journal in the folder
+    for place in needed:
+        if not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission to write", str(place))
 
 
 def placeholders_of_frames_in_memory(storage, trajectory) -> list:
@@ -194,19 +227,11 @@ def find_simulation(storage, simulation: str):
 
 
 def check_steps(steps: Iterable[paths.MCStep]) -> None:
-    """Read steps with all that belongs to them.
-
-    Raises
-    ------
-    UnreadableFileError
-    """
+    """Read steps with all that belongs to them; a part that is not there raises one of many kinds of errors."""
     for step in steps:
-        try:
-            for sample in step.active:
-                _read_frames(sample.trajectory)
-            _read_change(step.change)
-        except Exception as error:  # a lazy part of the step that is not there fails in many ways
-            raise UnreadableFileError(f"a step cannot be read: {type(error).__name__}: {error}") from error
+        for sample in step.active:
+            _read_frames(sample.trajectory)
+        _read_change(step.change)
 
 
 def _read_frames(trajectory) -> None:
@@ -289,7 +314,7 @@ def roll_back(path: Path, mark: dict, simulation: str, last_step: int) -> bool:
 
 
 def _sqlite(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path)
+    return sqlite3.connect(path, timeout=LONGEST_WAIT)
 
 
 def _tables(connection) -> list[str]:

@@ -7,11 +7,11 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.checkpoint import Checkpoint, FileUnavailableError
 
+from .file_access import UnreadableFileError, telling_damage, users_of
 from .ops_files import (
     SIMSTORE,
-    UnreadableFileError,
     check_steps,
     find_simulation,
     is_something_else,
@@ -45,15 +45,19 @@ def reopen(path: Path, file: Checkpoint, run: dict):
     ------
     ValueError
         If the file is something else, or of another run.
-    FileNotFoundError, ops_aimmd.storage.ops_files.UnreadableFileError
+    FileNotFoundError, ops_aimmd.storage.file_access.UnreadableFileError
         If there is no copy of the beginning of the file to make it again from.
+    FileUnavailableError
+        If the file cannot be opened now, or is damaged and open in another process. No file is changed.
 
     Warns
     -----
     ResumeWarning
         If it is made again.
     """
-    if not path.exists():
+    with telling_damage(path):
+        there = path.exists()
+    if not there:
         _restore_setup(path, file, f"there is no OPS file {path}")
         return open_storage(path, "a")
     kind = "directory" if path.is_dir() else kind_of_file(path)
@@ -67,15 +71,20 @@ def reopen(path: Path, file: Checkpoint, run: dict):
             _take_off_half_written_end(path, file, run)
         return _opened_and_checked(path, run)
     except UnreadableFileError as error:
-        aside = _free_name(path)
         if setup_copy(file) is None:
             raise UnreadableFileError(
                 f"{error}. The checkpoint {file.path} has no copy of the set-up (the file was too large when the run "
                 "began), so the run cannot be resumed from it alone; its learner can be used in a new run, "
                 "ops_aimmd.load_learner(...)"
             ) from error
-        _put_aside(path, aside)
-        _restore_setup(path, file, f"{error}. It was renamed to {aside.name}")
+        users = users_of(path, others_only=True)  # an attempt that has failed can leave the file open in this process
+        if users:
+            raise FileUnavailableError(
+                f"{error}. It would be put aside, but {' and '.join(users)} has it open: close it there and resume again. "
+                "Nothing was changed"
+            ) from error
+        aside = _free_name(path)
+        _restore_setup(path, file, f"{error}. It was renamed to {aside.name}", aside)
         return open_storage(path, "a")
 
 
@@ -83,21 +92,20 @@ def _take_off_half_written_end(path: Path, file: Checkpoint, run: dict) -> None:
     mark = newest_mark(file)
     if mark is None:
         return
-    try:
+    with telling_damage(path, writing=True):
         roll_back(path, mark, run["simulation"], file.step)
-    except Exception as error:  # sqlite's many ways to say that it is no database
-        raise UnreadableFileError(f"{path} cannot be read: {error}") from error
 
 
 def _opened_and_checked(path: Path, run: dict):
     storage = open_storage(path, "a")
     try:
-        found = find_simulation(storage, run["simulation"])
-        check_steps(last_steps(storage, run["simulation"], run["save_frequency"] + 1))
-    except Exception as error:  # damage shows in many ways
+        with telling_damage(path, writing=True):
+            found = find_simulation(storage, run["simulation"])
+            check_steps(last_steps(storage, run["simulation"], run["save_frequency"] + 1))
+    except RuntimeError:
         with suppress(Exception):
             storage.close()
-        raise UnreadableFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        raise
     if found is None:
         storage.close()
         raise ValueError(
@@ -108,32 +116,43 @@ def _opened_and_checked(path: Path, run: dict):
     return storage
 
 
-def _restore_setup(path: Path, file: Checkpoint, why: str) -> None:
+def _restore_setup(path: Path, file: Checkpoint, why: str, aside: Path | None = None) -> None:
+    """Make an OPS file from the copy of its beginning; what is in its place is renamed once the new file is on disk."""
     setup = setup_copy(file)
     if setup is None:
         raise FileNotFoundError(f"{why}, and the checkpoint {file.path} has no copy of its beginning")
+    temporary = Path(f"{path}.new")
+    with telling_damage(path, writing=True):
+        try:
+            with open(temporary, "wb") as output:
+                output.write(setup)
+                output.flush()
+                os.fsync(output.fileno())
+            if aside is not None:
+                _put_aside(path, aside)
+            for suffix in JOURNALS:  # sqlite would apply them to the new file
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            temporary.rename(path)
+        except BaseException:
+            with suppress(OSError):
+                if aside is not None and aside.exists() and not path.exists():
+                    aside.rename(path)
+                temporary.unlink()
+            raise
     warnings.warn(
         f"{why}. A new {path.name} is made from the steps that are in the checkpoint; of rejected trials it holds the "
         "shooting point and the end frames. Nothing that was learned is lost",
         ResumeWarning,
         stacklevel=4,
     )
-    for suffix in JOURNALS:  # sqlite would apply them to the new file
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-    temporary = Path(f"{path}.new")
-    with open(temporary, "wb") as output:
-        output.write(setup)
-        output.flush()
-        os.fsync(output.fileno())
-    temporary.rename(path)
 
 
 def _put_aside(path: Path, aside: Path) -> None:
-    """Rename an OPS file, and what sqlite has left beside it."""
+    """Rename an OPS file, then what sqlite has left beside it."""
+    path.rename(aside)
     for suffix in JOURNALS:
         if Path(f"{path}{suffix}").exists():
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    path.rename(aside)
 
 
 def _free_name(path: Path) -> Path:

@@ -93,8 +93,10 @@ def resume(
     ValueError
         If the two files are of different runs, something is no name of a file, or something must be given again; the
         message says what.
-    ops_aimmd.checkpoint.CheckpointLockedError
-        If the run is still going on.
+    FileUnavailableError
+        If one of the two files cannot be opened now: the run is still going on, somebody else has the OPS file open or
+        locked, it is write-protected, its file system has no locks, or this process has too many open files or too little
+        memory. No file is changed.
     ops_aimmd.checkpoint.CheckpointError
         If the checkpoint is damaged.
     RuntimeError

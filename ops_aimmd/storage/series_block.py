@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import netCDF4
@@ -14,6 +16,8 @@ from ops_aimmd.sampling.movers import LEGS
 from ops_aimmd.sampling.shooting_results import Shot, shots
 from ops_aimmd.sampling.step_records import detail, shot_record
 from ops_aimmd.version import __version__
+
+from .file_access import telling_damage
 
 GROUP = "ops_aimmd"
 CHUNK = 256
@@ -195,8 +199,8 @@ def read_series(path) -> pd.DataFrame:
     are masked, and so are the last rows if the process that wrote them was killed. `series["expected"].long_name` says
     what a variable is, `series.states` what the states are called.
 
-    A file that a running process has open can be read where the environment variable HDF5_USE_FILE_LOCKING is FALSE;
-    try again if HDF5 reports an error, since it was in the middle of a write.
+    A netCDF file that a running simulation has open is locked: read its checkpoint meanwhile, for instance with
+    `ops_aimmd.report(checkpoint=...)`.
 
     Parameters
     ----------
@@ -215,19 +219,28 @@ def read_series(path) -> pd.DataFrame:
     ------
     ValueError
         If there are no series in the file.
-    OSError
-        If HDF5 cannot read the file.
+    FileNotFoundError
+    FileUnavailableError
+        If the file cannot be read now, as while a simulation writes to it.
+    ops_aimmd.storage.file_access.UnreadableFileError
+        If it is damaged or something else.
     """
-    with netCDF4.Dataset(path) as file:
+    path = Path(os.path.abspath(path))
+    if not path.exists():
+        raise FileNotFoundError(f"there is no netCDF file {path}")
+    with telling_damage(path):
+        file = netCDF4.Dataset(path)
+    with file:
         if GROUP not in file.groups:
             raise ValueError(
                 f"{str(path)!r} has no group {GROUP!r}: it is not a file of a run with series; for any OPS file, "
                 "step_table(storage.steps, states) gives the same table"
             )
-        group = file.groups[GROUP]
-        group.set_auto_mask(False)
-        values = {name: group.variables[name][:] for name in _VARIABLES}
-        n_rows = _n_complete(values, group)
+        with telling_damage(path):
+            group = file.groups[GROUP]
+            group.set_auto_mask(False)
+            values = {name: group.variables[name][:] for name in _VARIABLES}
+            n_rows = _n_complete(values, group)
     columns: dict = {}
     for name, array in values.items():
         columns.update(_columns(name, array[:n_rows]))

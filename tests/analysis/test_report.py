@@ -20,7 +20,7 @@ from ops_aimmd.analysis.health import assess
 from ops_aimmd.analysis.report import PICTURES, main, report, write_page
 from ops_aimmd.analysis.run_data import RunData, read_run
 from ops_aimmd.analysis.series import step_table
-from ops_aimmd.storage.ops_files import UnreadableFileError
+from ops_aimmd.storage.file_access import UnreadableFileError
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.toy import ToyDistance
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import resource
 import shutil
 import sqlite3
 import stat
@@ -33,9 +35,13 @@ from ops_aimmd.checkpoint import (
     CheckpointCorruptError,
     CheckpointError,
     CheckpointLockedError,
+    CheckpointUnavailableError,
     CheckpointVersionError,
     DensityPath,
+    FileUnavailableError,
     NotACheckpointError,
+    is_checkpoint,
+    journal,
 )
 from ops_aimmd.checkpoint.conversion import FORMAT_VERSION
 from ops_aimmd.checkpoint.documents import decode, encode
@@ -528,12 +534,72 @@ def test_a_flipped_bit_never_gives_other_numbers(tmp_path, intact, monkeypatch, 
     assert refused > 0.2 * len(positions)
 
 
-def without_privileges(action):
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        *map(
+            sqlite3.OperationalError,
+            [
+                "database is locked",
+                "database table is locked",
+                "locking protocol",
+                "disk I/O error",
+                "unable to open database file",
+                "attempt to write a readonly database",
+                "database or disk is full",
+                "out of memory",
+                "large file support is disabled",
+                "interrupted",
+            ],
+        ),
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_opened_now_is_not_called_damaged(intact, monkeypatch, error):
+    def refuse(path, mode):
+        raise error
+
+    monkeypatch.setattr(journal, "_connect", refuse)
+    with pytest.raises(CheckpointUnavailableError) as caught:
+        Checkpoint.open(intact)
+    assert isinstance(caught.value, FileUnavailableError)
+    monkeypatch.undo()
+    Checkpoint.open(intact, read_only=True).close()  # control
+
+
+def test_too_many_open_files(intact):
+    def open_with_all_taken():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                os.open(os.devnull, os.O_RDONLY)
+        Checkpoint.open(intact)
+
+    before = intact.read_bytes()
+    assert without_privileges(open_with_all_taken, leave_root=False).startswith("CheckpointUnavailableError")
+    assert without_privileges(lambda: Checkpoint.open(intact).close(), leave_root=False) == "None"  # control
+    assert intact.read_bytes()[100:] == before[100:]
+
+
+def test_looking_for_a_checkpoint_keeps_the_locks_of_this_process(tmp_path, intact):
+    path = Path(shutil.copy(intact, tmp_path / "run.aimmd"))
+    ask = [sys.executable, "-c", f"import sqlite3; sqlite3.connect({str(path)!r}, timeout=0).execute('BEGIN IMMEDIATE')"]
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    assert is_checkpoint(path)
+    assert b"locked" in subprocess.run(ask, capture_output=True).stderr
+    path.open().close()
+    assert subprocess.run(ask).returncode == 0  # control: a file handle drops them
+    connection.close()
+
+
+def without_privileges(action, leave_root=True):
     """What a function returns, or the name and text of its exception, in a child that is not root."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
-        if os.geteuid() == 0:
+        if leave_root and os.geteuid() == 0:
             os.setuid(65534)  # root may do everything
         try:
             answer = str(action())
@@ -558,7 +624,7 @@ def test_no_permission(intact):
         answer = without_privileges(lambda: Checkpoint.open(path))
         assert answer.startswith("PermissionError") and "read_only=True" in answer
         answer = without_privileges(lambda: Checkpoint.create(directory / "new.aimmd"))
-        assert answer.startswith("CheckpointError") and "unable to open" in answer
+        assert answer.startswith("CheckpointUnavailableError") and "unable to open" in answer
         assert without_privileges(lambda: Checkpoint.open(path, read_only=True).step) == "20"
         directory.chmod(0o755)  # a copy of the file of a killed run, whose log was left behind
         path.chmod(0o644)
