@@ -82,6 +82,9 @@ INSIDE = 0.7
 MIN_SHOTS = 50
 """Shots below which nothing is said of the states: few shots let no model come close to 1."""
 
+LEARNS_WITHIN = 30
+"""Shots, beside two of each chain, within which the schedule trains for the first time."""
+
 RMSE_MARGIN = 0.1
 """Root mean square error of the committor, without the noise of the shots."""
 
@@ -383,6 +386,21 @@ def _about_calibration(state: str, result: Calibration) -> list[Finding]:
     return found
 
 
+def _check_learning(health: Health) -> list[Finding]:
+    table = health.run.table
+    untrained = (table["model_version"] == 0) & ~table["frozen"].fillna(False).astype(bool)
+    if untrained.sum() <= LEARNS_WITHIN + 2 * health.run.n_chains:
+        return []
+    return [
+        Finding(
+            "Nothing was learned",
+            f"Of {len(table)} shots {untrained.sum()} were picked with model version 0, which no shot has trained.",
+            "Attach the hook before a run, sampler.attach_hook(ops_aimmd.TrainingHook(learner, checkpoint=...)), and let "
+            "ops_aimmd.resume(FILE, checkpoint=CHECKPOINT) go on with a run that was stored.",
+        )
+    ]
+
+
 def _check_over_fit(health: Health) -> list[Finding]:
     found = []
     for state, result in health.trained.items():
@@ -490,6 +508,7 @@ CHECKS = (
     _check_convergence,
     _check_chains,
     _check_channels,
+    _check_learning,
     _check_efficiency,
     _check_calibration,
     _check_over_fit,

@@ -33,9 +33,6 @@ from .states import selectable_frames, state_index
 PATHS_REMEMBERED = 64
 """Paths whose descriptors are kept; enough for the replicas of a run and the trial of a step."""
 
-PICKS_BEFORE_WARNING = 20
-"""Shooting points picked without a training hook before the user is warned."""
-
 DENSITY_PRIOR_PATHS = 5.0
 """Weight, in paths, of the uniform density that is mixed into the density of transition-path frames."""
 
@@ -127,7 +124,9 @@ class CommittorLearner(StorableNamedObject):
         """Identifier of the random numbers of the current MC step, set by `TrainingHook`."""
         self.n_simulations = 0
         """Number of simulations that this learner has driven, the present one included."""
-        self._picks_not_learned_from = 0
+        self.results_are_reported = False
+        """Whether a simulation that is running reports its shots to this learner: its `TrainingHook` says so."""
+        self._has_warned = False
         self.paths_remembered = PATHS_REMEMBERED
         """Paths whose descriptors and weights are kept; more replicas need more."""
         self.recorded_version = -1
@@ -347,18 +346,18 @@ class CommittorLearner(StorableNamedObject):
         self._transferred_start = start
 
     def expect_result(self) -> None:
-        """Note that a shooting point was picked; warn where nobody ever reports what became of the shots."""
-        self._picks_not_learned_from += 1
-        if self._picks_not_learned_from == PICKS_BEFORE_WARNING and not self._frozen:
-            warnings.warn(
-                f"{PICKS_BEFORE_WARNING} shooting points were picked and the learner has heard of no shot: attach the "
-                "hook, sampler.attach_hook(ops_aimmd.TrainingHook(learner)), or freeze the learner",
-                stacklevel=2,
-            )
-
-    def results_are_reported(self) -> None:
-        """Called by the training hook after every step."""
-        self._picks_not_learned_from = 0
+        """Note that a shooting point was picked. Warn, once, if the result of the shot will not be reported."""
+        if self.results_are_reported or self._frozen or self._has_warned:
+            return
+        self._has_warned = True
+        warnings.warn(
+            "a shooting point is picked, and the simulation has no TrainingHook: the learner learns nothing from this run, "
+            f"and picks with model version {self.version.number}. Attach the hook before run(...), "
+            "sampler.attach_hook(ops_aimmd.TrainingHook(learner, checkpoint=...)). A run that was stored goes on with "
+            "ops_aimmd.resume(FILE, checkpoint=CHECKPOINT), which attaches it. To sample with the model as it is, freeze "
+            "the learner",
+            stacklevel=2,
+        )
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

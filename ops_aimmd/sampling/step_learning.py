@@ -83,7 +83,6 @@ class StepLearning:
         step : openpathsampling.MCStep
             Best before OPS stores it and replaces its frames by proxies of what it stored.
         """
-        self.learner.results_are_reported()
         found = shots(step.change, self.learner.states)
         for result in [shooting_result(shot, self.learner, step.mccycle) for shot in found]:  # all or, if it fails, none
             if result is not None:

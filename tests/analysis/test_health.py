@@ -406,3 +406,19 @@ def test_numbers_are_written_with_two_digits_of_their_error():
     assert with_error(3.0, np.nan) == "3"
     assert with_error(np.nan, 1.0) == "unknown"
     assert PATH_LENGTH in assess(RunData(step_rows(np.arange(20, 60)), ["A", "B"])).mixing
+
+
+def test_a_run_that_has_learned_nothing_is_told_so():
+    """OPS's restart, and its command line, attach no hook: the learner of such a run is never trained."""
+
+    def rows(version, frozen=0.0, n=60):
+        table = step_rows(np.full(n, 50), version=version)
+        table["frozen"] = frozen
+        return RunData(table, ["A", "B"])
+
+    assert "Nothing was learned" in titles(assess(rows(0.0)))
+    learned = np.repeat([0.0, 1.0], [20, 40])
+    for control in (rows(learned), rows(0.0, frozen=1.0), rows(np.nan), rows(0.0, n=25)):
+        assert "Nothing was learned" not in titles(assess(control))
+    half = np.repeat([0.0, 1.0, 0.0], [20, 40, 60])  # stopped, and continued without the hook
+    assert "Nothing was learned" in titles(assess(rows(half, n=120)))

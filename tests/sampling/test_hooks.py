@@ -4,6 +4,7 @@ import contextlib
 import gc
 import io
 import os
+import warnings
 
 import numpy as np
 import openpathsampling as paths
@@ -15,6 +16,7 @@ from ops_aimmd import (
     BoltzmannVelocities,
     CommittorLearner,
     CommittorSelector,
+    ParallelPathSampling,
     ProgressBar,
     ShootingMover,
     TrainingHook,
@@ -277,7 +279,9 @@ class Unfolded(Chain):
         return self.numbers.setdefault(uuid, float(len(self.numbers)))
 
     def learner(self, **options):
-        return CommittorLearner(lambda path: np.array([[self.number(frame)] for frame in path]), self.states, **options)
+        learner = CommittorLearner(lambda path: np.array([[self.number(frame)] for frame in path]), self.states, **options)
+        learner._descriptors_checked = True  # they are no function of the configuration, which the learner would notice
+        return learner
 
 
 @pytest.mark.parametrize("shooting", ["two-way", "one-way", "stock one-way", "stock two-way"])
@@ -662,14 +666,6 @@ def test_two_hooks_for_one_learner_are_refused(chain):
     assert len(learner.training_set) == 2
 
 
-def test_a_forgotten_hook_gives_a_warning(chain):
-    learner = chain.learner(seed=1)
-    scheme = chain.scheme(learner)
-    sampler = paths.PathSampling(None, scheme, scheme.initial_conditions_from_trajectories(chain.initial()))
-    with open(os.devnull, "w") as sampler.output_stream, pytest.warns(UserWarning, match="attach the hook"):
-        sampler.run(25)
-
-
 def test_a_loaded_learner_insists_on_its_states_and_descriptors(chain, tmp_path):
     learner = chain.learner(seed=1)
     names = [state.name for state in learner.states]
@@ -697,3 +693,41 @@ def test_a_loaded_learner_insists_on_its_states_and_descriptors(chain, tmp_path)
 def test_what_is_no_learner_is_refused(made):
     with pytest.raises(TypeError, match="takes a CommittorLearner first.*; got "):
         made(Chain().learner(seed=1))
+
+
+@pytest.mark.parametrize("kind", ["own mover", "stock mover"])
+def test_a_run_without_a_hook_says_at_once_that_it_does_not_learn(kind):
+    chain = Chain()
+
+    def run(hooked=False, frozen=False):
+        learner = chain.learner(seed=1)
+        learner.committor(chain.initial())
+        if frozen:
+            learner.freeze()
+        scheme = chain.scheme(learner)
+        if kind == "stock mover":
+            scheme = paths.OneWayShootingMoveScheme(
+                chain.network(), selector=CommittorSelector(learner), engine=chain.engine
+            )
+        sampler, _ = simulation(scheme, chain.initial(), *([TrainingHook(learner)] if hooked else []))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            sampler.run(1)
+            first = [str(warning.message) for warning in caught if "TrainingHook" in str(warning.message)]
+            sampler.run(30)
+        return first, [str(warning.message) for warning in caught if "TrainingHook" in str(warning.message)]
+
+    first, all_of_them = run()
+    assert first == all_of_them and len(first) == 1 and "ops_aimmd.resume" in first[0]
+    assert run(hooked=True) == run(frozen=True) == ([], [])
+
+
+def test_many_chains_with_a_hook_are_not_told_that_they_have_none():
+    chain = Chain()
+    learner = chain.learner(seed=1)
+    sampler = ParallelPathSampling(None, chain.scheme(learner), [chain.initial()] * 24)
+    sampler.show_progress = False
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*TrainingHook")
+        sampler.run(1)
+    assert learner.training_set.steps.size > 0
