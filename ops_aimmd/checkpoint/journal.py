@@ -402,6 +402,12 @@ class Checkpoint:
             check_keys(self.path, "model_versions", numbers, self._progress()["model_versions"])
         return numbers
 
+    @property
+    def last_model_version(self) -> int:
+        """Number of the newest model version in the file; -1 before the first."""
+        number = self._progress()["model_version"]
+        return -1 if number is None else number
+
     def model_version(self, number: int | None = None) -> tuple[int, dict, dict[str, np.ndarray]]:
         """Number, description and arrays of a model version; of the newest if none is named.
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 from scipy.special import expit
@@ -109,11 +110,14 @@ class CountedPath:
     thinning : int
         How many frames each of the remaining ones stands for.
     frames : array, shape (m, n_descriptors)
+    number : int
+        Position among the paths in the order of their first count.
     """
 
     count: int
     thinning: int
     frames: np.ndarray
+    number: int
 
 
 class TransitionPathFrames:
@@ -138,7 +142,11 @@ class TransitionPathFrames:
         """How often a half was dropped."""
         self._paths: dict[str, CountedPath] = {}
         self._n_frames = 0
-        self._changed: dict[str, bool] = {}
+        self.revision = 0
+        """Number of changes until now."""
+        self._changed_in: dict[str, int] = {}
+        """Revision in which each path was last changed, latest last."""
+        self._frames_changed_in: dict[str, int] = {}
 
     def count(self, path: str, frames: np.ndarray | None = None) -> None:
         """Count a path once more.
@@ -158,16 +166,22 @@ class TransitionPathFrames:
                 )
             thinning = 2**self.n_thinned
             kept = self._generator(len(self._paths)).random(len(frames)) < 1 / thinning
-            self._put(path, CountedPath(0, thinning, np.array(frames, dtype=np.float64)[kept]))
+            self._put(path, CountedPath(0, thinning, np.array(frames, dtype=np.float64)[kept], self.n_paths))
             while self._n_frames > self.capacity:
                 self._drop_half()
         self._paths[path].count += 1
-        self._changed.setdefault(path, False)
+        self._note_change(path)
 
     def _put(self, path: str, counted: CountedPath) -> None:
         self._paths[path] = counted
         self._n_frames += len(counted.frames)
-        self._changed[path] = True
+        self._note_change(path)
+        self._frames_changed_in[path] = self.revision
+
+    def _note_change(self, path: str) -> None:
+        self.revision += 1
+        self._changed_in.pop(path, None)
+        self._changed_in[path] = self.revision
 
     def _drop_half(self) -> None:
         self.n_thinned += 1
@@ -175,7 +189,7 @@ class TransitionPathFrames:
         self._n_frames = 0
         for path, counted in list(self._paths.items()):
             kept = counted.frames[rng.random(len(counted.frames)) < 0.5]
-            self._put(path, CountedPath(counted.count, 2 * counted.thinning, kept))
+            self._put(path, CountedPath(counted.count, 2 * counted.thinning, kept, counted.number))
 
     def _generator(self, n_paths: int) -> np.random.Generator:
         """Of the thinning; a function of the seed and of what was seen, so that a resumed run thins alike."""
@@ -210,20 +224,29 @@ class TransitionPathFrames:
 
     # ---- for the checkpoint -----------------------------------------------------------------------------------------
 
-    def changes(self) -> dict[str, tuple[int, int, np.ndarray | None]]:
-        """Count, thinning and frames of the paths changed since `forget_changes`; frames None where they did not."""
+    def changes(self, since: int = 0) -> dict[str, tuple[int, int, np.ndarray | None]]:
+        """Count, thinning and frames of the paths that were changed after a revision, in the order of their first count.
+
+        Parameters
+        ----------
+        since : int
+            `revision` at an earlier moment; each file that is written remembers its own. All paths by default.
+
+        Returns
+        -------
+        dict of str to (int, int, array or None)
+            The frames of a path are None if they have not changed since.
+        """
+        changed = list(takewhile(lambda path: self._changed_in[path] > since, reversed(self._changed_in)))
+        changed.sort(key=lambda path: self._paths[path].number)
         return {
-            path: (self._paths[path].count, self._paths[path].thinning, self._paths[path].frames if frames_too else None)
-            for path, frames_too in self._changed.items()
+            path: (
+                self._paths[path].count,
+                self._paths[path].thinning,
+                self._paths[path].frames if self._frames_changed_in[path] > since else None,
+            )
+            for path in changed
         }
-
-    def mark_all_changed(self) -> None:
-        """Call when the paths go to another file than before."""
-        self._changed = dict.fromkeys(self._paths, True)
-
-    def forget_changes(self) -> None:
-        """Call when the changes are on disk."""
-        self._changed.clear()
 
     @classmethod
     def from_paths(
@@ -233,6 +256,6 @@ class TransitionPathFrames:
         frames = cls(n_descriptors, seed=seed)
         frames.n_thinned = n_thinned
         for path, (count, thinning, block) in paths.items():
-            frames._put(path, CountedPath(count, thinning, np.reshape(block, (-1, n_descriptors)).copy()))
-        frames._changed.clear()
+            kept = np.reshape(block, (-1, n_descriptors)).copy()
+            frames._put(path, CountedPath(count, thinning, kept, frames.n_paths))
         return frames

@@ -150,9 +150,8 @@ def initial_paths(
         If some climbs found none; the message says which and why.
     """
     progress = list(progress) if isinstance(progress, Sequence) and not isinstance(progress, str) else [progress]
-    check_beginning(snapshot, progress, states)  # what is wrong shows before hours of dynamics
+    engine = check_beginning(snapshot, progress, states, engine)  # what is wrong shows before hours of dynamics
     _check_numbers(n, n_shots, seed)
-    engine = snapshot.engine if engine is None else engine
     check_engine(engine, None)
     modifier = BoltzmannVelocities(engine) if modifier is None else modifier
     if descriptors is not None:

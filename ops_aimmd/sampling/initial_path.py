@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import openpathsampling as paths
-from openpathsampling.engines import BaseSnapshot
+from openpathsampling.engines import BaseSnapshot, NoEngine
 
 from .legs import Leg, generate, length_limit, run_leg
 from .random_state import seed_generators
@@ -62,12 +62,12 @@ def initial_path(
     Raises
     ------
     ValueError
-        If there are not two states, or something given is of the wrong kind.
+        If there are not two states, something given is of the wrong kind, or no engine is given and that of the snapshot
+        cannot run.
     RuntimeError
         If no shot joined the states, or the dynamics from the snapshot did not leave its state.
     """
-    check_beginning(snapshot, [progress], states)
-    engine = snapshot.engine if engine is None else engine
+    engine = check_beginning(snapshot, [progress], states, engine)
     modifier = BoltzmannVelocities(engine) if modifier is None else modifier
     limit = length_limit(engine, None)
     key = frames_key([snapshot])
@@ -151,8 +151,14 @@ class Climb:
         )
 
 
-def check_beginning(snapshot, progress: Sequence[Callable], states: Sequence) -> None:
-    """Raises ValueError if a climb cannot begin: no snapshot, no function of it, not two states."""
+def check_beginning(snapshot, progress: Sequence[Callable], states: Sequence, engine=None):
+    """The engine of a climb: the given one, or that of the snapshot.
+
+    Raises
+    ------
+    ValueError
+        If a climb cannot begin: no snapshot, no function of it, not two states, no engine that can run.
+    """
     if isinstance(snapshot, paths.Trajectory):
         raise ValueError(
             f"snapshot is a trajectory of {len(snapshot)} frames: give one of them, for instance trajectory[0]"
@@ -171,6 +177,19 @@ def check_beginning(snapshot, progress: Sequence[Callable], states: Sequence) ->
             float(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"progress must give one number for a snapshot; got {value!r}") from error
+    return _engine_that_runs(snapshot, engine)
+
+
+def _engine_that_runs(snapshot, engine):
+    given = engine is not None
+    engine = engine if given else snapshot.engine
+    if isinstance(engine, NoEngine) or not isinstance(engine, paths.engines.DynamicsEngine):
+        owner = "the given engine" if given else "the engine of the snapshot"
+        raise ValueError(
+            f"{owner}, {type(engine).__name__}, cannot run dynamics (a snapshot from a PDB file knows only its topology): "
+            "give engine=, the one that you sample with"
+        )
+    return engine
 
 
 def stuck_in_state(limit: float) -> str:

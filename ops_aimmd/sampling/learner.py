@@ -129,8 +129,8 @@ class CommittorLearner(StorableNamedObject):
         self._has_warned = False
         self.paths_remembered = PATHS_REMEMBERED
         """Paths whose descriptors and weights are kept; more replicas need more."""
-        self.recorded_version = -1
-        """Newest model version that is in the checkpoint of this run."""
+        self.recorded: dict[str, int] = {}
+        """Revision of the transition-path frames up to which each checkpoint has them, by its run id."""
         unknown = set(fit_options or {}) - (set(inspect.signature(fit).parameters) - {"model", "training_set"})
         if unknown:
             raise ValueError(f"fit_options are keyword arguments of ops_aimmd.fit; it does not know {sorted(unknown)}")
@@ -333,7 +333,7 @@ class CommittorLearner(StorableNamedObject):
         RuntimeError
             If this learner has been trained, given a model, or is that of a run that has begun.
         """
-        if self._reports or not self.training_options["start_anew"] or self.recorded_version >= 0:
+        if self._reports or not self.training_options["start_anew"] or self.recorded:
             raise RuntimeError(
                 "this learner has learned already, or was given a model to go on from: transfer to a new learner, before "
                 "its run begins"
@@ -492,6 +492,7 @@ class CommittorLearner(StorableNamedObject):
         self._frozen = frozen
         self._reports = list(reports)
         self._paths.clear()
+        self.recorded = {}
 
     # ---- OPS storage ------------------------------------------------------------------------------------------------
 

@@ -61,17 +61,16 @@ def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, keep_m
         "schedule": asdict(learner.training_schedule),
         "fit_options": learner.training_options,
     }
-    checkpoint = Checkpoint.create(path, metadata, keep_every=keep_models_every)
-    learner.recorded_version = -1
-    if learner.has_seen_paths:
-        learner.transition_path_frames.mark_all_changed()
-    return checkpoint
+    return Checkpoint.create(path, metadata, keep_every=keep_models_every)
 
 
 def record_step(
     checkpoint: Checkpoint, learner: CommittorLearner, step: int, log: StepLog | None = None, state: dict | None = None
 ) -> None:
-    """Write one finished step: new shots, a new model version if there is one, changes of the density, the rest.
+    """Write one finished step, and what the learner has learned since the last step of this checkpoint.
+
+    That is new shots, a new model version if there is one, changes of the density, the rest. Several checkpoints can share
+    a learner: what each of them lacks is told from its own content, and from `learner.recorded`.
 
     Parameters
     ----------
@@ -87,32 +86,34 @@ def record_step(
         checkpoint.record_step(step, state=state, log=log)
         return
     version = learner.version
+    frames = learner.transition_path_frames
+    revision = frames.revision
+    newest = checkpoint.last_model_version
     n_shots = len(learner.training_set)
     checkpoint.record_step(
         step,
         shots=[learner.training_set[row] for row in range(checkpoint.n_shots, n_shots)],
-        density_paths=learner.transition_path_frames.changes(),
-        model_version=None if version.number <= learner.recorded_version else _pack(version, learner.last_report),
+        density_paths=frames.changes(learner.recorded.get(checkpoint.run_id, 0)),
+        model_version=None if version.number <= newest else _pack(version, learner.last_report),
         state={
             "learner": {
                 "shots_at_last_fit": learner.shots_at_last_fit,
                 "frozen": learner.frozen,
-                "n_thinned": learner.transition_path_frames.n_thinned,
+                "n_thinned": frames.n_thinned,
                 "n_simulations": learner.n_simulations,
             },
-            **_transferred_start(learner),
+            **(_transferred_start(learner) if newest < 0 else {}),
             **(state or {}),
         },
         log=log,
     )
-    learner.transition_path_frames.forget_changes()
-    learner.recorded_version = version.number
+    learner.recorded[checkpoint.run_id] = revision
 
 
 def _transferred_start(learner: CommittorLearner) -> dict:
-    """What never changes is written with the first model version."""
+    """What never changes, and is written with the first model version."""
     start = learner.transferred_start
-    if start is None or learner.recorded_version >= 0:
+    if start is None:
         return {}
     arrays = {**start.model.arrays(), "mean": start.mean, "std": start.std}
     return {TRANSFERRED: {"model": start.model.description(), "arrays": arrays}}

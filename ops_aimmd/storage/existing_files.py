@@ -103,6 +103,7 @@ def training_set_from_storage(storage, descriptors, states: Sequence, progress: 
     census = Census(learner.n_states)
 
     def read(step) -> list[tuple]:
+        census.n_reactive_flux += isinstance(step.simulation, paths.ReactiveFluxSimulation)
         found = [*path_shots(step, learner.states), *_snapshot_shots(step, learner.states)]
         return [(shot, mover, result_of(shot, mover, learner, int(step.mccycle))) for shot, mover in found]
 
@@ -389,6 +390,8 @@ class Census:
     def __init__(self, n_states: int):
         self.reached = np.zeros(n_states, dtype=int)
         self.n_shots = self.n_legs = self.n_elsewhere = 0
+        self.n_reactive_flux = 0
+        """Steps of reactive-flux simulations."""
 
     def count(self, shot: Shot, mover) -> None:
         """Count one shot."""
@@ -403,6 +406,12 @@ class Census:
 
     def check(self, states, name) -> None:
         """Raise where nothing, or nothing right, would be learned from the file."""
+        if self.n_shots == 0 and self.n_reactive_flux:
+            raise ValueError(
+                f"{name} holds {self.n_reactive_flux} steps of a reactive-flux simulation and no other shots. Its legs "
+                "stop at the dividing surface, so that they do not show the committor: shoot from the same snapshots to "
+                "the states, with openpathsampling.CommittorSimulation, and learn from that file"
+            )
         if self.n_shots == 0:
             raise ValueError(
                 f"{name} holds no shooting move that could be read; expected steps of path sampling or of a committor "

@@ -177,7 +177,7 @@ def _why_opening_failed(path: Path, writing: bool) -> str | None:
     except BlockingIOError:
         users = users_of(path, others_only=False)
         where = f"it is open in {' and '.join(users)}" if users else "another process has locked it, perhaps elsewhere"
-        return f"{where}: close it there"
+        return f"{where}: close it there" + ("" if writing else _MEANWHILE)
     except OSError as error:
         if error.errno in NO_LOCKS:
             return (
@@ -209,6 +209,7 @@ def _unless_a_fresh_process_fails(path: Path) -> str | None:
     return f"HDF5 fails, and whether the file is damaged could not be found out (status {status}). {_IF_DAMAGED}"
 
 
+_MEANWHILE = ", or wait until the run has ended; its checkpoint can be read meanwhile (`report`, `load_learner`)"
 _IF_DAMAGED = "If it is, move it away: `resume` makes a new one from the checkpoint"
 
 

@@ -113,7 +113,7 @@ def resume(
             on_failure.callback(ops_storage.close)  # to open it again for the next attempt would crash HDF5
             sim = find_simulation(ops_storage, run["simulation"])
             sim.storage = ops_storage
-            learner = _learner(sim, checkpoint, descriptors, states, network, device)
+            learner = _learner(sim, file.run_id, checkpoint, descriptors, states, network, device)
             _bind(sim, learner, weight)
             _initialise_engines(sim, run["platforms"], platform)
             sim.save_frequency = run["save_frequency"]
@@ -153,7 +153,7 @@ def _movers(sim) -> list:
     return movers_under([sim.root_mover])
 
 
-def _learner(sim, checkpoint, descriptors, states, network, device) -> CommittorLearner:
+def _learner(sim, run_id: str, checkpoint, descriptors, states, network, device) -> CommittorLearner:
     """The learner of the checkpoint, with what OPS's file knows of descriptors and states."""
     stored = [selector.learner for selector in selectors_of(_movers(sim))]
     stored.append(getattr(sim.move_scheme, "learner", None))
@@ -172,7 +172,8 @@ def _learner(sim, checkpoint, descriptors, states, network, device) -> Committor
             f"the run has learned from the {name}, of which OPS's file holds only the name: give it again, "
             "resume(..., descriptors=...)"
         )
-    learner.recorded_version = learner.version.number if learner.has_seen_paths else -1
+    if learner.has_seen_paths:
+        learner.recorded[run_id] = learner.transition_path_frames.revision
     return learner
 
 

@@ -147,7 +147,7 @@ class RunFiles:
         in_ops_file = (step.mccycle - 1) // frequency * frequency if sim.storage is not None else -1
         try:
             self._write(step, in_ops_file)
-        except BaseException:  # also Ctrl-C: what log and learner believe to be in the file may not be
+        except BaseException:  # also Ctrl-C: what the log believes to be in the file may not be
             self._log = None
             raise
 
@@ -156,7 +156,6 @@ class RunFiles:
         state = dict(self._news)
         if self._log is None:
             self._log = StepLogWriter(self._file, self.keep_paths)
-            self.learner.recorded_version = max(self._file.model_versions(), default=-1)
         log = self._log.entry(step, in_ops_file) if self._can_be_logged else None
         if self.learner.seed is None:
             state["generators"] = generator_states()

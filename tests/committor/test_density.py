@@ -68,9 +68,11 @@ def test_changes_and_rebuilding():
     frames = TransitionPathFrames(1, seed=1)
     frames.count("a", np.array([[1.0]]))
     assert {k: (v[0], v[1]) for k, v in frames.changes().items()} == {"a": (1, 1)}
-    frames.forget_changes()
+    before = frames.revision
+    assert frames.changes(before) == {}
     frames.count("a")
-    assert frames.changes()["a"][2] is None
+    assert frames.changes(before) == {"a": (2, 1, None)}
+    assert frames.changes()["a"][2] is not None  # of another file, which has nothing yet
     again = TransitionPathFrames.from_paths({"a": (2, 1, np.array([[1.0]]))}, 1, 0, seed=1)
     assert np.array_equal(again.weights, frames.weights)
     assert np.array_equal(again.descriptors, frames.descriptors)

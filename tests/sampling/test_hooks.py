@@ -16,11 +16,13 @@ from ops_aimmd import (
     BoltzmannVelocities,
     CommittorLearner,
     CommittorSelector,
+    DiminishingSchedule,
     ParallelPathSampling,
     ProgressBar,
     ShootingMover,
     TrainingHook,
     load_learner,
+    transfer,
 )
 from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.sampling.shooting_results import (
@@ -731,3 +733,93 @@ def test_many_chains_with_a_hook_are_not_told_that_they_have_none():
         warnings.filterwarnings("error", message=".*TrainingHook")
         sampler.run(1)
     assert learner.training_set.steps.size > 0
+
+
+# ---- several checkpoints of one learner -----------------------------------------------------------------------------
+
+
+BY_HAND = DiminishingSchedule(every=1000)
+"""Never trains in these short runs."""
+
+
+def learned(learner):
+    """What a checkpoint must hold of a learner."""
+    frames, training_set = learner.transition_path_frames, learner.training_set
+    found = {
+        "path counts": [path[:2] for path in frames.changes().values()],
+        "paths": list(frames.changes()),
+        "frames": [path[2].tolist() for path in frames.changes().values()],
+        "thinned": frames.n_thinned,
+        "version": learner.version.number,
+        "committor": learner.model.committor(np.arange(7.0)[:, None]).tolist(),
+        "shots at last fit": learner.shots_at_last_fit,
+        "frozen": learner.frozen,
+    }
+    return found | {name: getattr(training_set, name).tolist() for name in ("descriptors", "counts", "steps")}
+
+
+class OneForAll(dict):
+    """Takes what one checkpoint has for what all have, as it was until version 0.1.0."""
+
+    def get(self, key, default):
+        return max(self.values(), default=default)
+
+
+def run_in_turns(chain, directory, recorded, capacity=100_000, n_steps=(25, 25, 25, 3)):
+    """Two simulations on one learner, each with a checkpoint; what the learner had learned when each was last written."""
+    learner = chain.learner(seed=1, schedule=BY_HAND)
+    learner.recorded = recorded
+    files = [directory / "one.aimmd", directory / "other.aimmd"]
+    samplers = []
+    for file, initial in zip(files, (chain.initial(), chain.path([0, 1, 2, 1, 2, 3, 4, 5, 6])), strict=True):
+        samplers.append(simulation(chain.scheme(learner), initial, TrainingHook(learner, file))[0])
+    live = [None, None]
+    for turn, n in enumerate(n_steps):
+        samplers[turn % 2].run(n)
+        live[turn % 2] = learned(learner)
+        if turn == 0:
+            learner.fit()
+        learner.transition_path_frames.capacity = capacity
+    return files, live
+
+
+@pytest.mark.parametrize("capacity", [100_000, 20])
+def test_each_checkpoint_of_a_learner_is_complete(chain, tmp_path, capacity):
+    files, live = run_in_turns(chain, tmp_path, {}, capacity)
+    for file, expected in zip(files, live, strict=True):
+        assert learned(load_learner(file)) == expected
+    assert (live[1]["thinned"] > 0) == (capacity == 20)
+    assert live[1]["version"] == 1 and len(live[1]["paths"]) > 2
+
+
+def test_control_a_checkpoint_that_takes_the_other_for_itself_lacks_paths(chain, tmp_path):
+    files, live = run_in_turns(chain, tmp_path, OneForAll())
+    found = [learned(load_learner(file)) for file in files]
+    assert all(lacking["path counts"] != expected["path counts"] for lacking, expected in zip(found, live, strict=True))
+    assert [file["steps"] for file in found] == [expected["steps"] for expected in live]
+
+
+def test_a_model_of_another_simulation_reaches_both_checkpoints(chain, tmp_path):
+    """A version that was trained in one simulation is the one that the other goes on with."""
+    learner = chain.learner(seed=1, schedule=BY_HAND)
+    files = [tmp_path / "one.aimmd", tmp_path / "other.aimmd"]
+    samplers = [simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, file))[0] for file in files]
+    for sampler in samplers:
+        sampler.run(1)
+    learner.fit()
+    for file, sampler in zip(files, samplers, strict=True):
+        sampler.run(1)
+        with Checkpoint.open(file, read_only=True) as checkpoint:
+            assert checkpoint.last_model_version == checkpoint.model_versions()[-1] == learner.version.number
+
+
+@pytest.mark.parametrize("transferred", [True, False])
+def test_the_transferred_start_is_in_both_checkpoints(chain, tmp_path, transferred):
+    source, learner = (chain.learner(seed=seed, schedule=BY_HAND) for seed in (2, 1))
+    simulation(chain.scheme(source), chain.initial(), TrainingHook(source))[0].run(4)
+    source.fit()
+    if transferred:
+        transfer(source, learner)
+    for name in ("one.aimmd", "other.aimmd"):
+        simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, tmp_path / name))[0].run(2)
+        assert (load_learner(tmp_path / name).transferred_start is not None) == transferred

@@ -1,5 +1,6 @@
 """The first path is a piece of the engine's own dynamics from one state to the other."""
 
+import mdtraj
 import numpy as np
 import openpathsampling as paths
 import pytest
@@ -7,8 +8,10 @@ from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 from sampling_support import Chain, site_of
 
-from ops_aimmd.sampling.initial_path import Climb, initial_path
+from ops_aimmd.distributed.initial_paths import initial_paths
+from ops_aimmd.sampling.initial_path import Climb, check_beginning, initial_path
 from ops_aimmd.sampling.legs import Leg
+from ops_aimmd.sampling.states import state_index
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
@@ -147,3 +150,34 @@ def test_errors_say_how_far_it_came(system):
     backwards = lambda snapshot: float(snapshot.xyz[0, 1])  # noqa: E731
     with pytest.raises(RuntimeError, match="larger in the last state"):
         initial_path(start_in_A(system), backwards, system.states, seed=1, n_shots=30)
+
+
+def from_pdb(tmp_path, positions, system):
+    """A snapshot as OPS reads it from a PDB file, with a FileEngine, which is a TopologyEngine."""
+    file = tmp_path / "start.pdb"
+    mdtraj.Trajectory(positions, system.engine.topology.mdtraj).save_pdb(str(file))
+    return ops_openmm.tools.snapshot_from_pdb(str(file))
+
+
+@pytest.mark.parametrize("where", ["in a state", "between the states"])
+def test_a_snapshot_of_an_engine_that_cannot_run(tmp_path, where):
+    system = alanine_dipeptide()
+    positions = system.initial_trajectory(3)[0 if where == "in a state" else 1].xyz
+    snapshot = from_pdb(tmp_path, positions, system)
+    assert state_index(snapshot, system.states) == (0 if where == "in a state" else -1)
+    progress = system.states[1].collectivevariable
+    for find in (initial_path, initial_paths):
+        with pytest.raises(ValueError, match="FileEngine, cannot run.*engine="):
+            find(snapshot, lambda snapshot: -progress(snapshot), system.states)
+        with pytest.raises(ValueError, match="given engine, FileEngine"):
+            find(snapshot, lambda snapshot: -progress(snapshot), system.states, engine=snapshot.engine)
+    engine = check_beginning(snapshot, [progress], system.states, system.engine)  # control
+    assert engine is system.engine
+
+
+def test_a_snapshot_without_engine(system):
+    snapshot = paths.engines.toy.Snapshot(np.array([system.disks[0].center]), np.zeros((1, 2)))
+    with pytest.raises(ValueError, match="NoneType, cannot run.*engine="):
+        initial_path(snapshot, towards_B(system), system.states)
+    found = initial_path(snapshot, towards_B(system), system.states, seed=3, engine=system.engine)  # control
+    assert system.network().sampling_ensembles[0](found)

@@ -173,6 +173,19 @@ def test_a_state_of_the_run_that_was_left_out(reports, directory):
         TrainingSet.from_storage(directory / "own.nc", descriptors, [lower, B], progress=False)
 
 
+def test_a_file_of_a_reactive_flux_simulation(tmp_path):
+    chain = Chain()
+    storage = paths.Storage(str(tmp_path / "flux.nc"), "w")
+    simulation = paths.ReactiveFluxSimulation(
+        storage, chain.engine, chain.states, paths.NoModification(as_copy=True), [chain.path([3])[0]], chain.site
+    )
+    simulation.output_stream = open(os.devnull, "w")
+    simulation.run(3)
+    storage.close()
+    with pytest.raises(ValueError, match="3 steps of a reactive-flux simulation.*openpathsampling.CommittorSimulation"):
+        TrainingSet.from_storage(tmp_path / "flux.nc", site_descriptors, chain.states, progress=False)
+
+
 def test_a_file_without_shots(tmp_path):
     storage = paths.Storage(str(tmp_path / "empty.nc"), "w")
     with pytest.raises(ValueError, match="empty.nc holds no shooting move"):
