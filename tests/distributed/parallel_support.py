@@ -15,14 +15,12 @@ sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("sampling
 
 from kill_script import new_storage  # noqa: E402
 from resume_support import QuickChain  # noqa: E402
+from sampling_support import QUICK  # noqa: E402
 
 import ops_aimmd  # noqa: E402
 from ops_aimmd.committor.training import DiminishingSchedule  # noqa: E402
 from ops_aimmd.distributed.executors import InThisProcess, executor_for  # noqa: E402
 from ops_aimmd.distributed.parallel_path_sampling import ParallelPathSampling  # noqa: E402
-
-QUICK = {"max_epochs": 5, "auxiliary_weights": (0.0, 0.0), "relevance": None}
-"""Training that takes no time and learns little."""
 
 
 def simulation(storage=None, checkpoint=None, n_chains=3, chain=None, seed=7, learner=None, **options):

@@ -11,6 +11,9 @@ import ops_aimmd
 from ops_aimmd.committor.selection import ModelVersion
 from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix, site_indices
 
+QUICK = {"max_epochs": 5, "auxiliary_weights": (0.0, 0.0), "relevance": None}
+"""Training that takes no time and learns little; the default takes seconds for each run."""
+
 
 class Chain:
     """Sites 0 to 6 in a row; state A is site 0, state B is site 6; optionally the middle site is state C."""
@@ -41,6 +44,7 @@ class Chain:
     def learner(self, logits=None, **options):
         """Given logits of the seven sites: a learner with that model."""
         model = None if logits is None else table_model(logits)
+        options = {"fit_options": QUICK, **options}
         return ops_aimmd.CommittorLearner(site_descriptors, self.states, model=model, **options)
 
     def scheme(self, learner=None, network=None, **options):
