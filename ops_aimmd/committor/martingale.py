@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ops_aimmd.committor.input_scaling import WIDTHS
 from ops_aimmd.committor.training_set import AuxiliaryFrames
 
 LAMBDA = 0.2
@@ -42,7 +43,7 @@ class Legs:
 
     Attributes
     ----------
-    descriptors, displacements : tensor, shape (m, d)
+    descriptors, displacements : tensor, shape (m, d), float64
         Descriptors, and their change since the frame before.
     leg, place : int tensor, shape (m,)
         Number of the leg, and of the frame in it.
@@ -84,10 +85,20 @@ class Legs:
     @property
     def typical_memory(self) -> float:
         """Scale of the memory c: distance to the next frame used over the displacement in one frame of dynamics."""
-        steps = (self.descriptors[1:] - self.descriptors[:-1])[self.leg[1:] == self.leg[:-1]].square().mean(dim=0)
-        moved = self.displacements.square().mean(dim=0)
+        steps = _typical_size((self.descriptors[1:] - self.descriptors[:-1])[self.leg[1:] == self.leg[:-1]])
+        moved = _typical_size(self.displacements)
         known = (moved > 0) & torch.isfinite(steps)
-        return float((steps[known] / moved[known]).mean().sqrt()) if known.any() else 0.0
+        return float((steps[known] / moved[known]).square().mean().sqrt()) if known.any() else 0.0
+
+
+def _typical_size(changes: Tensor) -> Tensor:
+    """Root mean square of each column (m, d); sizes count as ten times the median of those above 0 at most."""
+    if not len(changes):
+        return torch.full_like(changes.sum(dim=0), torch.nan)
+    size = changes.abs()
+    median = torch.where(size > 0, size, torch.nan).nanmedian(dim=0).values.nan_to_num(0.0)
+    unit = torch.where(median > 0, median, 1.0)
+    return (size / unit).clamp(max=WIDTHS).square().mean(dim=0).sqrt() * median
 
 
 def batches_of_legs(frames: AuxiliaryFrames, n_states: int, max_frames: int, rng, tensor) -> list[Legs]:
@@ -131,8 +142,8 @@ def _make_legs(frames: AuxiliaryFrames, rows: np.ndarray, leg: np.ndarray, n_sta
     of_outcome = LAMBDA ** to_go[:, None].astype(float) * np.eye(n_states)[frames.outcomes[rows]]
     device = tensor(of_later).device
     return Legs(
-        tensor(frames.descriptors[rows]),
-        tensor(frames.displacements[rows]),
+        torch.as_tensor(frames.descriptors[rows], dtype=torch.float64, device=device),
+        torch.as_tensor(frames.displacements[rows], dtype=torch.float64, device=device),
         torch.as_tensor(leg, device=device),
         torch.as_tensor(place, device=device),
         frames.shot[rows],

@@ -15,7 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ops_aimmd.committor import networks
+from ops_aimmd.committor.input_scaling import is_far
 from ops_aimmd.committor.likelihood import log_committor
+
+LARGEST = 1e300
+"""Halves of the range beyond its end at which descriptors no longer grow, so that no number overflows."""
 
 
 class CommittorModel(nn.Module):
@@ -32,10 +36,15 @@ class CommittorModel(nn.Module):
 
     Attributes
     ----------
-    shift, scale : tensor, shape (d,)
+    shift, scale : tensor, shape (d,), float64
         The network sees ``(x - shift) * scale``. ``fit`` sets them to the mean and the inverse standard deviation of
         each descriptor times its relevance; the scale of a descriptor that does not vary is 0, so that it is ignored.
+    lower, upper : tensor, shape (d,), float64, or None
+        Range in which descriptors are taken as they are. Beyond it they are bounded (:meth:`inputs`). ``fit`` sets it; None
+        (no bound) in models that were never trained, and in those of version 0.1.0.
     """
+
+    _SCALING = ("shift", "scale", "lower", "upper")
 
     def __init__(self, network: nn.Module, n_descriptors: int, n_states: int = 2):
         super().__init__()
@@ -52,8 +61,11 @@ class CommittorModel(nn.Module):
         self.n_states = int(n_states)
         tensors = [t for t in network.parameters() if t.is_floating_point()]
         like = tensors[0] if tensors else torch.empty(0)
-        self.register_buffer("shift", torch.zeros(self.n_descriptors, dtype=like.dtype, device=like.device))
-        self.register_buffer("scale", torch.ones(self.n_descriptors, dtype=like.dtype, device=like.device))
+        self.register_buffer("_like", torch.empty(0, dtype=like.dtype, device=like.device), persistent=False)
+        self.register_buffer("shift", torch.zeros(self.n_descriptors, dtype=torch.float64, device=like.device))
+        self.register_buffer("scale", torch.ones(self.n_descriptors, dtype=torch.float64, device=like.device))
+        self.register_buffer("lower", None)
+        self.register_buffer("upper", None)
         self._check_output()
 
     def _check_output(self) -> None:
@@ -86,19 +98,55 @@ class CommittorModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.shift.dtype
+        """Precision of the network."""
+        return self._like.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.shift.device
+        return self._like.device
+
+    def set_scaling(self, shift, scale, lower=None, upper=None) -> None:
+        """Replace the input scaling by arrays of shape (d,); without ``lower`` and ``upper`` there is no bound."""
+        for name, array in zip(self._SCALING, (shift, scale, lower, upper), strict=True):
+            tensor = None if array is None else torch.tensor(np.asarray(array), dtype=torch.float64, device=self.device)
+            self.register_buffer(name, tensor)
+
+    def scaling(self) -> list[np.ndarray | None]:
+        """Arguments of `set_scaling`."""
+        tensors = (getattr(self, name) for name in self._SCALING)
+        return [None if tensor is None else tensor.cpu().numpy() for tensor in tensors]
+
+    def is_far(self, descriptors: np.ndarray) -> np.ndarray:
+        """Which rows (n, d) have an outlying value in a column that is used, bool (n,); none where there is no bound."""
+        _, scale, lower, upper = self.scaling()
+        if lower is None:
+            return np.zeros(len(descriptors), dtype=bool)
+        return (is_far(descriptors, lower, upper) & (scale > 0)).any(axis=1)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        r"""What the network sees of descriptors (n, d): shifted and scaled in double precision, then in its own.
+
+        Beyond the range from ``lower`` to ``upper``, of the length 2 h, a descriptor grows like a logarithm,
+
+        .. math:: x \to x_{\mathrm{upper}} + h\, \mathrm{arsinh} \frac{x - x_{\mathrm{upper}}}{h},
+
+        which is strictly increasing and has two continuous derivatives: 1e30 h become 70 h.
+        """
+        if self.lower is None:
+            return (x.to(self.dtype) - self.shift.to(self.dtype)) * self.scale.to(self.dtype)
+        x = x.to(torch.float64)
+        half = self.upper / 2 - self.lower / 2
+        within = x.clamp(self.lower, self.upper)
+        beyond = ((x - within) / half).clamp(-LARGEST, LARGEST)
+        return ((within - self.shift) * self.scale + torch.asinh(beyond) * (half * self.scale)).to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, 1) or (n, n_states) of descriptors (n, d)."""
-        return self.network((x - self.shift) * self.scale)
+        return self.network(self.inputs(x))
 
     def member_logits(self, x: Tensor) -> Tensor:
         """Logits of each member of an ensemble, (n_members, n, 1 or n_states); one member where there is no ensemble."""
-        return networks.member_logits(self.network, (x - self.shift) * self.scale)
+        return networks.member_logits(self.network, self.inputs(x))
 
     def committor(self, x):
         """Probability of reaching the last of two states, shape (n,), or each of more states, shape (n, n_states).
@@ -196,15 +244,30 @@ class CommittorModel(nn.Module):
             raise ValueError(f"the stored arrays do not fit the network: {error}") from error
         return model
 
+    def _apply(self, fn, recurse: bool = True):
+        """Move the module; the scaling stays in double precision."""
+        exact = {name: self._buffers[name] for name in self._SCALING if self._buffers[name] is not None}
+        super()._apply(fn, recurse)
+        for name, tensor in exact.items():
+            self._buffers[name] = tensor.to(self._buffers[name].device)
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """A bound is there if the stored model has one."""
+        bounded = any(prefix + name in state_dict for name in ("lower", "upper"))
+        for name in ("lower", "upper"):
+            self._buffers[name] = torch.empty_like(self.shift) if bounded else None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _evaluate(self, function: Callable[[Tensor], Tensor], x):
         if isinstance(x, Tensor):
             self._check(x.ndim, x.shape, lambda: torch.isfinite(x).cpu().numpy())
             with _evaluation_mode(self):
-                return function(x.to(dtype=self.dtype, device=self.device))
+                return function(x.to(self.device))
         x = np.asarray(x)
         self._check(x.ndim, x.shape, lambda: np.isfinite(x))
         with torch.no_grad(), _evaluation_mode(self):
-            tensor = torch.tensor(x, dtype=self.dtype, device=self.device)
+            tensor = torch.tensor(x, dtype=torch.float64, device=self.device)
             return function(tensor).cpu().numpy().astype(np.float64)
 
     def _check(self, ndim: int, shape, is_finite: Callable[[], np.ndarray]) -> None:

@@ -20,6 +20,9 @@ N_FOLDS = 5
 
 SHOTS_PER_BLOCK = 2
 
+OUTLYING = 0.5
+"""Weight in training of a configuration with an outlying descriptor, which is as likely an error as it has a meaning."""
+
 SIGNIFICANT = 2.0
 """Standard errors of the difference in held-out loss by which an alternative must beat a default."""
 
@@ -56,11 +59,13 @@ class TrainingData:
     Attributes
     ----------
     descriptors, counts : tensor, shape (n_rows, d), (n_rows, n_states)
-        Shots first, then ends of legs.
+        Shots first, then ends of legs. Descriptors are in double precision.
     train : tensor, shape (n_members, n_rows)
         Weights in the training of each member.
     held_out : array, shape (n_members, n_shots)
         Weights of the shots that each member does not see.
+    deciding : array, shape (n_members, n_shots)
+        The same, 0 for shots with an outlying descriptor (`is_far`): of those the model knows nothing.
     n_shots : int
     legs : list of (Legs, tensor of shape (n_members, m))
         Other frames of the legs in batches, one for each epoch, and their weights.
@@ -70,6 +75,7 @@ class TrainingData:
     counts: Tensor
     train: Tensor
     held_out: np.ndarray
+    deciding: np.ndarray
     n_shots: int
     legs: list[tuple[Legs, Tensor]]
 
@@ -84,8 +90,8 @@ class TrainingData:
             Frames of legs in a batch, and ends; each batch has the weight of all.
         """
 
-        def tensor(array):
-            return torch.tensor(array, dtype=model.dtype, device=model.device)
+        def tensor(array, dtype=model.dtype):
+            return torch.tensor(array, dtype=dtype, device=model.device)
 
         per_end, per_leg = auxiliary_weights
         n_members = getattr(model.network, "n_members", 1)
@@ -101,6 +107,7 @@ class TrainingData:
         of_ends = weights[frames.shot[ends]]
         of_ends = of_ends * (per_end * total / max(of_ends.sum(), 1e-300))
         x = np.concatenate([training_set.descriptors, frames.descriptors[ends]])
+        far = model.is_far(x)
         counts = np.concatenate([training_set.counts, np.eye(training_set.n_states)[frames.outcomes[ends]]])
         held_out = np.concatenate([fold, fold[frames.shot[ends]]]) == members
         n_shots = len(training_set)
@@ -108,12 +115,14 @@ class TrainingData:
         for batch in batches_of_legs(frames, training_set.n_states, max_frames, rng, tensor) if per_leg > 0 else ():
             of_frames = weights[batch.shot]
             of_frames = of_frames * (per_leg * weights[frames.shot[frames.is_end]].sum() / max(of_frames.sum(), 1e-300))
+            of_frames = of_frames * np.where(model.is_far(batch.descriptors.cpu().numpy()), OUTLYING, 1.0)
             legs.append((batch, tensor(of_frames * (fold[batch.shot] != members))))
         return cls(
-            tensor(x),
+            tensor(x, torch.float64),
             tensor(counts),
-            tensor(np.concatenate([weights, of_ends]) * ~held_out),
+            tensor(np.concatenate([weights, of_ends]) * np.where(far, OUTLYING, 1.0) * ~held_out),
             weights * held_out[:, :n_shots],
+            weights * held_out[:, :n_shots] * ~far[:n_shots],
             n_shots,
             legs,
         )
@@ -173,13 +182,14 @@ def optimise(
     optimiser_of_factor = Adam(factors)
     # a common factor; Adam does not see it, except through the size of its epsilon
     per_shot = 1 / data.train[:, : data.n_shots].sum().clamp(min=1e-12)
-    can_compare = data.held_out.sum() > 0
+    can_compare = data.deciding.sum() > 0
     snapshots = []
     every = max(max_epochs // 10, 1)
     was_training = model.training
     model.train()
+    inputs = model.inputs(data.descriptors)
     for epoch in range(max_epochs + 1):
-        nll = negative_log_likelihood(model.member_logits(data.descriptors), data.counts)
+        nll = negative_log_likelihood(networks.member_logits(model.network, inputs), data.counts)
         if epoch == max_epochs or (can_compare and epoch and epoch % every == 0):
             loss_of_shots = nll.detach()[:, : data.n_shots].double().cpu().numpy()
             snapshots.append((epoch, factor.item() * unit, loss_of_shots, [p.detach().clone() for p in parameters]))
@@ -201,8 +211,8 @@ def optimise(
             "training diverged: the loss is not finite. Look for extreme descriptors, or lower the learning rate"
         )
     if can_compare:
-        best = min(snapshots, key=lambda snapshot: (data.held_out * snapshot[2]).sum())
-        epochs, memory, nll, values = best if is_better(best[2], last[2], data.held_out) else last
+        best = min(snapshots, key=lambda snapshot: (data.deciding * snapshot[2]).sum())
+        epochs, memory, nll, values = best if is_better(best[2], last[2], data.deciding) else last
     with torch.no_grad():
         for parameter, value in zip(parameters, values, strict=True):
             parameter.copy_(value)

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ops_aimmd.committor import networks
+from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.optimisation import TrainingData, is_better, optimise, weighted_ratio
 from ops_aimmd.committor.training_set import TrainingSet
@@ -221,15 +222,18 @@ def fit(
     _check(model, training_set)
     if relevance not in ("auto", None):
         raise ValueError(f'relevance must be "auto" or None; got {relevance!r}')
+    n_shots, x = len(training_set), training_set.all_descriptors()
+    scaling = InputScaling.of(x, n_shots)
+    scaling.warn(x, n_shots)
     trainer = _Trainer(
         training_set,
+        scaling,
         np.random.SeedSequence(seed),
         max_epochs,
         learning_rate,
         weight_decay,
         frames_per_epoch,
     )
-    n_shots = len(training_set)
     candidates = trainer.candidates() if auxiliary_weights == "auto" else [tuple(float(w) for w in auxiliary_weights)]
     if not start_anew or getattr(model.network, "is_of_raw_descriptors", False):
         decided_at = 0
@@ -303,13 +307,13 @@ class _Trained:
     nll: np.ndarray  # (n_members, n_shots)
 
     def held_out_mean(self) -> float:
-        """Cross-validated loss per shot; NaN where no shot was held out."""
-        total = self.data.held_out.sum()
-        return float((self.data.held_out * self.nll).sum() / total) if total > 0 else np.nan
+        """Cross-validated loss per shot without an outlying descriptor; NaN where no such shot was held out."""
+        total = self.data.deciding.sum()
+        return float((self.data.deciding * self.nll).sum() / total) if total > 0 else np.nan
 
     def is_better_than(self, other: _Trained) -> bool:
         """In the held-out shots, by more than chance would find in one of the decisions of a run."""
-        return is_better(self.nll, other.nll, self.data.held_out, HARMFUL)
+        return is_better(self.nll, other.nll, self.data.deciding, HARMFUL)
 
     def measured_relevance(self) -> np.ndarray:
         """Influence of each descriptor on the log-odds, squared and clipped; its mean square over descriptors is 1."""
@@ -336,13 +340,14 @@ def _influence(model: CommittorModel, x: Tensor) -> np.ndarray:
     logits = model(x)
     if logits.shape[1] > 1:
         logits = logits - logits.mean(dim=1, keepdim=True)
-    squares = sum(torch.autograd.grad(column.sum(), x, retain_graph=True)[0].square() for column in logits.T)
-    return (squares.mean(dim=0).sqrt() * std).double().cpu().numpy()
+    squares = sum((torch.autograd.grad(column.sum(), x, retain_graph=True)[0] * std).square() for column in logits.T)
+    return squares.mean(dim=0).sqrt().double().cpu().numpy()
 
 
 @dataclass(frozen=True)
 class _Trainer:
     training_set: TrainingSet
+    scaling: InputScaling
     seed: np.random.SeedSequence
     max_epochs: int
     learning_rate: float
@@ -358,12 +363,10 @@ class _Trainer:
     def train(self, model: CommittorModel, auxiliary_weights, relevance=None, stiffness=1.0) -> _Trained:
         """Train a copy of the model, from new weights where the network can be started anew."""
         trial = model.copy()
-        shift, std = self._moments()
-        varies = std > 1e-9 * np.abs(shift)
-        relevance = varies * (np.ones(len(std)) if relevance is None else relevance)
-        with torch.no_grad():
-            trial.shift.copy_(torch.from_numpy(shift))
-            trial.scale.copy_(torch.from_numpy(relevance / np.where(varies, std, 1)))
+        of_data = self.scaling
+        varies = of_data.std > 0
+        relevance = varies * (np.ones(len(varies)) if relevance is None else relevance)
+        trial.set_scaling(of_data.mean, relevance / np.where(varies, of_data.std, 1), of_data.lower, of_data.upper)
         if isinstance(trial.network, networks.StackedNetwork):
             trial.network.restart(int(self.seed.generate_state(1)[0]))
         return self._optimise(trial, auxiliary_weights, relevance, self.max_epochs, stiffness)
@@ -372,10 +375,6 @@ class _Trainer:
         """Train a copy of the model from its present weights; its input scaling is kept."""
         epochs = math.ceil(self.max_epochs / 3)
         return self._optimise(model.copy(), auxiliary_weights, relevance, epochs, 1.0, velocity_memory)
-
-    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        x = np.concatenate([self.training_set.descriptors, self.training_set.auxiliary.descriptors])
-        return x.mean(axis=0), x.std(axis=0)
 
     def _optimise(self, trial, auxiliary_weights, relevance, max_epochs, stiffness, velocity_memory=0.0) -> _Trained:
         rng = np.random.default_rng(self.seed)

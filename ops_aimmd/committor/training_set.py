@@ -302,6 +302,10 @@ class TrainingSet:
         """float64 array, shape (n, d); read-only."""
         return self._columns["descriptors"].values
 
+    def all_descriptors(self) -> np.ndarray:
+        """Descriptors of the shots, then of the frames of legs, shape (n + m, d)."""
+        return np.concatenate([self.descriptors, self.auxiliary.descriptors])
+
     @property
     def counts(self) -> np.ndarray:
         """float64 array, shape (n, n_states): legs that reached each state; read-only."""

@@ -36,6 +36,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from ops_aimmd.committor import networks
+from ops_aimmd.committor.input_scaling import WIDTHS, InputScaling
 from ops_aimmd.committor.likelihood import log_committor
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.optimisation import held_out_losses
@@ -180,19 +181,23 @@ class TransferredStart:
                 f"only networks of this package can be transferred; the source has a {type(model.network).__name__}. "
                 "For the same descriptors in the same order: CommittorLearner(descriptors, states, model=source.model)"
             )
-        mean, std = _moments(_all_descriptors(training_set))
+        of_data = InputScaling.of(training_set.all_descriptors(), len(training_set))
+        mean, std = of_data.mean, of_data.std
         columns = np.asarray(columns)
         used = (columns >= 0) & (std[columns] > 0)
         taken = np.where(used, columns, 0)
         start = CommittorModel(_with_columns(model, columns, used, mean), len(columns), model.n_states)
         start.to(dtype=model.dtype, device=model.device)
-        known = torch.from_numpy(used).to(model.device)
-        start.shift.copy_(torch.where(known, model.shift[taken], 0.0))
-        start.scale.copy_(torch.where(known, model.scale[taken], 0.0))
+        start.set_scaling(
+            *(
+                None if values is None else np.where(used, values[taken], unknown)
+                for values, unknown in zip(model.scaling(), (0.0, 0.0, -1.0, 1.0), strict=True)
+            )
+        )
         return cls(start.frozen_copy(), np.where(used, mean[taken], 0.0), np.where(used, std[taken], 0.0))
 
-    def adapted(self, descriptors: np.ndarray, weight: float = 1.0) -> TransferredStart:
-        """Scale the columns for data of this system.
+    def adapted(self, descriptors: np.ndarray, weight: float = 1.0, n_shots: int = 0) -> TransferredStart:
+        """Scale the columns for data of this system, and bound them beyond these data and what the source has learned on.
 
         Parameters
         ----------
@@ -200,17 +205,23 @@ class TransferredStart:
         weight : float
             1: mean and standard deviation become those of the data, 0: they stay. Columns that the source does not know
             always get those of the data.
+        n_shots : int
+            The first rows are shots (`InputScaling.of`).
         """
-        of_data = np.stack(_moments(descriptors))
-        old = np.stack([self.mean, self.std])
+        of_data = InputScaling.of(descriptors, n_shots)
         known = self.std > 0
-        mean, std = np.where(known, (1 - weight) * old + weight * of_data, of_data)
+        mean = np.where(known, (1 - weight) * self.mean + weight * of_data.mean, of_data.mean)
+        std = np.where(known, (1 - weight) * self.std + weight * of_data.std, of_data.std)
         varies = std > 0
         ratio = np.where(known & varies, std, 1) / np.where(known, self.std, 1)
-        shift, scale = (tensor.double().cpu().numpy() for tensor in (self.model.shift, self.model.scale))
+        shift, scale, *_ = self.model.scaling()
         model = self.model.copy()
-        model.shift.copy_(torch.from_numpy(np.where(known, mean - (self.mean - shift) * ratio, mean)))
-        model.scale.copy_(torch.from_numpy(np.where(known, scale / ratio, varies / np.where(varies, std, 1))))
+        model.set_scaling(
+            np.where(known, mean - (self.mean - shift) * ratio, mean),
+            np.where(known, scale / ratio, varies / np.where(varies, std, 1)),
+            np.minimum(of_data.lower, mean - WIDTHS * std),
+            np.maximum(of_data.upper, mean + WIDTHS * std),
+        )
         return TransferredStart(model, mean, std)
 
     def recalibrated(self, training_set: TrainingSet) -> TransferredStart:
@@ -226,7 +237,7 @@ class TransferredStart:
         """
         counts = torch.from_numpy(training_set.counts * training_set.weights[:, None])
         with torch.no_grad():
-            x = torch.tensor(training_set.descriptors, dtype=self.model.dtype, device=self.model.device)
+            x = torch.tensor(training_set.descriptors, device=self.model.device)
             logits = self.model(x).double().cpu()
 
         def loss(parameters: np.ndarray) -> float:
@@ -251,7 +262,7 @@ def _with_columns(model: CommittorModel, columns, used: np.ndarray, mean: np.nda
     """A copy of the network with inputs in another order; inputs that go are held at the mean."""
     network = copy.deepcopy(model.network)
     network.n_inputs = len(columns)
-    scaled_mean = (torch.from_numpy(mean).to(model.shift) - model.shift) * model.scale
+    (scaled_mean,) = model.inputs(torch.from_numpy(mean)[None].to(model.device))
     gone = np.setdiff1d(np.arange(model.n_descriptors), columns[used])
     with torch.no_grad():
         for layer in _input_layers(network):
@@ -274,20 +285,10 @@ def _output_layers(network: networks.StackedNetwork) -> list[networks.StackedLin
     return [network.output, *([network.skip] if getattr(network, "skip", None) is not None else [])]
 
 
-def _all_descriptors(training_set: TrainingSet) -> np.ndarray:
-    return np.concatenate([training_set.descriptors, training_set.auxiliary.descriptors])
-
-
-def _moments(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, the latter exactly 0 where a column does not vary."""
-    mean, std = descriptors.mean(axis=0), descriptors.std(axis=0)
-    return mean, np.where(std > 1e-9 * np.abs(mean), std, 0.0)
-
-
 def start_for(start: TransferredStart, training_set: TrainingSet) -> TransferredStart:
     """Scaled and calibrated for the shots of this system, before any weight is trained further."""
-    x = _all_descriptors(training_set)
-    return start.adapted(x, len(x) / (len(x) + PRIOR_FRAMES)).recalibrated(training_set)
+    x = training_set.all_descriptors()
+    return start.adapted(x, len(x) / (len(x) + PRIOR_FRAMES), len(training_set)).recalibrated(training_set)
 
 
 def _fine_tuning(n_shots: int) -> float:
@@ -297,7 +298,8 @@ def _fine_tuning(n_shots: int) -> float:
 def _held_out_gain(model: CommittorModel, other: CommittorModel, training_set: TrainingSet) -> float:
     """By how much the held-out shots are more probable under a model than under another one, nats for all of them."""
     losses, of_other = (held_out_losses(m, training_set) for m in (model, other))
-    return float(np.nansum(training_set.weights * (of_other - losses)))
+    deciding = training_set.weights * ~model.is_far(training_set.descriptors)
+    return float(np.nansum(deciding * (of_other - losses)))
 
 
 def fit_transferred(

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.likelihood import log_committor
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.explain.grouping import check_names, resolve_groups
@@ -47,7 +48,7 @@ def gradient_scores(model: CommittorModel, x: np.ndarray, weights: np.ndarray, g
     r"""Mean size of the change of the reaction coordinate for a change of a group of inputs by its standard deviation.
 
     :math:`\langle [\sum_{j \in G} (\sigma_j\, \partial q / \partial x_j)^2]^{1/2} \rangle`; of more than two states the
-    squares are summed over the logits less their mean.
+    squares are summed over the logits less their mean. Outlying values do not count in :math:`\sigma_j` (`InputScaling`).
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def gradient_scores(model: CommittorModel, x: np.ndarray, weights: np.ndarray, g
         for output in range(n_outputs):
             total = members[member, :, output].sum()
             gradients[member, output] = torch.autograd.grad(total, inputs, retain_graph=True)[0].numpy()
-    gradients *= x.std(axis=0)
+    gradients *= InputScaling.of(x).std
 
     def scores(of):
         squares = [(of[..., list(group)] ** 2).sum(axis=(-3, -1)) for group in groups]
@@ -88,7 +89,8 @@ def integrated_gradients(
     r"""What each input adds to the reaction coordinate of single configurations, compared with a baseline.
 
     :math:`(x_j - b_j) \int_0^1 \partial_j q(b + t (x - b))\, dt`; the sum over inputs is :math:`q(x) - q(b)`. Sundararajan,
-    Taly, Yan, Proc. ICML 2017, arXiv:1703.01365.
+    Taly, Yan, Proc. ICML 2017, arXiv:1703.01365. The straight line is drawn between the inputs of the network. They differ
+    from the descriptors by shift and scale, which change nothing, and by the bound of outlying descriptors.
 
     Parameters
     ----------
@@ -131,7 +133,8 @@ def integrated_gradients(
         raise ValueError(f"descriptors and baseline must be finite; rows {bad[:10].tolist()} or the baseline are not")
     columns = resolve_groups(groups, check_names(names, x.shape[1]), x)
     copy = double_copy(model)
-    inputs, start = torch.tensor(x), torch.tensor(baseline)[None]
+    inputs, start = copy.inputs(torch.tensor(x)), copy.inputs(torch.tensor(baseline)[None])
+    copy.set_scaling(np.zeros(x.shape[1]), np.ones(x.shape[1]))
     method = IntegratedGradients(lambda t: reaction_coordinate_of(copy, t, state))
     added = method.attribute(inputs, start.expand_as(inputs), n_steps=n_steps, internal_batch_size=max(len(x), 10_000))
     with torch.no_grad():

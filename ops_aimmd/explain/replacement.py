@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ops_aimmd.committor.input_scaling import InputScaling
+
 
 class Replacement(ABC):
     """Draws new values for a group of inputs of all shots.
@@ -44,15 +46,15 @@ class ConditionalPermutation(Replacement):
     That rest is the residual of a ridge regression of the group on all other inputs. With the correlation matrix C of the
     inputs and :math:`P = (C + \lambda 1)^{-1}`, the residuals of a group G are :math:`Z P_{\cdot G} (P_{GG})^{-1}` for
     standardised inputs Z, so that one inverse serves all groups. :math:`\lambda = d / n`: d inputs fitted to n shots would
-    explain that fraction of anything.
+    explain that fraction of anything. Outlying values count as if they lay at the end of the range of `InputScaling`.
     """
 
     def __init__(self, x, rng):
         super().__init__(x, rng)
         n, d = x.shape
-        scale = x.std(axis=0)
-        self._scale = np.where(scale > 0, scale, 1)
-        self._z = (x - x.mean(axis=0)) / self._scale
+        scaling = InputScaling.of(x)
+        self._scale = np.where(scaling.std > 0, scaling.std, 1)
+        self._z = (np.clip(x, scaling.lower, scaling.upper) - scaling.mean) / self._scale
         self._precision = np.linalg.inv(self._z.T @ self._z / n + d / n * np.eye(d))
 
     def residuals(self, columns: Sequence[int]) -> np.ndarray:
@@ -70,11 +72,14 @@ class Noise(Replacement):
     """Uniform noise over the range of each input in the shots, as in Jung et al. (2023).
 
     Nat. Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-00428-z. It asks the model about configurations that do not
-    exist, and favours inputs whose range is much wider than their spread.
+    exist, and favours inputs whose range is much wider than their spread. Outlying values do not widen the range.
     """
 
     def draw(self, columns):
-        low, high = self.x[:, columns].min(axis=0), self.x[:, columns].max(axis=0)
+        x = self.x[:, columns]
+        scaling = InputScaling.of(x)
+        x = np.clip(x, scaling.lower, scaling.upper)
+        low, high = x.min(axis=0), x.max(axis=0)
         return self.rng.uniform(low, high, size=(len(self.x), len(columns))), None
 
 

@@ -21,6 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ops_aimmd.committor.density import pair_log_odds
+from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
@@ -236,9 +237,9 @@ def _screened(shots: Shots, columns: list[int], model, descriptors: np.ndarray, 
 def _steepest(model: CommittorModel, descriptors: np.ndarray, state: int, n: int = 10) -> list[int]:
     """Descriptors that the model's log-odds of a state depend on most, in units of their standard deviation."""
     rows = descriptors[:: max(len(descriptors) // 2000, 1)]
-    x = torch.tensor(rows, dtype=model.dtype, device=model.device, requires_grad=True)
+    x = torch.tensor(rows, device=model.device, requires_grad=True)
     gradient = torch.autograd.grad(pair_log_odds(model.log_committor(x), (0, state)).sum(), x)[0]
-    strength = gradient.abs().mean(dim=0).double().cpu().numpy() * rows.std(axis=0)
+    strength = gradient.abs().mean(dim=0).double().cpu().numpy() * InputScaling.of(rows).std
     return np.argsort(strength)[::-1][:n].tolist()
 
 
