@@ -55,8 +55,7 @@ plain = paths.MoveScheme(network)
 modifier = ops_aimmd.BoltzmannVelocities(system.engine)
 plain.append(paths.strategies.TwoWayShootingStrategy(modifier=modifier, engine=system.engine))
 plain.append(paths.strategies.OrganizeByMoveGroupStrategy())
-last_path = sampler.sample_set[0].trajectory  # relaxed by now: a fair start
-comparison = paths.PathSampling(None, plain, plain.initial_conditions_from_trajectories(last_path))
+comparison = paths.PathSampling(None, plain, sampler.sample_set)  # its path is relaxed by now: a fair start
 recorder = StepRecorder(system.states)
 comparison.attach_hook(recorder)
 comparison.output_stream = open(os.devnull, "w")

@@ -18,6 +18,7 @@ import openpathsampling as paths
 
 import ops_aimmd
 from ops_aimmd.analysis.series import step_table
+from ops_aimmd.sampling.ops_messages import ops_is_quiet
 from ops_aimmd.sampling.random_state import seed_step
 from ops_aimmd.systems import toy
 
@@ -40,8 +41,9 @@ plain = paths.MoveScheme(network)
 plain.append([strategy, paths.strategies.OrganizeByMoveGroupStrategy()])
 seed_step(seed=1, step=0)
 with paths.Storage("plain.nc", "w") as storage:
-    conditions = plain.initial_conditions_from_trajectories(system.initial_trajectory(seed=1))
-    paths.PathSampling(storage, plain, conditions).run(n_plain)
+    with ops_is_quiet():
+        conditions = plain.initial_conditions_from_trajectories(system.initial_trajectory(seed=1))
+        paths.PathSampling(storage, plain, conditions).run(n_plain)
 
 # what can be learned from its file
 storage = paths.Storage("plain.nc", "r")

@@ -32,6 +32,8 @@ def test_example(name, written, tmp_path):
         [sys.executable, str(EXAMPLES / name), "--quick"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
+    assert "\x1b" not in result.stdout and "strategy #" not in result.stdout
+    assert "excepthook" not in result.stderr and "pymbar" not in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
     assert all((tmp_path / file).stat().st_size > 1000 for file in written)
 

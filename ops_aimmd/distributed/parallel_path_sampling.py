@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +22,7 @@ from ops_aimmd.distributed.shots import ShotFailure, ShotSpec
 from ops_aimmd.sampling.configuration_replicas import ConfigurationMover
 from ops_aimmd.sampling.learner import PATHS_REMEMBERED, CommittorLearner
 from ops_aimmd.sampling.movers import ShootingMover, check_velocities, submovers
+from ops_aimmd.sampling.ops_messages import ops_is_quiet
 from ops_aimmd.sampling.progress_bar import ProgressBar
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.step_seeds import StepSeeds
@@ -437,7 +436,7 @@ def _numbered(scheme, initial_conditions) -> paths.SampleSet:
             raise ValueError(f"initial conditions {number} are no SampleSet and no Trajectory; got {given!r}")
     samples = []
     for number, given in enumerate(initial_conditions):
-        with contextlib.redirect_stdout(io.StringIO()):  # OPS reports what it looks for
+        with ops_is_quiet():
             try:
                 if not isinstance(given, paths.SampleSet):
                     given = scheme.initial_conditions_from_trajectories(given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 import threading
 from collections.abc import Sequence
@@ -99,7 +98,6 @@ _building = threading.Lock()
 
 
 def _build(description: EngineDescription) -> Workbench:
-    logging.getLogger("pymbar").setLevel(logging.ERROR)  # OPS imports openmmtools, and that advertises JAX in ten lines
     try:
         platform, engine, states = pickle.loads(description.payload)
     except ModuleNotFoundError as error:

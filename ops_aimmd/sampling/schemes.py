@@ -14,6 +14,7 @@ from openpathsampling.high_level.network import FixedLengthTPSNetwork, Transitio
 from .configuration_replicas import ConfigurationEnsemble, ConfigurationMover
 from .learner import CommittorLearner
 from .movers import OneWayShooting, ShootingMover, check_velocities, submovers
+from .ops_messages import ops_is_quiet
 from .reversibility import warn_if_irreversible
 from .selectors import CommittorSelector
 from .shared_learner import movers_under, share_learner
@@ -256,7 +257,8 @@ class CommittorShootingScheme(MoveScheme):
 
         Configurations for the exchange of shooting points begin as the best frame of the path, where none are given.
         """
-        conditions = super().initial_conditions_from_trajectories(trajectories, *args, **kwargs)
+        with ops_is_quiet():
+            conditions = super().initial_conditions_from_trajectories(trajectories, *args, **kwargs)
         given = trajectories if isinstance(trajectories, paths.SampleSet) else ()
         conditions = self._with_configurations(conditions, [sample.ensemble for sample in given])
         missing, _ = self.check_initial_conditions(conditions)

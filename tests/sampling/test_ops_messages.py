@@ -1,0 +1,97 @@
+"""A run begins and ends without what OPS and others write beside the point."""
+
+import io
+import logging
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import openpathsampling as paths
+import pytest
+from sampling_support import Chain, simulation
+
+from ops_aimmd import DiminishingSchedule, ParallelPathSampling, TrainingHook
+from ops_aimmd.sampling.learner import PICKS_BEFORE_WARNING
+from ops_aimmd.sampling.ops_messages import leave_cursor_alone
+
+SCRIPT = """
+import openpathsampling as paths
+from sampling_support import Chain
+import ops_aimmd
+chain = Chain()
+learner = chain.learner(seed=1)
+scheme = chain.scheme(learner)
+conditions = scheme.initial_conditions_from_trajectories(chain.initial())
+print("conditions are made")
+closed, left_open = (paths.Storage(f"{name}.nc", "w") for name in ("closed", "left_open"))
+for storage in (closed, left_open):
+    sampler = paths.PathSampling(storage, scheme, conditions)
+    sampler.attach_hook(ops_aimmd.TrainingHook(learner))
+    sampler.run(2)
+closed.close()
+import openmmtools  # as OPS does when it reads one of its integrators
+"""
+
+
+def test_a_script_that_writes_to_files(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {"PYTHONPATH": ":".join([str(Path(__file__).parent), *sys.path]), "PATH": "/usr/bin"}
+    result = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("conditions are made\n")
+    assert "DONE! Completed 2 Monte Carlo cycles" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert "excepthook" not in result.stderr and "pymbar" not in result.stderr
+    for name in ("closed", "left_open"):
+        with paths.Storage(str(tmp_path / f"{name}.nc"), "r") as storage:
+            assert len(storage.steps) == 3
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_messages_of_a_terminal_are_refreshed(is_terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal
+    run = SimpleNamespace(output_stream=stream, allow_refresh=True)
+    leave_cursor_alone(run)
+    assert run.allow_refresh is is_terminal
+
+
+def test_other_warnings_of_pymbar_are_heard(caplog):
+    logger = logging.getLogger("pymbar.mbar_solvers")
+    logger.warning("\n*** JAX NOT FOUND ***")
+    logger.warning("the equations do not converge")
+    assert [record.getMessage() for record in caplog.records] == ["the equations do not converge"]
+
+
+def told_to_attach(caught):
+    return [warning for warning in caught if "has heard of no shot" in str(warning.message)]
+
+
+@pytest.mark.parametrize("rounds, attached", [(True, False), (False, True)])
+def test_many_chains_are_not_told_to_attach_their_hook(rounds, attached):
+    chain = Chain()
+    learner = chain.learner(seed=1, schedule=DiminishingSchedule(every=100))
+    n_chains = PICKS_BEFORE_WARNING + 4
+    sampler = ParallelPathSampling(None, chain.scheme(learner), [chain.initial()] * n_chains, rounds=rounds)
+    sampler.show_progress = False
+    if attached:
+        sampler.attach_hook(TrainingHook(learner))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sampler.run(1)
+    assert told_to_attach(caught) == []
+    assert len(learner.training_set) == n_chains
+
+
+def test_a_run_without_a_hook_is_told():
+    """The control; also after a run that had one."""
+    chain = Chain()
+    learner = chain.learner(seed=1)
+    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
+    sampler.run(1)
+    sampler, _ = simulation(chain.scheme(learner), chain.initial())
+    with pytest.warns(UserWarning, match="has heard of no shot: attach the hook"):
+        sampler.run(PICKS_BEFORE_WARNING)
