@@ -185,6 +185,22 @@ def _numbers(values) -> np.ndarray:
     return array.astype(np.float64)
 
 
+def raw_angles(descriptors, states) -> list[str]:
+    """Names of descriptors that some state takes for periodic, so that they jump by a period where nothing happens."""
+    parts = descriptors if isinstance(descriptors, Sequence) else [descriptors]
+    periodic = [cv for state in states for cv in _periodic_variables(state)]
+    return [describe(part) for part in parts if any(part is cv for cv in periodic)]
+
+
+def _periodic_variables(volume) -> list:
+    """Collective variables of a volume and its parts that have a period."""
+    parts = [getattr(volume, name, None) for name in ("volume", "volume1", "volume2")]
+    found = [cv for part in parts if part is not None for cv in _periodic_variables(part)]
+    if None not in (getattr(volume, "period_min", None), getattr(volume, "period_max", None)):
+        found.append(volume.collectivevariable)
+    return found
+
+
 def is_storable(descriptors) -> bool:
     """Whether OPS can store the descriptors: collective variables can, all others are stored by name only.
 

@@ -27,6 +27,7 @@ from .collective_variables import (
     describe,
     evaluate_descriptors,
     is_storable,
+    raw_angles,
 )
 from .states import selectable_frames, state_index
 
@@ -108,6 +109,7 @@ class CommittorLearner(StorableNamedObject):
         _check_states(states)
         if descriptors is not None:
             _check_descriptors(descriptors)
+            _warn_of_raw_angles(descriptors, states)
         self._schedule = DiminishingSchedule() if schedule is None else schedule
         self._version: ModelVersion | None = None
         self._training_set: TrainingSet | None = None
@@ -533,6 +535,17 @@ def _check_descriptors(descriptors) -> None:
         raise ValueError(
             "descriptors must be a CollectiveVariable, a list of them, or a function of a trajectory that returns an "
             f"array (n_frames, n_descriptors); got {descriptors!r}"
+        )
+
+
+def _warn_of_raw_angles(descriptors, states) -> None:
+    angles = raw_angles(descriptors, states)
+    if angles:
+        warnings.warn(
+            f"{', '.join(angles)}: periodic in a state, and given as it is. The model sees a jump where the angle passes "
+            "the end of its period. Give its sine and cosine, for instance by ops_aimmd.DescriptorCV(name, "
+            "ops_aimmd.descriptors.backbone_dihedrals(topology)), or by a function of the trajectory that returns both",
+            stacklevel=3,
         )
 
 

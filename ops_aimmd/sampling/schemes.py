@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import openpathsampling as paths
 from openpathsampling.high_level.move_scheme import MoveScheme
 from openpathsampling.high_level.move_strategy import (
@@ -9,7 +11,7 @@ from openpathsampling.high_level.move_strategy import (
     SingleEnsembleMoveStrategy,
     levels,
 )
-from openpathsampling.high_level.network import FixedLengthTPSNetwork, TransitionNetwork
+from openpathsampling.high_level.network import FixedLengthTPSNetwork, TISNetwork, TransitionNetwork
 
 from .configuration_replicas import ConfigurationEnsemble, ConfigurationMover
 from .learner import CommittorLearner
@@ -175,7 +177,8 @@ class CommittorShootingScheme(MoveScheme):
     Parameters
     ----------
     network : openpathsampling.TransitionNetwork
-        Of flexible path length; one-directional or all-to-all, two or more states, TPS or TIS.
+        Of flexible path length; one-directional or all-to-all, two or more states, TPS or TIS. The scheme makes shooting
+        moves only: a warning says which others a TIS network wants, and how to append them.
     learner : CommittorLearner, optional
         Its states must be those of the network, in the learner's order.
     engine : openpathsampling.engines.DynamicsEngine
@@ -271,6 +274,19 @@ class CommittorShootingScheme(MoveScheme):
         check_velocities(self.move_decision_tree(), conditions)
         return conditions
 
+    def build_move_decision_tree(self):
+        """As in OPS; warns where the moves are too few for a network of transition interface sampling."""
+        super().build_move_decision_tree()
+        missing = _missing_moves(self.network, self.root_mover)
+        if missing:
+            strategies = ", ".join(f"paths.strategies.{strategy}()" for strategy in missing.values())
+            warnings.warn(
+                f"CommittorShootingScheme makes shooting moves, and this {type(self.network).__name__} wants others beside "
+                f"them: {', '.join(missing)}. Append their strategies, scheme.append([{strategies}]), or take "
+                "paths.DefaultScheme and append a CommittorShootingStrategy to it",
+                stacklevel=4,
+            )
+
     def list_initial_ensembles(self, root=None) -> list:
         """As in OPS, and the ensembles of configurations beside the path."""
         movers = self._configuration_movers(root)
@@ -317,6 +333,20 @@ class CommittorShootingScheme(MoveScheme):
         if scheme.learner is not None:
             share_learner(movers_under(mover for movers in scheme.movers.values() for mover in movers), scheme.learner)
         return scheme
+
+
+def _missing_moves(network, root) -> dict[str, str]:
+    """Kinds of moves that a network of several ensembles needs and a scheme has not, and the strategies that make them."""
+    if not isinstance(network, TISNetwork):
+        return {}
+    needed = {
+        "replica exchange": (paths.ReplicaExchangeMover, "NearestNeighborRepExStrategy"),
+        "path reversal": (paths.PathReversalMover, "PathReversalStrategy"),
+    }
+    if network.special_ensembles.get("minus"):
+        needed["minus moves (fluxes out of the states)"] = (paths.MinusMover, "MinusMoveStrategy")
+    movers = list(submovers(root))
+    return {name: strategy for name, (kind, strategy) in needed.items() if not any(isinstance(m, kind) for m in movers)}
 
 
 def _ordered_states(network) -> list:

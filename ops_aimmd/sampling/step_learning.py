@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import openpathsampling as paths
 from openpathsampling.pathmover import EngineMover
 
 from .configuration_replicas import ConfigurationMover
@@ -11,8 +12,17 @@ from .learner import CommittorLearner
 from .movers import ShootingMover, submovers
 from .random_state import seed_generators
 from .selectors import CommittorSelector
+from .shooting_point_exchange import ShootingPointExchangeMover
 from .shooting_results import shooting_result, shots
 from .step_seeds import StepSeeds, simulation_key
+
+SHOOTING_MOVERS = (
+    ShootingMover,
+    paths.ForwardShootMover,
+    paths.BackwardShootMover,
+    paths.pathmover.AbstractTwoWayShootingMover,
+)
+"""Movers of this package and of OPS that pick a shooting point with a selector."""
 
 
 class StepLearning:
@@ -58,6 +68,7 @@ class StepLearning:
                     f"the legs of {mover.name!r} stop at the states {[s.name for s in mover.states]}, the learner knows "
                     f"{[s.name for s in self.learner.states]}: give both the same volume objects"
                 )
+        _warn_of_unguided_shooting(movers)
         engines = [m.engine for m in movers if isinstance(m, EngineMover) and m.engine is not None]
         engines += [engine for m in movers if isinstance(m, ConfigurationMover) for engine in m.engines]
         self.engines = list({id(engine): engine for engine in engines}.values())
@@ -111,3 +122,20 @@ def _identities(trajectory) -> list[tuple[int, int, int]]:
         (len(trajectory), first.__uuid__, last.__uuid__),
         (len(trajectory), last.reversed.__uuid__, first.reversed.__uuid__),
     ]
+
+
+def _warn_of_unguided_shooting(movers: list) -> None:
+    """Schemes of OPS can shoot by several strategies, and a selector given to one is not that of the others."""
+    shooting = [mover for mover in movers if isinstance(mover, SHOOTING_MOVERS)]
+    shooting = [mover for mover in shooting if not isinstance(mover, ShootingPointExchangeMover)]
+    unguided = [mover for mover in shooting if not isinstance(mover.selector, CommittorSelector)]
+    if not unguided or len(unguided) == len(shooting):
+        return
+    ensembles = list(dict.fromkeys(mover.ensemble.name for mover in unguided))
+    warnings.warn(
+        f"the shots in {ensembles} are picked by {type(unguided[0].selector).__name__}, the others by the committor. "
+        "If that is not meant, replace the strategy of these ensembles too: for OPS's group of the multiple state outer "
+        "interfaces, scheme.append(paths.strategies.OneWayShootingStrategy(selector=selector, ensembles=[ensemble], "
+        'group="ms_outer_shooting", engine=engine)) for each ensemble in network.special_ensembles["ms_outer"]',
+        stacklevel=5,
+    )
