@@ -724,15 +724,18 @@ def test_a_run_without_a_hook_says_at_once_that_it_does_not_learn(kind):
     assert run(hooked=True) == run(frozen=True) == ([], [])
 
 
-def test_many_chains_with_a_hook_are_not_told_that_they_have_none():
+@pytest.mark.parametrize("rounds, attached", [(True, False), (False, True)])
+def test_many_chains_are_not_told_to_attach_their_hook(rounds, attached):
     chain = Chain()
     learner = chain.learner(seed=1)
-    sampler = ParallelPathSampling(None, chain.scheme(learner), [chain.initial()] * 24)
+    sampler = ParallelPathSampling(None, chain.scheme(learner), [chain.initial()] * 24, rounds=rounds)
     sampler.show_progress = False
+    if attached:
+        sampler.attach_hook(TrainingHook(learner))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*TrainingHook")
         sampler.run(1)
-    assert learner.training_set.steps.size > 0
+    assert len(learner.training_set) == 24
 
 
 # ---- several checkpoints of one learner -----------------------------------------------------------------------------

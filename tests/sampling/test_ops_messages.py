@@ -4,16 +4,12 @@ import io
 import logging
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import openpathsampling as paths
 import pytest
-from sampling_support import Chain, simulation
 
-from ops_aimmd import DiminishingSchedule, ParallelPathSampling, TrainingHook
-from ops_aimmd.sampling.learner import PICKS_BEFORE_WARNING
 from ops_aimmd.sampling.ops_messages import leave_cursor_alone
 
 SCRIPT = """
@@ -64,34 +60,3 @@ def test_other_warnings_of_pymbar_are_heard(caplog):
     logger.warning("\n*** JAX NOT FOUND ***")
     logger.warning("the equations do not converge")
     assert [record.getMessage() for record in caplog.records] == ["the equations do not converge"]
-
-
-def told_to_attach(caught):
-    return [warning for warning in caught if "has heard of no shot" in str(warning.message)]
-
-
-@pytest.mark.parametrize("rounds, attached", [(True, False), (False, True)])
-def test_many_chains_are_not_told_to_attach_their_hook(rounds, attached):
-    chain = Chain()
-    learner = chain.learner(seed=1, schedule=DiminishingSchedule(every=100))
-    n_chains = PICKS_BEFORE_WARNING + 4
-    sampler = ParallelPathSampling(None, chain.scheme(learner), [chain.initial()] * n_chains, rounds=rounds)
-    sampler.show_progress = False
-    if attached:
-        sampler.attach_hook(TrainingHook(learner))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        sampler.run(1)
-    assert told_to_attach(caught) == []
-    assert len(learner.training_set) == n_chains
-
-
-def test_a_run_without_a_hook_is_told():
-    """The control; also after a run that had one."""
-    chain = Chain()
-    learner = chain.learner(seed=1)
-    sampler, _ = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
-    sampler.run(1)
-    sampler, _ = simulation(chain.scheme(learner), chain.initial())
-    with pytest.warns(UserWarning, match="has heard of no shot: attach the hook"):
-        sampler.run(PICKS_BEFORE_WARNING)
