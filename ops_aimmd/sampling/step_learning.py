@@ -68,7 +68,7 @@ class StepLearning:
                     f"the legs of {mover.name!r} stop at the states {[s.name for s in mover.states]}, the learner knows "
                     f"{[s.name for s in self.learner.states]}: give both the same volume objects"
                 )
-        _warn_of_unguided_shooting(movers)
+        warn_of_unguided_shooting(movers)
         engines = [m.engine for m in movers if isinstance(m, EngineMover) and m.engine is not None]
         engines += [engine for m in movers if isinstance(m, ConfigurationMover) for engine in m.engines]
         self.engines = list({id(engine): engine for engine in engines}.values())
@@ -124,7 +124,7 @@ def _identities(trajectory) -> list[tuple[int, int, int]]:
     ]
 
 
-def _warn_of_unguided_shooting(movers: list) -> None:
+def warn_of_unguided_shooting(movers: list) -> None:
     """Schemes of OPS can shoot by several strategies, and a selector given to one is not that of the others."""
     shooting = [mover for mover in movers if isinstance(mover, SHOOTING_MOVERS)]
     shooting = [mover for mover in shooting if not isinstance(mover, ShootingPointExchangeMover)]

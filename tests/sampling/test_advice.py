@@ -7,6 +7,8 @@ import pytest
 from sampling_support import Chain, simulation, site_descriptors
 
 from ops_aimmd import CommittorLearner, CommittorSelector, TrainingHook
+from ops_aimmd.sampling.movers import submovers
+from ops_aimmd.sampling.step_learning import warn_of_unguided_shooting
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +94,10 @@ def default_scheme(chain, network, selector, with_outer):
 def test_the_outer_interface_keeps_the_selector_of_ops(chain, multiple_states, with_outer):
     learner = chain.learner(seed=1)
     scheme = default_scheme(chain, multiple_states, CommittorSelector(learner), with_outer)
-    hook = TrainingHook(learner)
     root = scheme.move_decision_tree()
     (selector,) = {type(mover.selector) for mover in scheme.movers["ms_outer_shooting"][0].movers}
     assert selector is (CommittorSelector if with_outer else paths.UniformSelector)
-    messages = said(lambda: hook._warn_of_unguided_shooting(root), "are picked by UniformSelector")
+    messages = said(lambda: warn_of_unguided_shooting(list(submovers(root))), "are picked by UniformSelector")
     assert len(messages) == (not with_outer)
     if messages:
         assert 'group="ms_outer_shooting"' in messages[0]
@@ -107,9 +108,8 @@ def test_uniform_selection_everywhere_is_meant(chain):
     sampler, _ = simulation(scheme, chain.initial(), TrainingHook(scheme.learner))
     assert said(lambda: sampler.run(1), "are picked by") == []
     with_exchange = chain.scheme(chain.learner(seed=1), selector=paths.UniformSelector(), exchange_temperatures=[])
-    hook = TrainingHook(with_exchange.learner)
     root = with_exchange.move_decision_tree()
-    assert said(lambda: hook._warn_of_unguided_shooting(root), "are picked by") == []
+    assert said(lambda: warn_of_unguided_shooting(list(submovers(root))), "are picked by") == []
 
 
 # ---- periodic angles ------------------------------------------------------------------------------------------------
