@@ -72,14 +72,11 @@ class Noise(Replacement):
     """Uniform noise over the range of each input in the shots, as in Jung et al. (2023).
 
     Nat. Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-00428-z. It asks the model about configurations that do not
-    exist, and favours inputs whose range is much wider than their spread. Outlying values do not widen the range.
+    exist, and favours inputs whose range is much wider than their spread.
     """
 
     def draw(self, columns):
-        x = self.x[:, columns]
-        scaling = InputScaling.of(x)
-        x = np.clip(x, scaling.lower, scaling.upper)
-        low, high = x.min(axis=0), x.max(axis=0)
+        low, high = self.x[:, columns].min(axis=0), self.x[:, columns].max(axis=0)
         return self.rng.uniform(low, high, size=(len(self.x), len(columns))), None
 
 
