@@ -71,8 +71,12 @@ def test_ctrl_c_between_two_frames_stops_the_engine(engine):
             time.sleep(10)
         return position(snapshot)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_leg(engine, engine.frame(), ends(interrupted), 100)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_leg(engine, engine.frame(), ends(interrupted), 100)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert engine.stops == 1 and not engine.left_running
 
 
