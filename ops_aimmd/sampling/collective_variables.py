@@ -97,7 +97,7 @@ def check_each_frame_counts_alone(descriptors, trajectory, values: np.ndarray) -
     descriptors
         As for `evaluate_descriptors`.
     trajectory : openpathsampling.Trajectory
-        At least one frame, of which two are evaluated again, as copies that no cache knows.
+        At least one frame, of which two are evaluated again; for collective variables as copies, which no cache knows.
     values : array, shape (n_frames, n_descriptors)
         Descriptors of the trajectory.
 
@@ -106,10 +106,12 @@ def check_each_frame_counts_alone(descriptors, trajectory, values: np.ndarray) -
     ValueError
         If the number of descriptors, or a value, depends on the frames beside it.
     """
+    parts = descriptors if isinstance(descriptors, Sequence) else [descriptors]
+    cached = any(isinstance(part, CollectiveVariable) for part in parts)
     middle = len(trajectory) // 2
     size = np.where(np.isfinite(values), np.abs(values), 0.0).max(axis=0)
     for subset in ([middle], [middle, 0][: len(trajectory)]):
-        frames = [trajectory[row].copy() for row in subset]
+        frames = [trajectory[row].copy() if cached else trajectory[row] for row in subset]
         try:
             found = evaluate_descriptors(descriptors, paths.Trajectory(frames))
         except ValueError as error:
