@@ -18,11 +18,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ops_aimmd.checkpoint import FileUnavailableError
 from ops_aimmd.checkpoint.errors import is_damage
+from ops_aimmd.checkpoint.journal import first_page
 
 try:
     import fcntl
@@ -129,7 +130,7 @@ def why_unavailable(path: Path, error: Exception, writing: bool = False) -> str 
             refused = cause
             if (cause.errno or 0) > 0:
                 return _system_says(cause)
-    users = users_of(path, others_only=True)
+    users = [] if _is_database(path) else users_of(path, others_only=True)  # readers of a database see whole transactions
     if users:
         return f"it is open in {' and '.join(users)}: close it there ({error})"
     if refused is not None:  # only opening a netCDF file raises an OSError of netCDF
@@ -137,6 +138,13 @@ def why_unavailable(path: Path, error: Exception, writing: bool = False) -> str 
     if "NetCDF" in str(error):
         return _unless_a_fresh_process_fails(path)
     return None
+
+
+def _is_database(path: Path) -> bool:
+    with suppress(sqlite3.Error), closing(first_page(path)) as connection:
+        connection.execute("PRAGMA application_id").fetchone()
+        return True
+    return False
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
