@@ -1,5 +1,7 @@
 """The first path is a piece of the engine's own dynamics from one state to the other."""
 
+from functools import partial
+
 import mdtraj
 import numpy as np
 import openpathsampling as paths
@@ -166,7 +168,7 @@ def test_a_snapshot_of_an_engine_that_cannot_run(tmp_path, where):
     snapshot = from_pdb(tmp_path, positions, system)
     assert state_index(snapshot, system.states) == (0 if where == "in a state" else -1)
     progress = system.states[1].collectivevariable
-    for find in (initial_path, initial_paths):
+    for find in (initial_path, partial(initial_paths, 2)):
         with pytest.raises(ValueError, match="FileEngine, cannot run.*engine="):
             find(snapshot, lambda snapshot: -progress(snapshot), system.states)
         with pytest.raises(ValueError, match="given engine, FileEngine"):
