@@ -1,0 +1,88 @@
+r"""Shots of a chain are correlated: their order in time, blocks and folds of them, and errors of what they estimate.
+
+A shooting point is picked from the current path, and one path follows from the other. So shots that are neighbours in a chain
+resemble each other, in descriptors and in whatever the descriptors leave out. Rows of a training set may come in any order;
+what counts here is the chain and the step of each shot.
+
+Errors are clustered ("sandwich") errors: of the sums over blocks, or over the shots of one configuration, whatever the
+correlation inside (K.-Y. Liang, S. L. Zeger, Biometrika 73, 13 (1986), doi:10.1093/biomet/73.1.13).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def in_time(chains, steps) -> np.ndarray:
+    """Rows chain after chain, and in each chain in the order of its steps.
+
+    Parameters
+    ----------
+    chains, steps : int arrays, shape (n,)
+        A step of -1 is not known: such shots come first, in the order of their rows.
+
+    Returns
+    -------
+    int array, shape (n,)
+    """
+    return np.lexsort((np.arange(len(chains)), np.asarray(steps), np.asarray(chains)))
+
+
+def blocks(chains, steps, length: int) -> np.ndarray:
+    """Number of the block of each shot: `length` shots of one chain that follow each other in time.
+
+    Parameters
+    ----------
+    chains, steps : int arrays, shape (n,)
+    length : int
+        Shots of a block; the last block of a chain may be shorter.
+
+    Returns
+    -------
+    int array, shape (n,)
+        From 0, in the order of :func:`in_time`.
+    """
+    order = in_time(chains, steps)
+    chains = np.asarray(chains)[order]
+    rank = np.arange(len(order)) - np.searchsorted(chains, chains)
+    of_order = np.cumsum(rank % length == 0) - 1
+    found = np.empty(len(order), dtype=np.int64)
+    found[order] = of_order
+    return found
+
+
+def sums_over(clusters, values) -> np.ndarray:
+    """Sums (m, ...) over the rows (n, ...) of each cluster."""
+    _, rows = np.unique(clusters, return_inverse=True)
+    values = np.asarray(values, dtype=np.float64)
+    sums = np.zeros((rows.max() + 1 if len(rows) else 0, *values.shape[1:]))
+    np.add.at(sums, rows, values)
+    return sums
+
+
+def clustered_covariance(scores, clusters) -> np.ndarray:
+    r"""Covariance of a sum of scores, :math:`\frac{m}{m-1} \sum_c s_c s_c^\top` with the sums :math:`s_c` over m clusters.
+
+    Parameters
+    ----------
+    scores : array, shape (n,) or (n, k)
+        Contributions of the rows, which sum up to zero at the estimate: gradients of a log-likelihood, or deviations from a
+        mean.
+    clusters : array, shape (n,)
+        What may be correlated has the same value: a block, a configuration, a shot.
+
+    Returns
+    -------
+    array, shape (k, k)
+        NaN for a single cluster.
+    """
+    scores = np.asarray(scores, dtype=np.float64).reshape(len(clusters), -1)
+    sums = sums_over(clusters, scores)
+    if len(sums) < 2:
+        return np.full((scores.shape[1], scores.shape[1]), np.nan)
+    return len(sums) / (len(sums) - 1) * sums.T @ sums
+
+
+def clustered_error(scores, clusters) -> np.ndarray:
+    """Standard errors (k,) of a sum of scores (n, k); see :func:`clustered_covariance`."""
+    return np.sqrt(np.diag(clustered_covariance(scores, clusters)))
