@@ -1,8 +1,8 @@
 r"""Shots of a chain are correlated: their order in time, blocks and folds of them, and errors of what they estimate.
 
-A shooting point is picked from the current path, and one path follows from the other. So shots that are neighbours in a chain
-resemble each other, in descriptors and in whatever the descriptors leave out. Rows of a training set may come in any order;
-what counts here is the chain and the step of each shot.
+A shooting point is picked from the current path, and one path follows from the other. So shots that are neighbours in a
+chain resemble each other, in descriptors and in whatever the descriptors leave out. Rows of a training set may come in any
+order; what counts here is the chain and the step of each shot.
 
 Errors are clustered ("sandwich") errors: of the sums over blocks, or over the shots of one configuration, whatever the
 correlation inside (K.-Y. Liang, S. L. Zeger, Biometrika 73, 13 (1986), doi:10.1093/biomet/73.1.13).
@@ -42,13 +42,32 @@ def blocks(chains, steps, length: int) -> np.ndarray:
     int array, shape (n,)
         From 0, in the order of :func:`in_time`.
     """
+    order, rank = _ranked(chains, steps)
+    found = np.empty(len(order), dtype=np.int64)
+    found[order] = np.cumsum(rank % length == 0) - 1
+    return found
+
+
+def folds(chains, steps, n_folds: int, length: int) -> np.ndarray:
+    """Fold of each shot: blocks of `length` shots of a chain are dealt in turn.
+
+    Shots that come later in their chain change no fold.
+
+    Returns
+    -------
+    int array, shape (n,)
+    """
+    order, rank = _ranked(chains, steps)
+    found = np.empty(len(order), dtype=np.int64)
+    found[order] = (rank // length + np.asarray(chains)[order]) % n_folds
+    return found
+
+
+def _ranked(chains, steps) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in time, and the position of each in its chain."""
     order = in_time(chains, steps)
     chains = np.asarray(chains)[order]
-    rank = np.arange(len(order)) - np.searchsorted(chains, chains)
-    of_order = np.cumsum(rank % length == 0) - 1
-    found = np.empty(len(order), dtype=np.int64)
-    found[order] = of_order
-    return found
+    return order, np.arange(len(order)) - np.searchsorted(chains, chains)
 
 
 def sums_over(clusters, values) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ops_aimmd.committor import networks
+from ops_aimmd.committor.correlated_shots import folds
 from ops_aimmd.committor.likelihood import log_committor, negative_log_likelihood
 from ops_aimmd.committor.martingale import Legs, batches_of_legs
 from ops_aimmd.committor.model import CommittorModel
@@ -33,23 +34,9 @@ LONGEST_MEMORY = 3.0
 """In the same units."""
 
 
-def folds(chains: np.ndarray, n_folds: int = N_FOLDS, shots_per_block: int = SHOTS_PER_BLOCK) -> np.ndarray:
-    """Fold of each shot: blocks of consecutive shots of a chain are dealt in turn; appending changes no fold.
-
-    Parameters
-    ----------
-    chains : int array, shape (n,)
-
-    Returns
-    -------
-    int array, shape (n,)
-    """
-    chains = np.asarray(chains)
-    rank = np.empty(len(chains), dtype=np.int64)
-    for chain in np.unique(chains):
-        rows = np.flatnonzero(chains == chain)
-        rank[rows] = np.arange(len(rows)) // shots_per_block + chain
-    return rank % n_folds
+def folds_of(training_set: TrainingSet, n_folds: int = N_FOLDS) -> np.ndarray:
+    """Fold of each shot in training, int array, shape (n_shots,): it stays while the set grows."""
+    return folds(training_set.chains, training_set.steps, n_folds, SHOTS_PER_BLOCK)
 
 
 @dataclass(frozen=True)
@@ -95,7 +82,7 @@ class TrainingData:
 
         per_end, per_leg = auxiliary_weights
         n_members = getattr(model.network, "n_members", 1)
-        fold = folds(training_set.chains, n_members if n_members > 1 else N_FOLDS)
+        fold = folds_of(training_set, n_members if n_members > 1 else N_FOLDS)
         if (fold == fold[0]).all():
             fold = np.full_like(fold, -1)
         members = np.arange(n_members)[:, None]

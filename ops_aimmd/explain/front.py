@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ops_aimmd.committor.correlated_shots import blocks, clustered_error, folds
 from ops_aimmd.committor.likelihood import binomial_derivatives
-from ops_aimmd.committor.optimisation import folds
 from ops_aimmd.explain.archive import description_length, most_constants
 from ops_aimmd.explain.canonical import canonical, with_common_factors
 from ops_aimmd.explain.expressions import Node, OutsideDomain, constant, evaluate, skeleton, with_inputs
@@ -346,8 +346,9 @@ def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
     """
     if len(shots) < FEWEST_SHOTS_TO_VALIDATE:
         return math.nan, math.nan
-    block = max(len(shots) // (N_FOLDS * BLOCKS_PER_FOLD), 1)
-    fold = folds(shots.chains, N_FOLDS, block)
+    length = max(len(shots) // (N_FOLDS * BLOCKS_PER_FOLD), 1)
+    time = np.arange(len(shots))
+    fold = folds(shots.chains, time, N_FOLDS, length)
     losses = np.full(len(shots), np.nan)
     for k in np.unique(fold):
         try:
@@ -359,9 +360,8 @@ def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
         except OutsideDomain:
             return math.nan, math.nan
     mean = losses.sum() / shots.legs.sum()
-    block_of = np.arange(len(shots)) // block
-    excess = np.bincount(block_of, losses - mean * shots.legs)
-    return float(mean), float(np.sqrt((excess**2).sum()) / shots.legs.sum())
+    (error,) = clustered_error(losses - mean * shots.legs, blocks(shots.chains, time, length))
+    return float(mean), float(error / shots.legs.sum())
 
 
 def effective_shots(node: Node, shots: Shots) -> float:

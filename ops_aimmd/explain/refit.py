@@ -45,7 +45,7 @@ IDENTIFIED = 1e-11
 
 @dataclass(frozen=True)
 class Shots:
-    """Outcomes of shots between two states, and the inputs of an expression.
+    """Outcomes of shots between two states, and the inputs of an expression; in time, chain after chain.
 
     Attributes
     ----------

@@ -32,6 +32,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ops_aimmd.committor.correlated_shots import blocks, clustered_error
 from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import StackedNetwork, member_logits
@@ -146,7 +147,7 @@ class _Judged:
     Attributes
     ----------
     descriptors, counts : array, shape (n, d), (n, n_states)
-    chains : array, shape (n,)
+    chains, steps : array, shape (n,)
     rows : int array, shape (n_members, m)
         Shots that each member was not trained on.
     weights : array, shape (n_members, m)
@@ -158,6 +159,7 @@ class _Judged:
     descriptors: np.ndarray
     counts: np.ndarray
     chains: np.ndarray
+    steps: np.ndarray
     rows: np.ndarray
     weights: np.ndarray
     new_to_all: bool
@@ -171,16 +173,10 @@ class _Judged:
     def standard_error(self, influence: np.ndarray) -> np.ndarray:
         """Standard error of the mean of columns (n, ...) that vary from shot to shot, by sums over blocks of a chain."""
         n = len(influence)
-        order = np.argsort(self.chains, kind="stable")
         # the length that makes the error of such an error smallest grows as the cube root
         length = max(1, round(n ** (1 / 3)))
-        chains = self.chains[order]
-        firsts = np.searchsorted(chains, chains)
-        starts = np.flatnonzero((np.arange(n) - firsts) % length == 0)
-        sums = np.add.reduceat(influence[order] - influence.mean(axis=0), starts, axis=0)
-        if len(starts) < 2:
-            return np.full(influence.shape[1:], np.nan)
-        return np.sqrt((sums**2).sum(axis=0) * len(starts) / (len(starts) - 1)) / n
+        errors = clustered_error(influence - influence.mean(axis=0), blocks(self.chains, self.steps, length)) / n
+        return errors.reshape(influence.shape[1:])
 
 
 def _judged(model: CommittorModel, shots: TrainingSet, new_to_all: bool) -> _Judged:
@@ -213,7 +209,8 @@ def _judged(model: CommittorModel, shots: TrainingSet, new_to_all: bool) -> _Jud
     # each member's own shots first; the rest of its row has weight 0
     rows = np.argsort(weights == 0, axis=1, kind="stable")[:, : (weights > 0).sum(axis=1).max()]
     weights = np.take_along_axis(weights, rows, axis=1)
-    return _Judged(shots.descriptors[kept], shots.counts[kept], shots.chains[kept], rows, weights, new_to_all)
+    chains, steps = shots.chains[kept], shots.steps[kept]
+    return _Judged(shots.descriptors[kept], shots.counts[kept], chains, steps, rows, weights, new_to_all)
 
 
 def _loss(model: CommittorModel, shots: _Judged) -> tuple[float, float]:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ops_aimmd.committor.correlated_shots import in_time
 from ops_aimmd.committor.density import pair_log_odds
 from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.likelihood import binomial_derivatives
@@ -184,8 +185,12 @@ def _varying(descriptors: np.ndarray, columns: list[int], names: tuple[str, ...]
 
 
 def _tasks(training_set: TrainingSet) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each state but the first: rows of shots that reached it or the first, legs that reached it, legs of both."""
-    counts = training_set.counts * training_set.weights[:, None]
+    """For each state but the first: rows of shots that reached it or the first, legs that reached it, legs of both.
+
+    Rows are in time, chain after chain.
+    """
+    order = in_time(training_set.chains, training_set.steps)
+    counts = (training_set.counts * training_set.weights[:, None])[order]
     tasks = []
     for state in range(1, training_set.n_states):
         legs = counts[:, 0] + counts[:, state]
@@ -196,7 +201,7 @@ def _tasks(training_set: TrainingSet) -> list[tuple[np.ndarray, np.ndarray, np.n
                 f"no shot reached state {state if pair[:, 1].sum() == 0 else 0}, so its committor has no formula: leave "
                 "this state out of the training set, or collect more shots"
             )
-        tasks.append((rows, pair[:, 1], pair.sum(axis=1)))
+        tasks.append((order[rows], pair[:, 1], pair.sum(axis=1)))
     return tasks
 
 

@@ -10,10 +10,11 @@ from scipy.special import expit
 from torch import nn
 
 from ops_aimmd.committor import optimisation, training
+from ops_aimmd.committor.correlated_shots import folds
 from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import FeedForward
-from ops_aimmd.committor.optimisation import folds, held_out_losses
+from ops_aimmd.committor.optimisation import folds_of, held_out_losses
 from ops_aimmd.committor.training import DiminishingSchedule, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
 
@@ -124,22 +125,22 @@ def test_a_descriptor_that_does_not_vary_is_ignored():
 def test_held_out_losses_are_those_of_members_that_have_not_seen_the_shot():
     data = shots(20, d=3)
     model = CommittorModel(FeedForward(3, hidden=(4,), n_members=4, seed=1), 3)
-    fold = folds(data.chains, 4)
+    fold = folds_of(data, 4)
     x = torch.tensor(data.descriptors, dtype=model.dtype)
     with torch.no_grad():
         nll = negative_log_likelihood(model.member_logits(x), torch.tensor(data.counts)).numpy()
     np.testing.assert_allclose(held_out_losses(model, data), nll[fold, np.arange(20)], rtol=1e-6)
     assert np.ptp(nll, axis=0).min() > 1e-6  # control: members differ
     single = CommittorModel(FeedForward(3, hidden=(4,), seed=1), 3)
-    assert np.array_equal(np.isnan(held_out_losses(single, data)), folds(data.chains) != 0)
+    assert np.array_equal(np.isnan(held_out_losses(single, data)), folds_of(data) != 0)
     assert np.isnan(held_out_losses(model, TrainingSet(data.descriptors[:1], data.counts[:1]))).all()
 
 
 def test_folds_are_balanced_and_stay_when_the_set_grows():
-    chains = np.random.default_rng(0).integers(0, 3, size=200)
-    fold = folds(chains, 5)
-    assert np.array_equal(folds(chains[:77], 5), fold[:77])
-    assert np.ptp(np.bincount(fold)) <= 3 * optimisation.SHOTS_PER_BLOCK
+    chains, steps = np.random.default_rng(0).integers(0, 3, size=200), np.arange(200)
+    fold = folds(chains, steps, 5, length=2)
+    assert np.array_equal(folds(chains[:77], steps[:77], 5, 2), fold[:77])
+    assert np.ptp(np.bincount(fold)) <= 3 * 2
     first = np.flatnonzero(chains == 0)
     assert fold[first[0]] == fold[first[1]] != fold[first[2]]
 
@@ -147,7 +148,7 @@ def test_folds_are_balanced_and_stay_when_the_set_grows():
 def test_a_member_does_not_see_its_fold(monkeypatch):
     monkeypatch.setattr(optimisation, "is_better", lambda *_: False)  # stopping is common to all members
     data = shots(60)
-    fold = folds(data.chains, 5)
+    fold = folds_of(data, 5)
     changed = TrainingSet(data.descriptors, np.where((fold == 2)[:, None], data.counts[:, ::-1], data.counts))
     x = torch.tensor(data.descriptors).float()
     members = []
