@@ -28,7 +28,8 @@ class Channels:
     series : int array, shape (n_rows,)
         Channel of the current path after each row of the step table; -1 where the path is not known.
     populations, population_errors : array, shape (n_channels,)
-        Fraction of the MC steps spent in each channel, and standard error from the number of switches.
+        Fraction of the MC steps spent in each channel, and standard error from the number of stays in it
+        (:func:`population_errors`).
     n_switches : int
         Changes of channel from a row to the next of the same chain.
     n_steps : int
@@ -81,10 +82,28 @@ def find_channels(points: np.ndarray, path_of_row, chains, scale=None) -> Channe
     n_switches, n_steps = count_switches(series, chains)
     n_channels = int(labels.max()) + 1 if len(labels) else 0
     populations = np.bincount(series[known], minlength=n_channels) / max(known.sum(), 1)
-    # stays in a channel are as many as switches, one more per chain; a population is a mean over them
-    n_stays = (n_switches + len(np.unique(chains[known]))) / max(n_channels, 1)
-    errors = np.sqrt(populations * (1 - populations) / max(n_stays, 1.0))
+    ends = [count_switches(np.where(known, series == channel, -1), chains)[0] for channel in range(n_channels)]
+    errors = population_errors(populations, np.array(ends) / 2)
     return Channels(np.asarray(points), labels, series, populations, errors, n_switches, n_steps)
+
+
+def population_errors(populations: np.ndarray, n_stays: np.ndarray) -> np.ndarray:
+    r"""Standard errors of the fractions of time p spent in channels, from the number n of stays in each.
+
+    The variance is :math:`2 p^2 (1 - p)^2 / n` for a channel that is left and entered at constant rates. For few stays, n
+    itself is uncertain: with the factor 1 + 2/n, found by simulation, 95 % intervals hold from six stays on.
+
+    Parameters
+    ----------
+    populations, n_stays : array, shape (n_channels,)
+
+    Returns
+    -------
+    array, shape (n_channels,)
+        NaN for a channel that was never left or entered.
+    """
+    n = np.where(np.asarray(n_stays) > 0, n_stays, np.nan)
+    return populations * (1 - populations) * np.sqrt(2 / n * (1 + 2 / n))
 
 
 def count_switches(series, chains) -> tuple[int, int]:
