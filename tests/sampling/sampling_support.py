@@ -14,6 +14,9 @@ from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transit
 QUICK = {"max_epochs": 5, "auxiliary_weights": (0.0, 0.0), "relevance": None}
 """Training that takes no time and learns little; the default takes seconds for each run."""
 
+QUICK_WITH_FRAMES = {"max_epochs": 5, "auxiliary_weights": (0.15, 1.0), "relevance": None}
+"""The same, which also learns from the frames of legs, as the default does."""
+
 
 class Chain:
     """Sites 0 to 6 in a row; state A is site 0, state B is site 6; optionally the middle site is state C."""

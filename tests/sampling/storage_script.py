@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import openpathsampling as paths
+from sampling_support import QUICK
 
 import ops_aimmd
 from ops_aimmd.analysis.series import StepRecorder, step_table
@@ -37,7 +38,9 @@ def write(kind, file):
     system = toy.wolfe_quapp()
     storage = open_storage(kind, file, "w")
     schedule = ops_aimmd.DiminishingSchedule(every=2)
-    learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=np.int64(1), schedule=schedule)
+    learner = ops_aimmd.CommittorLearner(
+        [system.descriptors], system.states, seed=np.int64(1), schedule=schedule, fit_options=QUICK
+    )
     selector = ops_aimmd.CommittorSelector(learner, "gaussian", np.float64(1.5), np.bool_(True), pairs=[(0, 1)])
     network = system.network()
     scheme = ops_aimmd.CommittorShootingScheme(network, learner, system.engine, selector=selector, max_length=np.int64(400))

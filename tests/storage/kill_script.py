@@ -8,13 +8,18 @@ Says "ready" when sampling begins, and "storing" in each step when OPS is about 
 import os
 import sys
 import warnings
+from pathlib import Path
 
 import openpathsampling as paths
 
-import ops_aimmd
-from ops_aimmd.checkpoint import Checkpoint, NotACheckpointError
-from ops_aimmd.sampling.random_state import seed_step
-from ops_aimmd.systems import toy
+sys.path.insert(0, str(Path(__file__).parents[1] / "sampling"))
+
+from sampling_support import QUICK_WITH_FRAMES  # noqa: E402
+
+import ops_aimmd  # noqa: E402
+from ops_aimmd.checkpoint import Checkpoint, NotACheckpointError  # noqa: E402
+from ops_aimmd.sampling.random_state import seed_step  # noqa: E402
+from ops_aimmd.systems import toy  # noqa: E402
 
 
 def new_storage(file):
@@ -29,7 +34,7 @@ def new_storage(file):
 def start(storage, checkpoint):
     system = toy.wolfe_quapp()
     seed_step(1, 0)
-    learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=1)
+    learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=1, fit_options=QUICK_WITH_FRAMES)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine)
     conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(1))
     sampler = paths.PathSampling(storage, scheme, conditions)

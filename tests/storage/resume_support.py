@@ -20,7 +20,7 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 sys.path.insert(0, str(Path(__file__).parents[1] / "sampling"))
 
 from kill_script import new_storage  # noqa: E402
-from sampling_support import Chain, seed_everything  # noqa: E402
+from sampling_support import QUICK_WITH_FRAMES, Chain, seed_everything  # noqa: E402
 
 import ops_aimmd  # noqa: E402
 from ops_aimmd.storage.ops_files import open_storage  # noqa: E402
@@ -55,7 +55,7 @@ def begin(file, seed=7, shooting="two-way", chain=None, descriptors=None, model=
     chain = QuickChain() if chain is None else chain
     seed_everything(0)
     descriptors = [chain.site] if descriptors is None else descriptors
-    learner = ops_aimmd.CommittorLearner(descriptors, chain.states, model=model, seed=seed)
+    learner = ops_aimmd.CommittorLearner(descriptors, chain.states, model=model, seed=seed, fit_options=QUICK_WITH_FRAMES)
     selector = ops_aimmd.CommittorSelector(learner, weight)
     scheme = chain.scheme(learner, shooting=shooting, selector=selector)
     return simulation(file, learner, scheme, chain.initial(), **options)
