@@ -15,6 +15,7 @@ from openpathsampling import pathmover
 
 from ops_aimmd.committor.training_set import BOLTZMANN, PATH, UNKNOWN, LegFrames, ShootingResult
 
+from .joining_ensembles import allowed_ends
 from .learner import CommittorLearner
 from .movers import LEGS, ShootingMover
 from .states import state_index
@@ -47,7 +48,7 @@ class Shot:
         Frames of each new leg with the shooting point, and index of the state that it reached, -1 for none, by name:
         "backward", "forward" in the time of `path`.
     unbiased_legs : tuple of str
-        Those whose outcome is a fair trial.
+        Legs with an outcome that is a fair trial; see `counted_legs`.
     new_frames : int
         Frames of dynamics that the move cost.
     velocity_origin : str
@@ -179,10 +180,7 @@ def _ops_shot(part, states, mixed_directions: bool) -> Shot:
             length, outcome = until_state(legs[name], states)
             if length > 1:
                 lengths[name], outcomes[name] = length, outcome
-    unbiased = tuple(lengths)
-    if two_way and not mixed_directions:  # the first leg decides whether there is a second: only the first is unbiased
-        first = "forward" if isinstance(mover, pathmover.ForwardFirstTwoWayShootingMover) else "backward"
-        unbiased = tuple(name for name in unbiased if name == first)
+    counted = counted_legs(mover, mixed_directions) if two_way else names
     return Shot(
         path=path,
         index=int(path.index(details.shooting_snapshot)),
@@ -191,7 +189,7 @@ def _ops_shot(part, states, mixed_directions: bool) -> Shot:
         trial_reversed=False,
         leg_lengths=lengths,
         leg_outcomes=outcomes,
-        unbiased_legs=unbiased,
+        unbiased_legs=tuple(name for name in counted if name in lengths),
         new_frames=new_frames,
         velocity_origin=velocity_origin_of(mover.modifier) if two_way else PATH,
         accepted=bool(part.accepted),
@@ -200,6 +198,54 @@ def _ops_shot(part, states, mixed_directions: bool) -> Shot:
         kept_end=None if two_way else _kept_end(path, names[0], states),
         details=details,
     )
+
+
+def counted_legs(mover, mixed_directions: bool) -> tuple[str, ...]:
+    r"""Legs of OPS's two-way moves that may be counted, where OPS made them: both, or only the first one.
+
+    OPS makes the second leg only if the first one ended where a path of the ensemble may end. Forward first, the backward
+    leg is made if the forward one stopped in E, the volumes in which a path may end (`can_prepend`). Backward first, the
+    forward leg is made if the backward one stopped in S, the volumes in which a path may begin (`can_append`).
+
+    The first leg is always made: its outcome is unbiased. For both legs, let :math:`Q(s, t)` be the probability that one
+    leg reaches state s and the other one stops in t. Fresh velocities v and -v are equally probable, so that Q is symmetric
+    and :math:`\sum_t Q(s, t) = p_s` is the committor. The number of legs to s, :math:`n_s`, has the mean
+
+    - :math:`p_s + \sum_{t \in E} Q(s, t)` forward first,
+    - :math:`p_s + \sum_{t \in S} Q(s, t)` backward first,
+    - :math:`p_s + \frac{1}{2} \sum_t c_t Q(s, t)`, :math:`c_t = [t \in E] + [t \in S]`, if both have equal probability.
+
+    If :math:`c_t` is the same number c for all t in which legs stop, :math:`\langle n_s \rangle = (1 + c/2)\, p_s`: both
+    legs are unbiased, whatever their correlation. If not, they are unbiased only if the legs are independent,
+    :math:`Q(s, t) = p_s p_t`, and inertia makes them dependent. So both legs count
+
+    - in ensembles from some states to all others (A to B; A to B or C): c = 1, the two rules are complementary;
+    - in ensembles from all states to all states: c = 2, both legs are always made;
+
+    and not in interface ensembles (A to A or B: :math:`c_A = 2`, :math:`c_B = 1`). Where one order is always used,
+    :math:`c_t` is :math:`2 [t \in E]` or :math:`2 [t \in S]`, and both legs count in the second case only.
+
+    Velocities that are kept from the path favour one direction: Q is not symmetric, and no leg is a fair trial.
+
+    Parameters
+    ----------
+    mover : openpathsampling.pathmover.AbstractTwoWayShootingMover
+    mixed_directions : bool
+        Whether it is one of the two orders between which a `TwoWayShootingMover` chooses with equal probability.
+
+    Returns
+    -------
+    tuple of str
+        "backward", "forward"; only the first leg where the ensemble stops legs by a rule that is not known here.
+    """
+    forward_first = isinstance(mover, pathmover.ForwardFirstTwoWayShootingMover)
+    ends = allowed_ends(mover.target_ensemble)
+    if ends is not None:
+        stops, begins, finishes = ends
+        allowed = (begins, finishes) if mixed_directions else (finishes if forward_first else begins,)
+        if len({sum(stop in volumes for volumes in allowed) for stop in stops}) == 1:
+            return LEGS["both"]
+    return ("forward",) if forward_first else ("backward",)
 
 
 def _trial(part) -> paths.Sample:
