@@ -118,6 +118,29 @@ def tis(storage):
     return counted_run(storage, scheme, initial, 80, site_descriptors, chain.states)
 
 
+class FirstLegsOfSteps(CountedByOPS):
+    """In interface ensembles only the first leg of a two-way shot is a fair trial."""
+
+    def keep(self, sim, step_number, step_info, state, results, hook_state):
+        super().keep(sim, step_number, step_info, state, results, hook_state)
+        change = results.change.canonical
+        trial = change.trials[0].trajectory
+        end = trial[-1] if isinstance(change.mover, paths.ForwardFirstTwoWayShootingMover) else trial[0]
+        self.found["counts"][-1] = [int(volume(end)) for volume in self.states]
+
+
+def tis_two_way(storage):
+    """Two-way shots in the interface ensembles."""
+    chain = Chain()
+    paths.InterfaceSet._reset()  # OPS takes collective variables of one name, in one process, for the same
+    interfaces = paths.VolumeInterfaceSet(chain.site, -0.5, [0.5, 1.5])
+    network = paths.MISTISNetwork([(chain.states[0], interfaces, chain.states[1])])
+    scheme = two_way_scheme(network, paths.NoModification(as_copy=True), chain.engine)
+    hook = FirstLegsOfSteps(site_descriptors, chain.states)
+    run(storage, scheme, chain.initial(), 40, hook)
+    return hook.found
+
+
 def committor(storage):
     system = two_wells()
     path = system.initial_trajectory(1)
@@ -154,7 +177,14 @@ def alanine(storage):
     return {name: first[name] + second[name] for name in first}
 
 
-WRITERS = {"one-way": one_way, "two-way": two_way, "tis": tis, "committor": committor, "own": own}
+WRITERS = {
+    "one-way": one_way,
+    "two-way": two_way,
+    "tis": tis,
+    "tis-two-way": tis_two_way,
+    "committor": committor,
+    "own": own,
+}
 
 OPTIONS = {
     "own": {"checkpoint": "own.aimmd"},

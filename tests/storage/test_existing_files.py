@@ -77,7 +77,7 @@ def assert_equal_in_single_precision(report, found):
             assert found[name] == expected, name
 
 
-@pytest.mark.parametrize("name", ["one-way", "two-way", "tis", "committor"])
+@pytest.mark.parametrize("name", ["one-way", "two-way", "tis", "tis-two-way", "committor"])
 def test_counts_of_ops_moves_are_those_of_ops(reports, training_set, name):
     found = learned(training_set(name))
     assert_equal_in_single_precision(reports[name], found)
@@ -99,6 +99,7 @@ def test_several_replicas(training_set):
 def test_both_outcomes_of_a_shot_are_one_row(training_set):
     assert set(training_set("two-way").counts.sum(axis=1)) == {1, 2}  # OPS leaves out the second leg of hopeless trials
     assert set(training_set("one-way").counts.sum(axis=1)) == {1}
+    assert set(training_set("tis-two-way").counts.sum(axis=1)) == {1}  # the second legs there are no fair trials
 
 
 @pytest.mark.parametrize("name", ["own", "own-one-way"])
