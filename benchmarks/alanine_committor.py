@@ -121,7 +121,7 @@ def main():
         mine = np.array([snapshot.__uuid__ in frames for snapshot in chosen])
         phi, psi = system.channel(system.initial_trajectory(seed))
         print(f"\nof these {mine.sum()} of the run whose first path went across phi {phi}, psi {psi:.0f}")
-        print(ops_aimmd.calibration(result.predicted[mine], result.counts[mine]))
+        print(ops_aimmd.calibration(result.predicted[mine], result.counts[mine], legs_are_shots=True))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,19 @@ A committor is calibrated if of all legs that were given a probability p of reac
 views of it: the logistic regression :math:`\ln[f/(1-f)] = a + b\,q` of the outcomes on the predicted log-odds q (slope
 b < 1: the model is too sure, over-fitted; b > 1: too careful; D. R. Cox, Biometrika 45, 562 (1958),
 doi:10.1093/biomet/45.3-4.562), a reliability table, and the root mean square error (RMSE) of the committor without the
-noise of the shots. A fourth number sees memorising in training shots: the entropy of an outcome obeys
-:math:`H(p) \ge 4 \ln 2\; p(1-p)`, so a true model cannot lose less per leg than :math:`4 \ln 2 \langle p(1-p) \rangle`,
-and the right-hand side can be measured without a model.
+noise of the shots.
+
+Legs are correlated given p: those of one configuration by the error of the model there, the two legs of one shot also by
+inertia and by what the descriptors leave out. Standard errors are of the sums over what may be correlated
+(:mod:`ops_aimmd.committor.correlated_shots`). The product of the residuals :math:`y - p` of two legs tells what they share:
+
+- legs of *different shots* of one configuration share the error of the model only: its mean square is the mean product;
+- the two legs of *one shot* share their covariance too. One shot from each configuration cannot tell the two apart, so it
+  gives a correlation of legs and no RMSE.
+
+A fourth number sees memorising in training shots: the entropy of an outcome obeys :math:`H(p) \ge 4 \ln 2\; p(1-p)`, so a
+true model cannot lose less per leg than :math:`4 \ln 2 \langle p(1-p) \rangle`. The outcomes give that mean without a
+model: half the fraction of shots with legs that part, plus the covariance C of the two legs.
 """
 
 from __future__ import annotations
@@ -15,7 +25,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit, xlogy
+from scipy.special import expit, logit, stdtrit, xlogy
+
+from .correlated_shots import clustered_error, jackknife_covariance, sums_over
 
 SMALLEST_PROBABILITY = 1e-9
 """Predictions are taken no closer to 0 and 1 than this, so that a saturated sigmoid has a finite log-odds and loss."""
@@ -28,26 +40,36 @@ class Calibration:
     Attributes
     ----------
     n_shots : int
+        Rows: shots, or configurations where every leg is a shot.
     n_legs : float
     slope, slope_error, intercept, intercept_error : float
         Of observed against predicted log-odds; 1 and 0 for a calibrated model. NaN where the outcomes do not
-        determine them (all alike, predictions all alike, or perfectly separated).
+        determine them (all alike, predictions all alike, or perfectly separated); errors are NaN also where two clusters
+        alone determine them. With few clusters m the errors contain the factor :math:`t_{m-2}/1.96`, so that 1.96 errors
+        are a 95 % interval for any m.
     rmse, rmse_error : float
-        Root mean square error of the committor with the shot noise subtracted, from shots of two or more legs (NaN
-        without such shots): the root of the mean of :math:`n_B(n_B-1)/[N(N-1)] - 2 p\,n_B/N + p^2`, which is an unbiased
-        estimate of the squared error. Zero where noise left a negative mean. ``rmse_error`` is that of the mean square
+        Root mean square error of the committor with the shot noise subtracted: the root of the mean product of
+        residuals of different shots of a configuration, which is an unbiased estimate of the squared error. Zero where
+        noise left a negative mean; NaN where no configuration has two shots. ``rmse_error`` is that of the mean square
         over twice the RMSE, or over twice its own root where that is larger.
+    leg_correlation, leg_correlation_error : float
+        Sum of the products of residuals of two legs of one shot over that of p(1-p). Negative: inertia, legs of opposite
+        velocities part. Positive: the model is rough, or something that the descriptors leave out decides. The squared
+        error of the model is contained, so the correlation itself is no larger. NaN without shots of two legs.
     loss_per_leg, loss_per_leg_error : float
         Negative log-likelihood in nats.
     loss_floor : float
-        :math:`4 \ln 2 \langle n_A n_B / [N(N-1)] \rangle` over shots of two or more legs; for two-way shots
-        :math:`2 \ln 2` times the fraction that gave a transition path. NaN without such shots.
+        :math:`4 \ln 2\, \langle n_A n_B / [N(N-1)] + C \rangle` over rows of two or more legs; for two-way shots
+        :math:`2 \ln 2` times the fraction that gave a transition path, plus :math:`4 \ln 2\, C`. The covariance C of the
+        legs is counted where it is negative by more than two standard errors, else it is taken for zero, as for different
+        shots. NaN without such rows.
     below_floor : bool
-        The alarm: the loss of those shots lies more than two standard errors (of the difference) below the floor. The
-        model has memorised the outcomes.
+        The alarm: the loss of those rows lies more than two standard errors (of the difference) below the floor. The
+        model has memorised the outcomes. Shots that were memorised look like shots with anticorrelated legs, so the alarm
+        needs `unseen` predictions, which tell the correlation of the legs, or rows of independent legs.
     table : pandas.DataFrame
         One row per bin of the predicted committor: predicted, observed, observed_error (binomial, at the predicted
-        value), shots, legs.
+        value, times the root of the ratio in which the correlation of legs raises the variance in all bins), shots, legs.
     """
 
     n_shots: int
@@ -58,6 +80,8 @@ class Calibration:
     intercept_error: float
     rmse: float
     rmse_error: float
+    leg_correlation: float
+    leg_correlation_error: float
     loss_per_leg: float
     loss_per_leg_error: float
     loss_floor: float
@@ -65,20 +89,25 @@ class Calibration:
     table: Any
 
     def __str__(self) -> str:
-        alarm = (
-            " - BELOW THE FLOOR: these shots were memorised, or inertia lets the legs of a shot part"
-            if self.below_floor
-            else ""
-        )
+        rmse = "RMSE unknown (no configuration has two shots)"
+        if np.isfinite(self.rmse):
+            rmse = f"RMSE {self.rmse:.3f} +- {self.rmse_error:.3f} (shot noise subtracted)"
+        correlation = ""
+        if np.isfinite(self.leg_correlation):
+            correlation = (
+                f", correlation of the legs of a shot {self.leg_correlation:.2f} +- {self.leg_correlation_error:.2f}"
+            )
+        alarm = " - BELOW THE FLOOR: the model has memorised these shots" if self.below_floor else ""
         return (
             f"{self.n_shots} shots ({self.n_legs:g} legs): slope {self.slope:.2f} +- {self.slope_error:.2f}, intercept "
-            f"{self.intercept:.2f} +- {self.intercept_error:.2f}, RMSE {self.rmse:.3f} +- {self.rmse_error:.3f} (shot "
-            f"noise subtracted), loss per leg {self.loss_per_leg:.3f} +- {self.loss_per_leg_error:.3f} (floor "
-            f"{self.loss_floor:.3f}{alarm})"
+            f"{self.intercept:.2f} +- {self.intercept_error:.2f}, {rmse}{correlation}, loss per leg "
+            f"{self.loss_per_leg:.3f} +- {self.loss_per_leg_error:.3f} (floor {self.loss_floor:.3f}{alarm})"
         )
 
 
-def calibration(predicted, counts, n_bins: int = 10) -> Calibration:
+def calibration(
+    predicted, counts, n_bins: int = 10, *, legs_are_shots: bool = False, configurations=None, clusters=None, unseen=None
+) -> Calibration:
     """Compare predicted committors with the outcomes of shots.
 
     Parameters
@@ -89,6 +118,17 @@ def calibration(predicted, counts, n_bins: int = 10) -> Calibration:
         Legs that reached each state. One-leg shots count in slope, intercept, loss and table.
     n_bins : int
         Bins of the reliability table, equal in the committor.
+    legs_are_shots : bool
+        True: a row holds a configuration, and each of its legs is a shot of its own, with its own velocities, as in a
+        committor simulation. False: a row holds the legs of one shot, as in a training set.
+    configurations : array-like, shape (n,), optional
+        Rows of one configuration have the same value. By default each row is another configuration.
+    clusters : array-like, shape (n,), optional
+        Rows that may be correlated have the same value: blocks of a chain, :func:`correlated_shots.blocks`. By default
+        the configurations.
+    unseen : array-like, shape (n,) or (n, 2), optional
+        For shots that the model was trained on: predictions for them by models that were not, NaN where there are none.
+        They tell the correlation of the legs. By default `predicted`.
 
     Returns
     -------
@@ -100,25 +140,19 @@ def calibration(predicted, counts, n_bins: int = 10) -> Calibration:
         For shapes that do not fit, no shots, probabilities outside [0, 1], or rows without a leg.
     """
     predicted, counts = _checked(predicted, counts)
+    unseen = predicted if unseen is None else _unseen(unseen, len(predicted))
+    configurations = _labels("configurations", configurations, np.arange(len(predicted)))
+    clusters = _labels("clusters", clusters, configurations)
     p = np.clip(predicted, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     reached, legs = counts[:, 1], counts.sum(axis=1)
-    (intercept, slope), (intercept_error, slope_error) = _logistic_regression(logit(p), reached, legs)
+    (intercept, slope), (intercept_error, slope_error) = _logistic_regression(logit(p), reached, legs, clusters)
     loss = -xlogy(counts[:, 0], 1 - p) - xlogy(reached, p)
     loss_per_leg = loss.sum() / legs.sum()
-    loss_per_leg_error = np.sqrt(((loss - loss_per_leg * legs) ** 2).sum()) / legs.sum()
-
-    several = legs >= 2
-    p2, b, n = p[several], reached[several], legs[several]
-    rmse = rmse_error = floor = np.nan
-    below_floor = False
-    if len(n):
-        square, square_error = _mean(b * (b - 1) / (n * (n - 1)) - 2 * p2 * b / n + p2**2)
-        rmse = np.sqrt(max(square, 0.0))
-        rmse_error = square_error / (2 * max(rmse, np.sqrt(square_error))) if square_error > 0 else square_error
-        floors = 4 * np.log(2) * b * (n - b) / (n * (n - 1))
-        floor = floors.mean()
-        excess, excess_error = _mean(loss[several] / n - floors)
-        below_floor = bool(excess < -2 * excess_error)
+    rmse, rmse_error = _root_mean_square(predicted, counts, configurations, legs_are_shots)
+    correlation, covariance = (np.nan, np.nan), (0.0, 0.0)
+    if not legs_are_shots:
+        correlation, covariance = _leg_correlation(unseen, counts, clusters)
+    floor, below_floor = _floor(loss, counts, clusters, *covariance)
     return Calibration(
         n_shots=len(p),
         n_legs=float(legs.sum()),
@@ -126,21 +160,21 @@ def calibration(predicted, counts, n_bins: int = 10) -> Calibration:
         slope_error=slope_error,
         intercept=intercept,
         intercept_error=intercept_error,
-        rmse=float(rmse),
-        rmse_error=float(rmse_error),
+        rmse=rmse,
+        rmse_error=rmse_error,
+        leg_correlation=correlation[0],
+        leg_correlation_error=correlation[1],
         loss_per_leg=float(loss_per_leg),
-        loss_per_leg_error=float(loss_per_leg_error),
-        loss_floor=float(floor),
+        loss_per_leg_error=float(clustered_error(loss - loss_per_leg * legs, clusters)[0] / legs.sum()),
+        loss_floor=floor,
         below_floor=below_floor,
-        table=_reliability_table(p, reached, legs, n_bins),
+        table=_reliability_table(p, reached, legs, clusters, n_bins),
     )
 
 
 def _checked(predicted, counts) -> tuple[np.ndarray, np.ndarray]:
-    predicted = np.asarray(predicted, dtype=np.float64)
+    predicted = _of_last_state(predicted)
     counts = np.asarray(counts, dtype=np.float64)
-    if predicted.ndim == 2 and predicted.shape[1] == 2:
-        predicted = predicted[:, 1]
     if predicted.ndim != 1 or counts.shape != (len(predicted), 2):
         raise ValueError(
             "calibration takes predictions (n,) or (n, 2) and counts (n, 2) of two states (of more states take two and "
@@ -157,14 +191,89 @@ def _checked(predicted, counts) -> tuple[np.ndarray, np.ndarray]:
     return predicted, counts
 
 
+def _of_last_state(predicted) -> np.ndarray:
+    predicted = np.asarray(predicted, dtype=np.float64)
+    return predicted[:, 1] if predicted.ndim == 2 and predicted.shape[1] == 2 else predicted
+
+
+def _unseen(unseen, n: int) -> np.ndarray:
+    unseen = _of_last_state(unseen)
+    if unseen.shape != (n,):
+        raise ValueError(f"unseen predictions have the shape {unseen.shape}; expected one for each row, ({n},) or ({n}, 2)")
+    bad = np.flatnonzero((unseen < 0) | (unseen > 1))
+    if len(bad):
+        raise ValueError(f"unseen predictions must lie in [0, 1] or be NaN; rows {bad[:10].tolist()} do not")
+    return unseen
+
+
+def _labels(name: str, labels, default: np.ndarray) -> np.ndarray:
+    labels = default if labels is None else np.asarray(labels)
+    if labels.shape != default.shape:
+        raise ValueError(f"{name} have the shape {labels.shape}; expected one value for each row, {default.shape}")
+    return labels
+
+
 def _mean(values: np.ndarray) -> tuple[float, float]:
     """Mean and its standard error; infinite for a single value."""
     n = len(values)
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
 
 
-def _logistic_regression(x, reached, legs) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum-likelihood (intercept, slope) and standard errors from the Fisher information, by Newton's method."""
+def _same_leg_products(p, counts) -> np.ndarray:
+    """Sum over the legs of each row of the squared residual."""
+    return counts[:, 1] * (1 - p) ** 2 + counts[:, 0] * p**2
+
+
+def _root_mean_square(p, counts, configurations, legs_are_shots: bool) -> tuple[float, float]:
+    """Error of the committor, from the products of residuals of different shots of a configuration."""
+    legs = counts.sum(axis=1)
+    residuals = counts[:, 1] - legs * p
+    same, same_pairs = (_same_leg_products(p, counts), legs) if legs_are_shots else (residuals**2, legs**2)
+    pairs = sums_over(configurations, legs) ** 2 - sums_over(configurations, same_pairs)
+    products = sums_over(configurations, residuals) ** 2 - sums_over(configurations, same)
+    several = pairs > 0
+    if not several.any():
+        return np.nan, np.nan
+    square, square_error = _mean(products[several] / pairs[several])
+    rmse = np.sqrt(max(square, 0.0))
+    return float(rmse), float(square_error / (2 * max(rmse, np.sqrt(square_error))) if square_error > 0 else square_error)
+
+
+def _leg_correlation(p, counts, clusters) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Correlation and covariance of two legs of a shot, given the prediction, with their standard errors."""
+    legs = counts.sum(axis=1)
+    rows = (legs >= 2) & np.isfinite(p)
+    if not rows.any():
+        return (np.nan, np.nan), (np.nan, np.nan)
+    p, counts, legs, clusters = p[rows], counts[rows], legs[rows], clusters[rows]
+    products = ((counts[:, 1] - legs * p) ** 2 - _same_leg_products(p, counts)) / (legs * (legs - 1))
+    covariance = products.mean()
+    covariance_error = clustered_error(products - covariance, clusters)[0] / len(products)
+    variance = (p * (1 - p)).sum()
+    if variance == 0:
+        return (np.nan, np.nan), (float(covariance), float(covariance_error))
+    correlation = products.sum() / variance
+    error = clustered_error(products - correlation * p * (1 - p), clusters)[0] / variance
+    return (float(correlation), float(error)), (float(covariance), float(covariance_error))
+
+
+def _floor(loss, counts, clusters, covariance: float, covariance_error: float) -> tuple[float, bool]:
+    """Least loss per leg of a true model, and whether these rows lose less."""
+    legs = counts.sum(axis=1)
+    several = legs >= 2
+    if not several.any():
+        return np.nan, False
+    counts, legs, clusters, loss = counts[several], legs[several], clusters[several], loss[several]
+    if not covariance < -2 * covariance_error:
+        covariance, covariance_error = 0.0, 0.0
+    floors = 4 * np.log(2) * (counts.prod(axis=1) / (legs * (legs - 1)) + covariance)
+    above = loss / legs - floors
+    error = np.hypot(clustered_error(above - above.mean(), clusters)[0] / len(above), 4 * np.log(2) * covariance_error)
+    return float(max(floors.mean(), 0.0)), bool(above.mean() < -2 * error - 1e-9)
+
+
+def _logistic_regression(x, reached, legs, clusters) -> tuple[np.ndarray, np.ndarray]:
+    """Maximum-likelihood (intercept, slope) by Newton's method, and standard errors from the clusters."""
     design = np.stack([np.ones_like(x), x], axis=1)
     unknown = np.full(2, np.nan)
     if np.ptp(x) == 0 or reached.sum() == 0 or reached.sum() == legs.sum():
@@ -173,10 +282,11 @@ def _logistic_regression(x, reached, legs) -> tuple[np.ndarray, np.ndarray]:
     log_likelihood = _log_likelihood(design @ theta, reached, legs)
     for _ in range(100):
         p = expit(design @ theta)
-        information = design.T @ (design * (legs * p * (1 - p))[:, None])
-        if np.linalg.cond(information) > 1e12:
+        scores = design * (reached - legs * p)[:, None]
+        information = (legs * p * (1 - p))[:, None, None] * design[:, :, None] * design[:, None, :]
+        if np.linalg.cond(information.sum(axis=0)) > 1e12:
             break
-        step = np.linalg.solve(information, design.T @ (reached - legs * p))
+        step = np.linalg.solve(information.sum(axis=0), scores.sum(axis=0))
         while True:
             new = _log_likelihood(design @ (theta + step), reached, legs)
             if new >= log_likelihood - 1e-12 * abs(log_likelihood):
@@ -184,7 +294,9 @@ def _logistic_regression(x, reached, legs) -> tuple[np.ndarray, np.ndarray]:
             step /= 2
         theta, log_likelihood = theta + step, new
         if np.abs(step).max() < 1e-8:
-            return theta, np.sqrt(np.diag(np.linalg.inv(information)))
+            freedom = len(np.unique(clusters)) - 2
+            few = stdtrit(freedom, 0.975) / 1.96 if freedom > 0 else np.nan
+            return theta, few * np.sqrt(np.diag(jackknife_covariance(scores, information, clusters)))
     return unknown, unknown
 
 
@@ -192,20 +304,31 @@ def _log_likelihood(log_odds, reached, legs) -> float:
     return float((reached * log_odds - legs * np.logaddexp(0, log_odds)).sum())
 
 
-def _reliability_table(p, reached, legs, n_bins):
+def _reliability_table(p, reached, legs, clusters, n_bins):
     import pandas as pd
 
     bins = np.minimum((p * n_bins).astype(int), n_bins - 1)
     total = lambda values: np.bincount(bins, weights=values, minlength=n_bins)  # noqa: E731
     shots, n_legs = np.bincount(bins, minlength=n_bins), total(legs)
     with np.errstate(invalid="ignore", divide="ignore"):
+        shift = total(reached - legs * p) / n_legs
+        ratio = _variance_ratio(reached - legs * (p + shift[bins]), legs, (total(reached) / n_legs)[bins], clusters, bins)
         return pd.DataFrame(
             {
                 "predicted": total(legs * p) / n_legs,
                 "observed": total(reached) / n_legs,
-                "observed_error": np.sqrt(total(legs * p * (1 - p))) / n_legs,
+                "observed_error": np.sqrt(ratio * total(legs * p * (1 - p))) / n_legs,
                 "shots": shots,
                 "legs": n_legs,
             },
             index=pd.Index([f"{k / n_bins:g}-{(k + 1) / n_bins:g}" for k in range(n_bins)], name="committor"),
         )
+
+
+def _variance_ratio(residuals, legs, observed, clusters, bins) -> float:
+    """Variance of the legs that reached the state in a bin, over that of independent legs; of all bins together."""
+    _, clusters = np.unique(clusters, return_inverse=True)
+    cells, cell = np.unique(np.stack([bins, clusters], axis=1), axis=0, return_inverse=True)
+    n_cells = np.bincount(cells[:, 0], minlength=bins.max() + 1)[bins]
+    independent = (legs * observed * (1 - observed) * (1 - 1 / n_cells)).sum()
+    return float((sums_over(cell.ravel(), residuals) ** 2).sum() / independent) if independent > 0 else 1.0

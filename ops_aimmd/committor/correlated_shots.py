@@ -105,3 +105,33 @@ def clustered_covariance(scores, clusters) -> np.ndarray:
 def clustered_error(scores, clusters) -> np.ndarray:
     """Standard errors (k,) of a sum of scores (n, k); see :func:`clustered_covariance`."""
     return np.sqrt(np.diag(clustered_covariance(scores, clusters)))
+
+
+def jackknife_covariance(scores, information, clusters) -> np.ndarray:
+    r"""Covariance of a maximum-likelihood estimate whatever the correlation inside the clusters.
+
+    The jackknife over the m clusters, :math:`\frac{m-1}{m} \sum_c \delta_c \delta_c^\top`, where
+    :math:`\delta_c = (I - I_c)^{-1} s_c` is the change of the estimate in one Newton step without cluster c. This is the
+    sandwich estimate with the leverage of each cluster taken out, CR3, which is right for some 50 clusters already
+    (R. M. Bell, D. F. McCaffrey, Survey Methodology 28, 169 (2002)).
+
+    Parameters
+    ----------
+    scores : array, shape (n, k)
+        Gradient of the log-likelihood of each row at the estimate; they sum up to zero.
+    information : array, shape (n, k, k)
+        Negative second derivatives of the log-likelihood of each row.
+    clusters : array, shape (n,)
+        What may be correlated has the same value.
+
+    Returns
+    -------
+    array, shape (k, k)
+        NaN where the estimate needs each cluster: without one of them it would not be determined.
+    """
+    sums, parts = sums_over(clusters, scores), sums_over(clusters, information)
+    rest = parts.sum(axis=0) - parts
+    if len(sums) < 2 or not np.linalg.cond(rest).max() < 1e12:
+        return np.full(rest.shape[1:], np.nan)
+    changes = np.linalg.solve(rest, sums[..., None])[..., 0]
+    return (len(sums) - 1) / len(sums) * changes.T @ changes

@@ -121,6 +121,9 @@ class CommittorSimulation:
     def calibration(self) -> Calibration:
         """Predictions against outcomes; configurations without a single outcome are left out.
 
+        Each leg is a shot of its own, and the shots of a configuration share the error of the model there, which the
+        standard errors contain.
+
         Raises
         ------
         ValueError
@@ -130,9 +133,9 @@ class CommittorSimulation:
             raise ValueError(
                 f"calibration is for two states, these are {list(self.state_names)}: of two of them, i and j, take the "
                 "conditional committor, ops_aimmd.calibration(predicted[:, j] / (predicted[:, i] + predicted[:, j]), "
-                "counts[:, [i, j]]), over the configurations with counts"
+                "counts[:, [i, j]], legs_are_shots=True), over the configurations with counts"
             )
-        return calibration(self.predicted[self._has_outcome], self.counts[self._has_outcome])
+        return calibration(self.predicted[self._has_outcome], self.counts[self._has_outcome], legs_are_shots=True)
 
     @property
     def training_set(self) -> TrainingSet:
@@ -386,7 +389,7 @@ def _check_same(file: Checkpoint, setup: dict) -> None:
         warnings.warn(
             f"the model has changed since the committor simulation in {file.path} began; the result holds the predictions "
             "of that time. For the present model, if it has not learned from these shots, call ops_aimmd.calibration("
-            "learner.model.committor(result.descriptors), result.counts)",
+            "learner.model.committor(result.descriptors), result.counts, legs_are_shots=True)",
             stacklevel=7,  # the caller of whoever began the trials
         )
 
