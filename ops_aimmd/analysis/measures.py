@@ -11,14 +11,20 @@ from scipy.special import xlogy
 
 from ops_aimmd.committor.calibration import Calibration, calibration
 from ops_aimmd.committor.clusters import crossing_points
+from ops_aimmd.committor.correlated_shots import blocks
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import PATH, TrainingSet
 
 from .autocorrelation import integrated_autocorrelation
 from .channels import find_channels
+from .expected_paths import expected_paths
 from .run_data import RunData
 
 PATH_LENGTH = "ln(path length)"
+
+BLOCKS = 20
+"""Blocks of shots for the errors of the calibration: as long as they can be, as hidden coordinates are slow. Errors of 20
+blocks are 5 % larger than those of single shots where shots are independent."""
 
 NEAR_STATE = 0.95
 """Committor of a state from which on a frame is taken for part of the state's basin."""
@@ -55,12 +61,23 @@ class Mean:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Transition paths among shots: those generated, and those that the model expected before each shot."""
+    """Transition paths among shots: those generated, and those expected before each shot.
+
+    Attributes
+    ----------
+    n_shots, generated : int
+    expected, error : float
+        From the model, times the excess among earlier shots (:func:`.expected_paths.expected_paths`), and the standard
+        deviation of independent shots.
+    of_independent_legs : float
+        From the model alone, 2 p (1 - p) of two states.
+    """
 
     n_shots: int
     generated: int
     expected: float
     error: float
+    of_independent_legs: float
 
     @property
     def deviation(self) -> float:
@@ -119,8 +136,8 @@ def measure(run: RunData) -> dict:
         "transition_time": mean_of(times, mixing[PATH_LENGTH].n_effective),
         "first_half": mean_of(times[:half], independent_paths(run.table.iloc[:half])),
         "second_half": mean_of(times[half:], independent_paths(run.table.iloc[half:])),
-        "efficiency": efficiency(run.table),
-        "recent_efficiency": efficiency(run.table.iloc[half:]),
+        "efficiency": efficiency(run.table, np.arange(len(times))),
+        "recent_efficiency": efficiency(run.table, np.arange(half, len(times))),
         "acceptance": float(run.table["accepted"].astype(float).mean()),
         "adaptation": adaptation(run.table),
         "n_legs": int(made),
@@ -193,20 +210,28 @@ def mean_of(values, n_effective: float) -> Mean:
     return Mean(float(values.mean()), float(error))
 
 
-def efficiency(table: pd.DataFrame) -> Efficiency | None:
+def efficiency(table: pd.DataFrame, rows) -> Efficiency | None:
     """Generated against expected transition paths; None where nothing was predicted.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns generated and expected, one row per shot.
+        Columns step, generated and expected, one row per shot.
+    rows : int array
+        Shots that are counted; the others are earlier or later ones.
     """
-    rows = table[np.isfinite(table["expected"].astype(float)) & table["generated"].notna()]
-    if len(rows) == 0:
+    table = table.assign(with_excess=expected_paths(table)).iloc[rows]
+    table = table[np.isfinite(table["expected"].astype(float)) & table["generated"].notna()]
+    if len(table) == 0:
         return None
-    expected = rows["expected"].astype(float)
-    error = float(np.sqrt((expected * (1 - expected)).sum()))
-    return Efficiency(len(rows), int(rows["generated"].astype(float).sum()), float(expected.sum()), error)
+    expected = table["with_excess"]
+    return Efficiency(
+        n_shots=len(table),
+        generated=int(table["generated"].astype(float).sum()),
+        expected=float(expected.sum()),
+        error=float(np.sqrt((expected * (1 - expected)).sum())),
+        of_independent_legs=float(table["expected"].astype(float).sum()),
+    )
 
 
 def adaptation(table: pd.DataFrame) -> Adaptation:
@@ -234,11 +259,20 @@ def _calibrations(run: RunData) -> tuple[dict[str, Calibration], dict[str, Calib
     fair = fair_shots(training_set)
     of_run = np.flatnonzero(fair & np.isfinite(training_set.predicted_committor).all(axis=1) & (training_set.steps >= 0))
     recent = of_run[len(of_run) // 2 :]
-    on_the_fly = by_state(training_set.predicted_committor[recent], training_set.counts[recent], run.states)
+    before, counts = training_set.predicted_committor, training_set.counts
+    on_the_fly = by_state(before[recent], counts[recent], run.states, _blocks_of(training_set, recent))
     if run.model is None:
         return on_the_fly, {}
+    unseen = np.full(before.shape, np.nan)
+    unseen[recent] = before[recent]
+    of_fair = np.flatnonzero(fair)
     predicted = probabilities(run.model, training_set.descriptors[fair])
-    return on_the_fly, by_state(predicted, training_set.counts[fair], run.states)
+    return on_the_fly, by_state(predicted, counts[fair], run.states, _blocks_of(training_set, of_fair), unseen[fair])
+
+
+def _blocks_of(training_set: TrainingSet, rows: np.ndarray) -> np.ndarray:
+    length = -(-len(rows) // BLOCKS)
+    return blocks(training_set.chains[rows], training_set.steps[rows], max(length, 1))
 
 
 def fair_shots(training_set: TrainingSet) -> np.ndarray:
@@ -252,20 +286,29 @@ def probabilities(model: CommittorModel, descriptors) -> np.ndarray:
     return np.exp(model.log_committor(descriptors))
 
 
-def by_state(predicted, counts, states: Sequence[str]) -> dict[str, Calibration]:
+def by_state(predicted, counts, states: Sequence[str], clusters=None, unseen=None) -> dict[str, Calibration]:
     """Calibration of each state against all others; of two states, which say the same, of the last.
 
     Parameters
     ----------
     predicted, counts : array, shape (n, n_states)
     states : sequence of str
+    clusters : array, shape (n,), optional
+        Rows that may be correlated have the same value.
+    unseen : array, shape (n, n_states), optional
+        Predictions before each shot, NaN where there were none.
     """
     found = {}
     if len(predicted) == 0:
         return found
     for index in range(len(states)) if len(states) > 2 else [len(states) - 1]:
         reached = np.stack([counts.sum(axis=1) - counts[:, index], counts[:, index]], axis=1)
-        found[states[index]] = calibration(np.clip(predicted[:, index], 0, 1), reached)
+        found[states[index]] = calibration(
+            np.clip(predicted[:, index], 0, 1),
+            reached,
+            clusters=clusters,
+            unseen=None if unseen is None else np.clip(unseen[:, index], 0, 1),
+        )
     return found
 
 

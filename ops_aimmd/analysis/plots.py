@@ -12,13 +12,18 @@ from matplotlib.patches import Circle
 from ops_aimmd.committor.calibration import Calibration
 from ops_aimmd.committor.training import FitReport
 
+from .expected_paths import expected_paths
+
 COLOURS = {"generated": "#1b6ca8", "expected": "#e07b00", "accepted": "#2a9d58"}
 
 CHANNEL_COLOURS = ("#1b6ca8", "#e07b00", "#2a9d58", "#8e4a9e", "#b5332e", "#6b6b6b")
 
 
 def plot_counts(axes: Axes, table: pd.DataFrame) -> None:
-    """Cumulative number of transition paths: expected from the model before each shot, generated, and accepted.
+    """Cumulative number of transition paths: expected before each shot, generated, and accepted.
+
+    Expected are those of the model with the excess of generated paths among the shots before, and, dotted, those of the
+    model alone, for independent legs.
 
     Parameters
     ----------
@@ -26,8 +31,11 @@ def plot_counts(axes: Axes, table: pd.DataFrame) -> None:
     table : pandas.DataFrame
         From `step_table`.
     """
-    for column, style in (("expected", "--"), ("generated", "-"), ("accepted", "-")):
-        axes.plot(table["step"], table[column].astype(float).fillna(0).cumsum(), style, color=COLOURS[column], label=column)
+    table = table.assign(independent=table["expected"], expected=expected_paths(table))
+    lines = (("independent", ":", "expected, independent legs"), ("expected", "--", "expected, with the excess before"))
+    for column, style, label in (*lines, ("generated", "-", "generated"), ("accepted", "-", "accepted")):
+        colour = COLOURS.get(column, COLOURS["expected"])
+        axes.plot(table["step"], table[column].astype(float).fillna(0).cumsum(), style, color=colour, label=label)
     axes.set_xlabel("MC step")
     axes.set_ylabel("transition paths")
     axes.legend(frameon=False)
@@ -128,7 +136,9 @@ def plot_periodic_path(axes: Axes, degrees, **style) -> None:
 
 
 def plot_acceptance_windows(axes: Axes, table: pd.DataFrame, n_windows: int = 10) -> None:
-    """Fraction of accepted and of generated transition paths, and what the model expected, in equal parts of a run.
+    """Fraction of accepted and of generated transition paths, and the expected one, in equal parts of a run.
+
+    Expected is that of the model with the excess of generated paths among the shots before.
 
     Parameters
     ----------
@@ -138,6 +148,7 @@ def plot_acceptance_windows(axes: Axes, table: pd.DataFrame, n_windows: int = 10
     n_windows : int
         Parts; fewer where the table has fewer than ten rows for each.
     """
+    table = table.assign(expected=expected_paths(table))
     parts = np.array_split(np.arange(len(table)), max(1, min(n_windows, len(table) // 10)))
     centres = [table["step"].iloc[rows].mean() for rows in parts]
     for column, style in (("generated", "o-"), ("accepted", "o-"), ("expected", "--")):

@@ -149,7 +149,7 @@ def _numbers(health: Health) -> Iterable[tuple[str, str]]:
     n = len(run.table)
     accepted = health.acceptance
     yield "shots, accepted", f"{n}, {with_error(accepted, np.sqrt(accepted * (1 - accepted) / n))}"
-    yield "transition paths generated, expected", _efficiency(health.efficiency)
+    yield "transition paths generated, expected (of independent legs)", _efficiency(health.efficiency)
     yield "the same, last half of the shots", _efficiency(health.recent_efficiency)
     for name, mixing in health.mixing.items():
         yield f"autocorrelation time of {name}", f"{with_error(mixing.tau, mixing.tau_error)} steps"
@@ -180,20 +180,21 @@ def _efficiency(found: Efficiency | None) -> str:
     if found is None:
         return "no predictions"
     rate = found.generated / found.n_shots
-    return f"{found.generated} ({rate:.2f} per shot), {with_error(found.expected, found.error)}"
+    expected = f"{with_error(found.expected, found.error)} ({found.of_independent_legs:.0f})"
+    return f"{found.generated} ({rate:.2f} per shot), {expected}"
 
 
 def _tables(health: Health) -> Iterable[str]:
     rows = [(f"{state}, before the shots", *_calibration(result)) for state, result in health.on_the_fly.items()]
     rows += [(f"{state}, trained on them", *_calibration(result)) for state, result in health.trained.items()]
     if rows:
-        heads = ("committor of", "shots", "slope (1)", "intercept (0)", "RMSE (0)", "loss per leg", "floor")
+        heads = ("committor of", "shots", "slope (1)", "intercept (0)", "correlation of legs", "loss per leg", "floor")
         yield page.heading("Calibration") + "\n" + page.table(heads, rows)
         yield (
             '<p class="about">In brackets what a right model has. Predictions made before the last half of the shots; and '
-            "those of the newest model for all shots, which it was trained on. The root mean square error is without the "
-            "noise of the shots. No true model loses less than the floor where the legs of a shot are independent, which "
-            "inertia can prevent.</p>"
+            "those of the newest model for all shots, which it was trained on. The correlation of the two legs of a shot "
+            "is by the predictions before the shots: below 0 by inertia, above 0 where the model is rough or the "
+            "descriptors miss something. No true model loses less than the floor, which contains a correlation below 0.</p>"
         )
     channels = health.channels
     if channels is not None and channels.n_channels > 1:
@@ -216,7 +217,7 @@ def _calibration(result) -> tuple[str, ...]:
         f"{result.n_shots}",
         with_error(result.slope, result.slope_error),
         with_error(result.intercept, result.intercept_error),
-        with_error(result.rmse, result.rmse_error),
+        with_error(result.leg_correlation, result.leg_correlation_error),
         with_error(result.loss_per_leg, result.loss_per_leg_error),
         f"{result.loss_floor:.3f}",
     )
@@ -274,8 +275,9 @@ def _plain(text: str) -> str:
 PICTURES = (
     Picture(
         "counts",
-        "What the model promised, and what came",
-        "Transition paths expected from the predictions before each shot, generated, and accepted.",
+        "Expected and generated transition paths",
+        "Expected from the predictions before each shot, generated, and accepted. Dashed: with the excess of generated "
+        "paths among all shots before, which inertia brings. Dotted: 2 p (1 - p), of independent legs.",
         _draw_counts,
         lambda health: health.efficiency is not None,
     ),

@@ -32,6 +32,9 @@ from .correlated_shots import clustered_error, jackknife_covariance, sums_over
 SMALLEST_PROBABILITY = 1e-9
 """Predictions are taken no closer to 0 and 1 than this, so that a saturated sigmoid has a finite log-odds and loss."""
 
+FLOOR_MARGIN = 0.01
+"""Nats per leg below the floor that are no alarm: `unseen` predictions with an RMSE of 0.06 raise the floor by as much."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -64,9 +67,9 @@ class Calibration:
         legs is counted where it is negative by more than two standard errors, else it is taken for zero, as for different
         shots. NaN without such rows.
     below_floor : bool
-        The alarm: the loss of those rows lies more than two standard errors (of the difference) below the floor. The
-        model has memorised the outcomes. Shots that were memorised look like shots with anticorrelated legs, so the alarm
-        needs `unseen` predictions, which tell the correlation of the legs, or rows of independent legs.
+        The alarm: the loss of those rows lies more than two standard errors (of the difference) and `FLOOR_MARGIN` below
+        the floor. The model has memorised the outcomes. Shots that were memorised look like shots with anticorrelated
+        legs, so the alarm needs `unseen` predictions, which tell the correlation of the legs, or rows of independent legs.
     table : pandas.DataFrame
         One row per bin of the predicted committor: predicted, observed, observed_error (binomial, at the predicted
         value, times the root of the ratio in which the correlation of legs raises the variance in all bins), shots, legs.
@@ -128,7 +131,7 @@ def calibration(
         the configurations.
     unseen : array-like, shape (n,) or (n, 2), optional
         For shots that the model was trained on: predictions for them by models that were not, NaN where there are none.
-        They tell the correlation of the legs. By default `predicted`.
+        They tell the correlation of the legs. By default, and where they are of fewer than two clusters, `predicted`.
 
     Returns
     -------
@@ -140,9 +143,11 @@ def calibration(
         For shapes that do not fit, no shots, probabilities outside [0, 1], or rows without a leg.
     """
     predicted, counts = _checked(predicted, counts)
-    unseen = predicted if unseen is None else _unseen(unseen, len(predicted))
     configurations = _labels("configurations", configurations, np.arange(len(predicted)))
     clusters = _labels("clusters", clusters, configurations)
+    unseen = predicted if unseen is None else _unseen(unseen, len(predicted))
+    if len(np.unique(clusters[np.isfinite(unseen)])) < 2:
+        unseen = predicted
     p = np.clip(predicted, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     reached, legs = counts[:, 1], counts.sum(axis=1)
     (intercept, slope), (intercept_error, slope_error) = _logistic_regression(logit(p), reached, legs, clusters)
@@ -269,7 +274,7 @@ def _floor(loss, counts, clusters, covariance: float, covariance_error: float) -
     floors = 4 * np.log(2) * (counts.prod(axis=1) / (legs * (legs - 1)) + covariance)
     above = loss / legs - floors
     error = np.hypot(clustered_error(above - above.mean(), clusters)[0] / len(above), 4 * np.log(2) * covariance_error)
-    return float(max(floors.mean(), 0.0)), bool(above.mean() < -2 * error - 1e-9)
+    return float(max(floors.mean(), 0.0)), bool(above.mean() < -max(2 * error, FLOOR_MARGIN))
 
 
 def _logistic_regression(x, reached, legs, clusters) -> tuple[np.ndarray, np.ndarray]:
