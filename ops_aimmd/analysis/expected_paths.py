@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-SIGNIFICANT_EXCESS = 3.0
-"""Standard errors beyond which more paths than expected among the earlier shots are counted as an excess; 2 are passed by
-chance somewhere in many runs, as every shot is a new look."""
+SIGNIFICANT_EXCESS = 2.0
+"""Standard errors beyond which more paths than expected among the earlier shots are counted as an excess."""
 
 
 def expected_paths(table: pd.DataFrame) -> np.ndarray:

@@ -70,7 +70,7 @@ def test_counts_are_those_of_the_exact_committor():
 
 def test_calibration_tells_a_true_model_from_wrong_ones():
     chain = Chain()
-    true, sure, careful = (shoot(chain, learner_of(chain, stretch), n_shots=200) for stretch in (1.0, 2.0, 0.5))
+    true, sure, careful = (shoot(chain, learner_of(chain, stretch), INNER * 3, n_shots=70) for stretch in (1.0, 2.0, 0.5))
     assert abs(true.calibration.slope - 1) < 3 * true.calibration.slope_error
     assert true.calibration.rmse < 0.02 + 2 * true.calibration.rmse_error
     assert sure.calibration.slope < 1 - 4 * sure.calibration.slope_error
