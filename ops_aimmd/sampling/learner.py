@@ -478,10 +478,8 @@ class CommittorLearner(StorableNamedObject):
         reports: Iterable[FitReport],
         transferred_start: TransferredStart | None,
         descriptor_names: list[str] | None,
-        n_simulations: int,
     ) -> None:
         """Put back what a checkpoint holds."""
-        self.n_simulations = n_simulations
         self._transferred_start = transferred_start
         if self.descriptors is None:
             self._names = descriptor_names

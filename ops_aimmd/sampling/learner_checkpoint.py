@@ -100,7 +100,6 @@ def record_step(
                 "shots_at_last_fit": learner.shots_at_last_fit,
                 "frozen": learner.frozen,
                 "n_thinned": frames.n_thinned,
-                "n_simulations": learner.n_simulations,
             },
             **(_transferred_start(learner) if newest < 0 else {}),
             **(state or {}),
@@ -185,6 +184,8 @@ def load_learner(
             fit_options=metadata["fit_options"],
             device=device,
         )
+        if "run" in checkpoint.state_keys():
+            learner.n_simulations = checkpoint.state("run").get("n_simulations", 1)  # version 0.1.0 does not count
         if checkpoint.model_versions():
             _restore(learner, checkpoint, network, version)
     return learner
@@ -208,7 +209,6 @@ def _restore(learner: CommittorLearner, checkpoint: Checkpoint, network, version
         reports=_reports(checkpoint),
         transferred_start=_restored_start(checkpoint, learner.device),
         descriptor_names=checkpoint.metadata.get("descriptor_names"),
-        n_simulations=state.get("n_simulations", 1),  # version 0.1.0 does not count
     )
 
 

@@ -135,6 +135,7 @@ class RunFiles:
             "simulation": str(sim.__uuid__),
             "ops_file": None if storage is None else {"kind": kind_of(storage), "name": file_of(storage).name},
             "simulation_key": None if simulation_key is None else str(simulation_key),  # JSON readers round large numbers
+            "n_simulations": self.learner.n_simulations,
             "save_frequency": int(sim.save_frequency),
             "platforms": {str(engine.__uuid__): engine.platform for engine in engines if is_openmm(engine)},
             "hook": {name: value for name, value in options.items() if name not in ("learner", "checkpoint")},

@@ -40,7 +40,7 @@ def same(some, others):
 
 def walk_paths(walk, n=3, **options):
     """On a line, where frames have no velocities, from the first site."""
-    options = {"seed": 1, "show_progress": False, "modifier": paths.NoModification(as_copy=True), **options}
+    options = {"seed": 2, "show_progress": False, "modifier": paths.NoModification(as_copy=True), **options}
     return initial_paths(n, walk.engine.trajectory([0])[0], site_of, walk.states, **options)
 
 
