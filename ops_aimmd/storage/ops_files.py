@@ -133,16 +133,20 @@ def _check_permission_to_write(path: Path, kind: str) -> None:
             raise PermissionError(errno.EACCES, "no permission to write", str(place))
 
 
-def placeholders_of_frames_in_memory(storage, trajectory) -> list:
-    """Placeholders that stand for the frames of a path as they are in memory, not as a netCDF file would give them back.
+def remember_frames(storage, trajectory) -> None:
+    """Let a netCDF file give back the frames of a path as they are in memory, not as it would read them.
 
-    OPS puts placeholders in the place of frames that a file holds already when it stores a path in which they occur again.
-    They serve as long as somebody holds them and the frames.
+    OPS replaces frames that a file already holds with placeholders when it stores a path in which they occur again, forward
+    or, after a path reversal, backward. A placeholder finds the frame in memory as long as somebody holds the frame.
     """
-    placeholders = [LoaderProxy.new(storage.snapshots, frame.__uuid__) for frame in trajectory]
-    for placeholder, frame in zip(placeholders, trajectory, strict=True):
-        placeholder._subject = weakref.ref(frame)
-    return placeholders
+    store = storage.snapshots
+    for frame in trajectory:
+        for partner in (frame, frame.reversed):
+            if partner.__uuid__ in store.index:
+                store.cache[store.index[partner.__uuid__]] = partner
+            placeholder = LoaderProxy._stash.get(partner.__uuid__)
+            if placeholder is not None:  # it may have found the frame of the file before
+                placeholder._subject = weakref.ref(partner)
 
 
 def forget_closed_files() -> None:

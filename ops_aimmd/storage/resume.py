@@ -236,7 +236,8 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
             storage.sync_all()
     storage.sync_all()
     if logged and (not stored or file.step >= stored[-1]):
-        sim.sample_set = reader.current(logged[-1])
+        # of the paths that were written OPS has replaced frames with placeholders for those in its file
+        sim.sample_set = _reader(sim, file).current(logged[-1])
         hook.hold_current_paths(sim)
     else:  # snapshots of a kind that is not kept in the checkpoint, or steps that only OPS's file has
         _check_that_paths_are_whole(sim, file, hook)

@@ -14,7 +14,7 @@ from ops_aimmd.sampling.movers import check_velocities
 from ops_aimmd.sampling.ops_messages import close_files_at_the_end_of_python, leave_cursor_alone
 from ops_aimmd.sampling.step_learning import StepLearning
 
-from .ops_files import file_of, placeholders_of_frames_in_memory, save_step, step_numbers
+from .ops_files import file_of, remember_frames, save_step, step_numbers
 from .run_files import RunFiles
 from .series_block import SeriesBlock
 from .snapshots import frames_can_be_kept, parts_in_memory
@@ -203,7 +203,7 @@ class TrainingHook(PathSimulatorHook):
             path = sample.trajectory
             frames = [part for frame in path for part in parts_in_memory(frame)]
             if isinstance(sim.storage, paths.Storage):
-                frames += placeholders_of_frames_in_memory(sim.storage, path)
+                remember_frames(sim.storage, path)
             self._current[sample.replica] = (path.__uuid__, frames)
 
     @property

@@ -48,6 +48,7 @@ from ops_aimmd.sampling.learner_checkpoint import create_checkpoint
 from ops_aimmd.storage.existing_files import selection_table
 from ops_aimmd.storage.ops_files import open_storage
 from ops_aimmd.storage.series_block import SeriesBlock, read_series
+from ops_aimmd.storage.snapshots import frame_key
 from ops_aimmd.systems import toy
 
 SUFFIX = os.environ.get("RESUME_TESTS_SUFFIX", "nc")
@@ -195,6 +196,30 @@ def test_exchange_of_shooting_points(directory):
 
 
 @netcdf_only
+def test_a_run_goes_on_in_full_precision_from_a_file_that_was_behind(directory):
+    """OPS puts placeholders for frames of its file into the paths that it stores, and into their reverse."""
+    file, behind = directory / "run.nc", directory / "behind.nc"
+    sampler = two_wells(file, "one-way")
+    sampler.run(3)
+    shutil.copy(file, behind)
+    first = sampler.sample_set[0].trajectory
+    sampler.run(12)
+    path = sampler.sample_set[0].trajectory
+    assert path is not first and {*map(frame_key, path)} & {*map(frame_key, first)}  # frames of both files
+    digits = path.xyz, np.array([frame.velocities for frame in path])
+    sampler.storage.close()
+    shutil.copy(checkpoint_of(file), checkpoint_of(behind))
+    sampler = resume(behind)
+    backward = sampler.sample_set[0].trajectory.reversed
+    for sign, path in ((1, sampler.sample_set[0].trajectory), (-1, backward[::-1])):
+        sampler.storage.trajectories.save(path)
+        assert np.array_equal(path.xyz, digits[0])
+        assert np.array_equal([frame.velocities for frame in path], sign * digits[1])
+    assert not np.array_equal(digits[0], digits[0].astype(np.float32))  # control: single precision is something else
+    sampler.storage.close()
+
+
+@netcdf_only
 def test_control_a_run_that_goes_on_in_single_precision_is_another(directory):
     sampler = two_wells(directory / "run.nc", "one-way")
     sampler.run(5)
@@ -204,6 +229,7 @@ def test_control_a_run_that_goes_on_in_single_precision_is_another(directory):
     (hook,) = {h.__self__ for h in sampler.hooks["after_step"] if isinstance(h.__self__, ops_aimmd.TrainingHook)}
     hook._current.clear()  # nobody holds the digits that OPS's file does not have
     sampler.sample_set = None
+    sampler.storage.snapshots.clear_cache()
     gc.collect()
     sampler.sample_set = sampler.storage.steps[-1].active
     run_to(sampler, 10)
