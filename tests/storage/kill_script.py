@@ -52,7 +52,7 @@ def has_begun(checkpoint):
         return False
 
 
-def start_or_resume(file, checkpoint):
+def start_or_resume(file, checkpoint, start=start):
     if has_begun(checkpoint):
         return ops_aimmd.resume(file, checkpoint, progress=False)
     for leftover in (file, *(f"{checkpoint}{suffix}" for suffix in ("", "-wal", "-shm", "-journal", "-lock"))):
