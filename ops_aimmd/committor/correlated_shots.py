@@ -5,12 +5,33 @@ chain resemble each other, in descriptors and in whatever the descriptors leave 
 order; what counts here is the chain and the step of each shot.
 
 Errors are clustered ("sandwich") errors: of the sums over blocks, or over the shots of one configuration, whatever the
-correlation inside (K.-Y. Liang, S. L. Zeger, Biometrika 73, 13 (1986), doi:10.1093/biomet/73.1.13).
+correlation inside (K.-Y. Liang, S. L. Zeger, Biometrika 73, 13 (1986), doi:10.1093/biomet/73.1.13). How long the blocks
+must be is found by doubling them until their sums are no longer correlated (M. Jonsson, Phys. Rev. E 98, 043304 (2018),
+doi:10.1103/PhysRevE.98.043304, after H. Flyvbjerg, H. G. Petersen, J. Chem. Phys. 91, 461 (1989), doi:10.1063/1.457480).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from scipy.special import comb
+from scipy.stats import chi2, t
+
+SIGNIFICANCE = 0.05
+"""Probability with which independent values are taken for correlated ones."""
+
+FEWEST_BLOCKS = 4
+"""Blocks whose correlation is still looked at."""
+
+MARGIN = 2
+"""Blocks of correlated values are so many times as long as the test asks for: it passes before all correlation is gone."""
+
+MOST_LOST = 0.7
+"""Part of the variance of a sum that is at most put down to the subtracted mean."""
+
+WHOLE_CHAIN = 2**40
+"""Length of a block that no chain exceeds."""
 
 
 def in_time(chains, steps) -> np.ndarray:
@@ -48,19 +69,51 @@ def blocks(chains, steps, length: int) -> np.ndarray:
     return found
 
 
-def folds(chains, steps, n_folds: int, length: int) -> np.ndarray:
-    """Fold of each shot: blocks of `length` shots of a chain are dealt in turn.
+@dataclass(frozen=True)
+class Folds:
+    """How shots are dealt into folds: blocks of a chain in turn.
 
-    Shots that come later in their chain change no fold.
+    Shots that come later in their chain change no fold. Shots close to a block of a fold resemble those in it; a gap on
+    both sides of the block keeps them from the training of the member that is judged by the block.
 
-    Returns
-    -------
-    int array, shape (n,)
+    Attributes
+    ----------
+    n_folds : int
+    length : int
+        Consecutive shots of a block.
+    gap : int
+        Shots on either side of a block that belong neither to its fold nor to the rest.
     """
-    order, rank = _ranked(chains, steps)
-    found = np.empty(len(order), dtype=np.int64)
-    found[order] = (rank // length + np.asarray(chains)[order]) % n_folds
-    return found
+
+    n_folds: int
+    length: int
+    gap: int = 0
+
+    @classmethod
+    def longest(cls, chains, n_folds: int) -> Folds:
+        """The longest blocks: whole chains if there are as many as folds, else the longest chain in as many parts."""
+        sizes = np.unique(chains, return_counts=True)[1]
+        whole = len(sizes) >= n_folds
+        return cls(n_folds, WHOLE_CHAIN if whole else max(-(-sizes.max(initial=1) // n_folds), 1))
+
+    def of(self, chains, steps) -> np.ndarray:
+        """Fold of each shot, int array, shape (n,)."""
+        order, rank = _ranked(chains, steps)
+        found = np.empty(len(order), dtype=np.int64)
+        found[order] = (rank // self.length + np.asarray(chains)[order]) % self.n_folds
+        return found
+
+    def gaps(self, chains, steps) -> np.ndarray:
+        """Shots in the gaps around the blocks of each fold, bool array, shape (n_folds, n)."""
+        order, _ = _ranked(chains, steps)
+        fold, chains = self.of(chains, steps)[order], np.asarray(chains)[order]
+        n = len(order)
+        near = np.zeros((self.n_folds, n), dtype=bool)
+        for lag in range(1, min(self.gap, n - 1) + 1):
+            rows = np.flatnonzero((chains[lag:] == chains[:-lag]) & (fold[lag:] != fold[:-lag]))
+            near[fold[rows], order[rows + lag]] = True
+            near[fold[rows + lag], order[rows]] = True
+        return near
 
 
 def _ranked(chains, steps) -> tuple[np.ndarray, np.ndarray]:
@@ -105,6 +158,132 @@ def clustered_covariance(scores, clusters) -> np.ndarray:
 def clustered_error(scores, clusters) -> np.ndarray:
     """Standard errors (k,) of a sum of scores (n, k); see :func:`clustered_covariance`."""
     return np.sqrt(np.diag(clustered_covariance(scores, clusters)))
+
+
+def block_length(values, chains, steps) -> int:
+    r"""Length of blocks of consecutive values whose sums are as good as independent.
+
+    Values are summed up in pairs of neighbours, these in pairs again, and so on. The first level is taken from which on
+    the correlation of neighbouring sums, :math:`z_j = \sqrt{m_j} (\rho_j + 1/m_j)` of :math:`m_j` sums, is no larger than
+    that of independent values in all levels together, :math:`\sum_j \max(z_j, 0)^2`. The term :math:`1/m_j` is the
+    correlation that subtracting the mean makes.
+
+    Parameters
+    ----------
+    values : array, shape (n,) or (n, k)
+        Of several columns the longest correlation counts.
+    chains, steps : int arrays, shape (n,)
+
+    Returns
+    -------
+    int
+        1 for values without correlation. Correlation over much of the longest chain cannot be told from a trend: then the
+        length is that of a chain's fourth or more.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) == 0:
+        return 1
+    values = values.reshape(len(values), -1)
+    order = in_time(chains, steps)
+    starts = np.flatnonzero(np.diff(np.asarray(chains)[order])) + 1
+    parts = np.split(values[order] - values.mean(axis=0), starts)
+    levels = []
+    while sum(map(len, parts)) >= FEWEST_BLOCKS and max(map(len, parts)) > 1:
+        levels.append(_correlation_of_neighbours(parts))
+        parts = [part[: len(part) // 2 * 2].reshape(-1, 2, values.shape[1]).sum(axis=1) for part in parts]
+    excess = np.maximum(np.array(levels).reshape(-1, values.shape[1]), 0) ** 2
+    rest = np.cumsum(excess[::-1], axis=0)[::-1]
+    for level, sums in enumerate(rest):
+        if _tail(sums.max(), len(rest) - level) > SIGNIFICANCE:
+            return MARGIN * 2**level if level else 1
+    return MARGIN * 2 ** len(rest)
+
+
+def _correlation_of_neighbours(parts: list[np.ndarray]) -> np.ndarray:
+    """The z (k,) of `block_length`, of the sums (m, k) of each chain."""
+    every = np.concatenate(parts)
+    mean, variance = every.mean(axis=0), every.var(axis=0)
+    n_pairs = sum(max(len(part) - 1, 0) for part in parts)
+    products = sum(((part[1:] - mean) * (part[:-1] - mean)).sum(axis=0) for part in parts)
+    varies = variance > 1e-14 * (every**2).mean(axis=0)
+    correlation = products / np.where(varies, variance, 1) / n_pairs
+    return np.where(varies, np.sqrt(n_pairs) * (correlation + 1 / len(every)), 0.0)
+
+
+def _tail(value: float, n: int) -> float:
+    """Probability that the sum of the squares of n independent standard normal numbers, where positive, is larger."""
+    if not value > 0:
+        return 1.0
+    positive = np.arange(1, n + 1)
+    return float((comb(n, positive) / 2.0**n * chi2.sf(value, positive)).sum())
+
+
+def inefficiency(values, chains, steps) -> float:
+    """Variance of a sum of correlated values over that of independent ones: n over it is the number of independent values.
+
+    Parameters
+    ----------
+    values : array, shape (n,)
+    chains, steps : int arrays, shape (n,)
+
+    Returns
+    -------
+    float
+        At least 1, at most n.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    values = values - values.mean()
+    length = block_length(values, chains, steps)
+    if length == 1 or not (values**2).sum() > 0:
+        return 1.0
+    variance = _variance_of_sum(values[:, None], blocks(chains, steps, length))[0]
+    return float(np.clip(np.nan_to_num(variance / (values**2).sum(), nan=len(values)), 1.0, len(values)))
+
+
+def _variance_of_sum(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Of columns (n, k) with mean zero, (k,), corrected for that the mean was subtracted from correlated values."""
+    variance = np.diag(clustered_covariance(values, clusters))
+    squares = np.maximum((values**2).sum(axis=0), 1e-300)
+    lost = np.minimum(variance / squares / len(values), MOST_LOST)
+    return variance / (1 - lost)
+
+
+def error_of_sum(values, chains, steps) -> np.ndarray:
+    """Standard error of a sum over correlated shots, from sums over blocks as long as the correlation asks for.
+
+    Few blocks know little of their own spread. Errors from few are enlarged, so that 1.96 of them hold 95 % (Student's t).
+
+    Parameters
+    ----------
+    values : array, shape (n,) or (n, k)
+        Contributions of the shots, less their mean.
+    chains, steps : int arrays, shape (n,)
+
+    Returns
+    -------
+    array, shape (k,)
+        NaN where not even two blocks are there.
+    """
+    values = np.asarray(values, dtype=np.float64).reshape(len(chains), -1)
+    return np.array([_error_of_column(column, chains, steps) for column in values.T])
+
+
+def _error_of_column(values: np.ndarray, chains, steps) -> float:
+    length = block_length(values, chains, steps)
+    clusters = blocks(chains, steps, length)
+    n_blocks = clusters.max() + 1
+    if n_blocks < 2:
+        return np.nan
+    if length == 1:
+        return float(np.sqrt(clustered_covariance(values, clusters)[0, 0]))
+    variance = _variance_of_sum(values[:, None], clusters)[0]
+    return float(np.sqrt(variance) * of_few(n_blocks))
+
+
+def of_few(n_blocks: int) -> float:
+    """Factor on a standard error from the sums over so many blocks, of a length that was chosen by them."""
+    freedom = max(2 / 3 * (n_blocks - 1), 1.0)
+    return float(t.ppf(0.975, freedom) / 1.959964)
 
 
 def jackknife_covariance(scores, information, clusters) -> np.ndarray:

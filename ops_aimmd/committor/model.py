@@ -9,14 +9,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ops_aimmd.committor import networks
+from ops_aimmd.committor.correlated_shots import Folds
 from ops_aimmd.committor.input_scaling import is_far
 from ops_aimmd.committor.likelihood import log_committor
+
+N_FOLDS = 5
+"""Folds of shots where the network is no ensemble; an ensemble has one per member."""
+
+OLDER_BLOCKS = 2
+"""Shots of a block of a fold in models of version 0.1.0."""
 
 LARGEST = 1e300
 """Halves of the range beyond its end at which descriptors no longer grow, so that no number overflows."""
@@ -42,6 +50,8 @@ class CommittorModel(nn.Module):
     lower, upper : tensor, shape (d,), float64, or None
         Range in which descriptors are taken as they are. Beyond it they are bounded (:meth:`inputs`). ``fit`` sets it; None
         (no bound) in models that were never trained, and in those of version 0.1.0.
+    folds : Folds or None
+        How ``fit`` has dealt the shots: each member was held out from one fold. None before the first training.
     """
 
     _SCALING = ("shift", "scale", "lower", "upper")
@@ -66,6 +76,7 @@ class CommittorModel(nn.Module):
         self.register_buffer("scale", torch.ones(self.n_descriptors, dtype=torch.float64, device=like.device))
         self.register_buffer("lower", None)
         self.register_buffer("upper", None)
+        self.folds: Folds | None = None
         self._check_output()
 
     def _check_output(self) -> None:
@@ -104,6 +115,12 @@ class CommittorModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return self._like.device
+
+    @property
+    def n_folds(self) -> int:
+        """Folds into which `fit` deals the shots."""
+        n_members = getattr(self.network, "n_members", 1)
+        return n_members if n_members > 1 else N_FOLDS
 
     def set_scaling(self, shift, scale, lower=None, upper=None) -> None:
         """Replace the input scaling by arrays of shape (d,); without ``lower`` and ``upper`` there is no bound."""
@@ -212,6 +229,7 @@ class CommittorModel(nn.Module):
             "n_states": self.n_states,
             "dtype": str(self.dtype).removeprefix("torch."),
             "network": networks.network_description(self.network),
+            "folds": None if self.folds is None else asdict(self.folds),
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -242,6 +260,8 @@ class CommittorModel(nn.Module):
             model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
         except RuntimeError as error:
             raise ValueError(f"the stored arrays do not fit the network: {error}") from error
+        folds = description.get("folds", asdict(Folds(model.n_folds, OLDER_BLOCKS)))
+        model.folds = None if folds is None else Folds(**folds)
         return model
 
     def _apply(self, fn, recurse: bool = True):

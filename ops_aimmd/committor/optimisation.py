@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 
 from ops_aimmd.committor import networks
-from ops_aimmd.committor.correlated_shots import folds
+from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum, inefficiency
 from ops_aimmd.committor.likelihood import log_committor, negative_log_likelihood
 from ops_aimmd.committor.martingale import Legs, batches_of_legs
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
 
-N_FOLDS = 5
-"""Folds where the network is no ensemble; an ensemble has one per member."""
-
-SHOTS_PER_BLOCK = 2
+GAP = 2
+"""Gaps between folds in units of the length from which on sums over shots are uncorrelated."""
 
 OUTLYING = 0.5
 """Weight in training of a configuration with an outlying descriptor, which is as likely an error as it has a meaning."""
@@ -32,11 +30,6 @@ MEMORY_LEARNING_RATE = 0.03
 
 LONGEST_MEMORY = 3.0
 """In the same units."""
-
-
-def folds_of(training_set: TrainingSet, n_folds: int = N_FOLDS) -> np.ndarray:
-    """Fold of each shot in training, int array, shape (n_shots,): it stays while the set grows."""
-    return folds(training_set.chains, training_set.steps, n_folds, SHOTS_PER_BLOCK)
 
 
 @dataclass(frozen=True)
@@ -54,6 +47,8 @@ class TrainingData:
     deciding : array, shape (n_members, n_shots)
         The same, 0 for shots with an outlying descriptor (`is_far`): of those the model knows nothing.
     n_shots : int
+    chains, steps : int array, shape (n_shots,)
+    folds : Folds
     legs : list of (Legs, tensor of shape (n_members, m))
         Other frames of the legs in batches, one for each epoch, and their weights.
     """
@@ -64,6 +59,9 @@ class TrainingData:
     held_out: np.ndarray
     deciding: np.ndarray
     n_shots: int
+    chains: np.ndarray
+    steps: np.ndarray
+    folds: Folds
     legs: list[tuple[Legs, Tensor]]
 
     @classmethod
@@ -71,6 +69,8 @@ class TrainingData:
         """
         Parameters
         ----------
+        model : CommittorModel
+            With `folds`; without, the longest are taken.
         auxiliary_weights : (float, float)
             Trials that (the end frame, all other frames together) of a leg count for.
         max_frames : int
@@ -82,7 +82,9 @@ class TrainingData:
 
         per_end, per_leg = auxiliary_weights
         n_members = getattr(model.network, "n_members", 1)
-        fold = folds_of(training_set, n_members if n_members > 1 else N_FOLDS)
+        chains, steps = training_set.chains, training_set.steps
+        folds = model.folds or Folds.longest(chains, model.n_folds)
+        fold = folds.of(chains, steps)
         if (fold == fold[0]).all():
             fold = np.full_like(fold, -1)
         members = np.arange(n_members)[:, None]
@@ -96,33 +98,74 @@ class TrainingData:
         x = np.concatenate([training_set.descriptors, frames.descriptors[ends]])
         far = model.is_far(x)
         counts = np.concatenate([training_set.counts, np.eye(training_set.n_states)[frames.outcomes[ends]]])
-        held_out = np.concatenate([fold, fold[frames.shot[ends]]]) == members
         n_shots = len(training_set)
+        held_out = fold == members
+        known = ~held_out & ~folds.gaps(chains, steps)[:n_members]
+        known[known.sum(axis=1) == 0] = ~held_out[known.sum(axis=1) == 0]  # too few shots for gaps
         legs = []
         for batch in batches_of_legs(frames, training_set.n_states, max_frames, rng, tensor) if per_leg > 0 else ():
             of_frames = weights[batch.shot]
             of_frames = of_frames * (per_leg * weights[frames.shot[frames.is_end]].sum() / max(of_frames.sum(), 1e-300))
             of_frames = of_frames * np.where(model.is_far(batch.descriptors.cpu().numpy()), OUTLYING, 1.0)
-            legs.append((batch, tensor(of_frames * (fold[batch.shot] != members))))
+            legs.append((batch, tensor(of_frames * known[:, batch.shot])))
         return cls(
             tensor(x, torch.float64),
             tensor(counts),
-            tensor(np.concatenate([weights, of_ends]) * np.where(far, OUTLYING, 1.0) * ~held_out),
-            weights * held_out[:, :n_shots],
-            weights * held_out[:, :n_shots] * ~far[:n_shots],
+            tensor(
+                np.concatenate([weights, of_ends])
+                * np.where(far, OUTLYING, 1.0)
+                * np.concatenate([known, known[:, frames.shot[ends]]], axis=1)
+            ),
+            weights * held_out,
+            weights * held_out * ~far[:n_shots],
             n_shots,
+            chains,
+            steps,
+            folds,
             legs,
         )
 
+    def mean_of_judges(self, values: np.ndarray) -> np.ndarray:
+        """Mean (n_shots, ...) of values (n_members, n_shots, ...) over the members that have not seen a shot, or NaN."""
+        judges = (self.held_out > 0).reshape(*self.held_out.shape, *[1] * (values.ndim - 2))
+        with np.errstate(invalid="ignore"):
+            return (judges * values).sum(axis=0) / judges.sum(axis=0)
 
-def weighted_ratio(nll, weights, size) -> tuple[float, float]:
-    """Ratio of sums over shots, sum w nll / sum w size, and its standard error (outcomes of shots are independent)."""
-    numerator, denominator = (weights * nll).sum(axis=0), (weights * size).sum(axis=0)
-    total = denominator.sum()
-    if not total > 0:
-        return np.nan, np.nan
-    mean = numerator.sum() / total
-    return float(mean), float(np.sqrt(((numerator - mean * denominator) ** 2).sum()) / total)
+    def gap(self, model: CommittorModel) -> int:
+        """Gap between folds that the correlation of the residuals asks for, a block at most; 0 where there is none."""
+        length = block_length(*self.residuals(model))
+        return min(GAP * length, self.folds.length) if length > 1 else 0
+
+    def worth(self, model: CommittorModel) -> float:
+        """Number of independent shots, by the correlation of the residuals."""
+        residuals, chains, steps = self.residuals(model)
+        return min((len(chains) / inefficiency(column, chains, steps) for column in residuals.T), default=0.0)
+
+    def residuals(self, model: CommittorModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Outcomes less what the members predict that have not seen the shot, (m, n_states - 1); their chains and steps."""
+        with torch.no_grad():
+            p = log_committor(model.member_logits(self.descriptors[: self.n_shots])).exp().double().cpu().numpy()
+        counts = self.counts[: self.n_shots].double().cpu().numpy()
+        residuals = counts - counts.sum(axis=1, keepdims=True) * self.mean_of_judges(p)
+        judged = np.isfinite(residuals).all(axis=1)
+        return residuals[judged, 1:], self.chains[judged], self.steps[judged]
+
+    def weighted_ratio(self, nll, weights, size) -> tuple[float, float]:
+        """Ratio of sums over shots, sum w nll / sum w size, and its standard error."""
+        numerator, denominator = (weights * nll).sum(axis=0), (weights * size).sum(axis=0)
+        total = denominator.sum()
+        if not total > 0:
+            return np.nan, np.nan
+        mean = numerator.sum() / total
+        used = denominator > 0
+        deviations = (numerator - mean * denominator)[used]
+        (error,) = error_of_sum(deviations, self.chains[used], self.steps[used])
+        return float(mean), float(error / total)
+
+    def is_better(self, nll: np.ndarray, other: np.ndarray, significant: float = SIGNIFICANT) -> bool:
+        """Whether a loss of the deciding shots is lower by more than some standard errors of the difference."""
+        difference, error = self.weighted_ratio(nll - other, self.deciding, np.ones(nll.shape[-1]))
+        return bool(difference < -significant * error)
 
 
 def held_out_losses(model: CommittorModel, training_set: TrainingSet) -> np.ndarray:
@@ -130,14 +173,7 @@ def held_out_losses(model: CommittorModel, training_set: TrainingSet) -> np.ndar
     data = TrainingData.of(model, training_set, (0.0, 0.0), 0, np.random.default_rng(0))
     with torch.no_grad():
         nll = negative_log_likelihood(model.member_logits(data.descriptors), data.counts).double().cpu().numpy()
-    with np.errstate(invalid="ignore"):
-        return (data.held_out * nll).sum(axis=0) / data.held_out.sum(axis=0)
-
-
-def is_better(nll: np.ndarray, other: np.ndarray, held_out: np.ndarray, significant: float = SIGNIFICANT) -> bool:
-    """Whether a held-out loss is lower by more than some standard errors of the difference, shot by shot."""
-    difference, error = weighted_ratio(nll - other, held_out, np.ones(nll.shape[-1]))
-    return bool(difference < -significant * error)
+    return data.mean_of_judges(nll)
 
 
 def optimise(
@@ -199,7 +235,7 @@ def optimise(
         )
     if can_compare:
         best = min(snapshots, key=lambda snapshot: (data.deciding * snapshot[2]).sum())
-        epochs, memory, nll, values = best if is_better(best[2], last[2], data.deciding) else last
+        epochs, memory, nll, values = best if data.is_better(best[2], last[2]) else last
     with torch.no_grad():
         for parameter, value in zip(parameters, values, strict=True):
             parameter.copy_(value)

@@ -1,15 +1,17 @@
 r"""Training the committor on shooting results, judged by shots that were held out.
 
-**Folds.** The shots are dealt into folds, in short blocks of consecutive shots of a chain. Member k of an ensemble never
-sees fold k. Its loss there is an honest estimate of how well it predicts new shots, and as every shot is held out by
-one member, the sum over the folds is a cross-validated loss at no extra cost. A shot keeps its fold while the training
-set grows, so a model that is trained further is still tested on shots that it has never seen.
+**Folds.** The shots are dealt into folds: whole chains where there are as many as folds, or else long blocks of consecutive
+shots of a chain. Member k of an ensemble never sees fold k. Its loss there estimates how well it predicts new shots, and as
+every shot is held out by one member, the sum over the folds is a cross-validated loss at no extra cost. Where the outcomes
+of consecutive shots are more alike than the model explains, because a slow coordinate is missing among the descriptors, the
+shots next to those of fold k tell member k of their outcomes. Then it does not see these neighbours, either. A shot keeps
+its fold while the training set grows, until the folds are dealt again for a model that starts anew.
 
 **Objective.** The posterior of the weights: log-likelihood of the shots plus the log-prior of :mod:`.networks`. The
 prior keeps the log-odds finite where the outcomes are separable and gives a weak prediction from a single shot.
 
 **What the held-out shots decide**, always by the same rule: a default is kept unless the alternative has a loss lower by
-more than two (auxiliary data: three) standard errors of the difference, shot by shot.
+more than two (relevance: one, auxiliary data: three) standard errors of the difference, which know of correlated shots.
 
 - *When to stop.* The last epoch is the default, an earlier one the alternative.
 - *Relevance.* A first network with a stiff prior measures how strongly its log-odds depend on each descriptor. The
@@ -23,16 +25,17 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ops_aimmd.committor import networks
+from ops_aimmd.committor.correlated_shots import Folds
 from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.optimisation import TrainingData, is_better, optimise, weighted_ratio
+from ops_aimmd.committor.optimisation import TrainingData, optimise
 from ops_aimmd.committor.training_set import TrainingSet
 
 LEARNING_RATE = 0.03
@@ -42,7 +45,10 @@ DECIDE_AGAIN = 3.0
 """Growth of the number of shots after which relevance and auxiliary data are decided again."""
 
 MIN_SHOTS_TO_DECIDE = 20
-"""Below, held-out losses decide nothing and the defaults hold."""
+"""Independent ones: below, held-out losses decide nothing and the defaults hold."""
+
+SHARPER = 1.0
+"""Standard errors of the held-out loss by which scaling by relevance must be better."""
 
 AUXILIARY_CANDIDATES = ((0.15, 10.0), (0.15, 0.0), (0.0, 0.0))
 """Trials that (the end frame, all other frames together) of one leg count for; the first is the default."""
@@ -227,6 +233,7 @@ def fit(
     scaling.warn(x, n_shots)
     trainer = _Trainer(
         training_set,
+        Folds.longest(training_set.chains, model.n_folds),
         scaling,
         np.random.SeedSequence(seed),
         max_epochs,
@@ -246,6 +253,7 @@ def fit(
         decided_at = n_shots if n_shots >= MIN_SHOTS_TO_DECIDE else 0
         chosen = _decide(trainer, model, candidates, relevance) if decided_at else trainer.train(model, candidates[0])
     model.load_state_dict(chosen.model.state_dict())
+    model.folds = chosen.model.folds
     return FitReport(
         n_shots=n_shots,
         n_legs=float(training_set.counts.sum()),
@@ -284,13 +292,19 @@ def _decide(trainer: _Trainer, model: CommittorModel, candidates, relevance) -> 
     """Let the held-out shots choose relevance, then auxiliary data."""
     default = candidates[0]
     chosen = trainer.train(model, default)
+    while (gap := chosen.data.gap(chosen.model)) > trainer.folds.gap:  # the better the gaps, the more correlation is seen
+        trainer = replace(trainer, folds=replace(trainer.folds, gap=gap))
+        chosen = trainer.train(model, default)
+    if chosen.data.worth(chosen.model) < MIN_SHOTS_TO_DECIDE:
+        trainer = replace(trainer, decides=False)
+        return trainer.train(model, default)
     if relevance == "auto" and model.n_descriptors > 1 and isinstance(model.network, networks.StackedNetwork):
         stiff = trainer.train(model, default, stiffness=STIFFNESS)
         sharpened = trainer.train(model, default, stiff.measured_relevance())
-        chosen = sharpened if sharpened.held_out_mean() < chosen.held_out_mean() else chosen
+        chosen = sharpened if sharpened.is_better_than(chosen, SHARPER) else chosen
     for weights in candidates[1:]:
         candidate = trainer.train(model, weights, chosen.relevance)
-        chosen = candidate if candidate.is_better_than(chosen) else chosen
+        chosen = candidate if candidate.is_better_than(chosen, HARMFUL) else chosen
     return chosen
 
 
@@ -306,14 +320,9 @@ class _Trained:
     epochs: int
     nll: np.ndarray  # (n_members, n_shots)
 
-    def held_out_mean(self) -> float:
-        """Cross-validated loss per shot without an outlying descriptor; NaN where no such shot was held out."""
-        total = self.data.deciding.sum()
-        return float((self.data.deciding * self.nll).sum() / total) if total > 0 else np.nan
-
-    def is_better_than(self, other: _Trained) -> bool:
-        """In the held-out shots, by more than chance would find in one of the decisions of a run."""
-        return is_better(self.nll, other.nll, self.data.deciding, HARMFUL)
+    def is_better_than(self, other: _Trained, significant: float) -> bool:
+        """In the held-out shots, by so many standard errors of the difference."""
+        return self.data.is_better(self.nll, other.nll, significant)
 
     def measured_relevance(self) -> np.ndarray:
         """Influence of each descriptor on the log-odds, squared and clipped; its mean square over descriptors is 1."""
@@ -328,8 +337,8 @@ class _Trained:
         train = self.data.train[:, : self.data.n_shots].double().cpu().numpy()
         result = {}
         for name, weights in (("train_loss", train), ("held_out_loss", self.data.held_out)):
-            result[name], result[name + "_error"] = weighted_ratio(self.nll, weights, np.ones_like(legs))
-            result[name + "_per_leg"], result[name + "_per_leg_error"] = weighted_ratio(self.nll, weights, legs)
+            result[name], result[name + "_error"] = self.data.weighted_ratio(self.nll, weights, np.ones_like(legs))
+            result[name + "_per_leg"], result[name + "_per_leg_error"] = self.data.weighted_ratio(self.nll, weights, legs)
         return result
 
 
@@ -347,12 +356,14 @@ def _influence(model: CommittorModel, x: Tensor) -> np.ndarray:
 @dataclass(frozen=True)
 class _Trainer:
     training_set: TrainingSet
+    folds: Folds
     scaling: InputScaling
     seed: np.random.SeedSequence
     max_epochs: int
     learning_rate: float
     weight_decay: float
     frames_per_epoch: int
+    decides: bool = True
 
     def candidates(self) -> list[tuple[float, float]]:
         """Weights of auxiliary data to choose from, as far as there are such data; the default first."""
@@ -363,6 +374,7 @@ class _Trainer:
     def train(self, model: CommittorModel, auxiliary_weights, relevance=None, stiffness=1.0) -> _Trained:
         """Train a copy of the model, from new weights where the network can be started anew."""
         trial = model.copy()
+        trial.folds = self.folds
         of_data = self.scaling
         varies = of_data.std > 0
         relevance = varies * (np.ones(len(varies)) if relevance is None else relevance)
@@ -372,13 +384,17 @@ class _Trainer:
         return self._optimise(trial, auxiliary_weights, relevance, self.max_epochs, stiffness)
 
     def train_further(self, model: CommittorModel, auxiliary_weights, relevance, velocity_memory=0.0) -> _Trained:
-        """Train a copy of the model from its present weights; its input scaling is kept."""
+        """Train a copy of the model from its present weights; its input scaling and folds are kept."""
         epochs = math.ceil(self.max_epochs / 3)
-        return self._optimise(model.copy(), auxiliary_weights, relevance, epochs, 1.0, velocity_memory)
+        trial = model.copy()
+        trial.folds = trial.folds or self.folds
+        return self._optimise(trial, auxiliary_weights, relevance, epochs, 1.0, velocity_memory)
 
     def _optimise(self, trial, auxiliary_weights, relevance, max_epochs, stiffness, velocity_memory=0.0) -> _Trained:
         rng = np.random.default_rng(self.seed)
         data = TrainingData.of(trial, self.training_set, auxiliary_weights, self.frames_per_epoch, rng)
+        if not self.decides:
+            data = replace(data, deciding=np.zeros_like(data.deciding))
         weight_decay = self.weight_decay * stiffness
         epochs, memory, nll = optimise(trial, data, max_epochs, self.learning_rate, weight_decay, velocity_memory)
         relevance = np.asarray(relevance, dtype=float)

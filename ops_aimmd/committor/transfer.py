@@ -36,6 +36,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from ops_aimmd.committor import networks
+from ops_aimmd.committor.correlated_shots import inefficiency
 from ops_aimmd.committor.input_scaling import WIDTHS, InputScaling
 from ops_aimmd.committor.likelihood import log_committor
 from ops_aimmd.committor.model import CommittorModel
@@ -296,10 +297,16 @@ def _fine_tuning(n_shots: int) -> float:
 
 
 def _held_out_gain(model: CommittorModel, other: CommittorModel, training_set: TrainingSet) -> float:
-    """By how much the held-out shots are more probable under a model than under another one, nats for all of them."""
+    """By how much the held-out shots are more probable under a model than under another one, in nats.
+
+    Correlated shots count as so many independent ones as they are worth.
+    """
     losses, of_other = (held_out_losses(m, training_set) for m in (model, other))
-    deciding = training_set.weights * ~model.is_far(training_set.descriptors)
-    return float(np.nansum(deciding * (of_other - losses)))
+    gains = training_set.weights * ~model.is_far(training_set.descriptors) * (of_other - losses)
+    known = np.isfinite(gains)
+    if not known.any():
+        return 0.0
+    return float(gains[known].sum() / inefficiency(gains[known], training_set.chains[known], training_set.steps[known]))
 
 
 def fit_transferred(
@@ -338,6 +345,7 @@ def fit_transferred(
     report = fit(anew, training_set, seed, learning_rate=learning_rate, **options)
     adapted = start_for(start, training_set)
     transferred = adapted.model.requires_grad_(True)
+    transferred.folds = anew.folds
     options["auxiliary_weights"] = report.auxiliary_weights
     rate = learning_rate * _fine_tuning(n_shots)
     of_transferred = fit(transferred, training_set, seed, start_anew=False, learning_rate=rate, **options)

@@ -11,26 +11,26 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ops_aimmd.committor.correlated_shots import blocks, clustered_error, folds
+from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum, inefficiency
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.explain.archive import description_length, most_constants
 from ops_aimmd.explain.canonical import canonical, with_common_factors
 from ops_aimmd.explain.expressions import Node, OutsideDomain, constant, evaluate, skeleton, with_inputs
 from ops_aimmd.explain.formula import Formula
-from ops_aimmd.explain.refit import FINAL_TOLERANCE, Fitted, Shots, minimise, refit
+from ops_aimmd.explain.refit import FINAL_TOLERANCE, Fitted, Shots, errors_of_constants, minimise, refit
 from ops_aimmd.explain.simplify import simplified
 
 FORMAT = "ops_aimmd front 1"
 
 PICKS = ("description_length", "cross_validation", "1-SE")
 
-N_FOLDS, BLOCKS_PER_FOLD = 5, 4
+N_FOLDS = 5
 
 FEWEST_SHOTS_TO_VALIDATE = 20
 
@@ -268,7 +268,7 @@ def make_front(
             Formula(
                 node=with_inputs(f.node, columns),
                 names=names,
-                standard_errors=f.standard_errors(),
+                standard_errors=errors_of_constants(f, shots),
                 lower=descriptors.min(axis=0),
                 upper=descriptors.max(axis=0),
                 log_odds_range=(float(q.min()), float(q.max())),
@@ -340,19 +340,21 @@ def _pareto(fitted: list[Fitted], length) -> list[Fitted]:
 
 
 def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
-    """Held-out loss per leg with its standard error; constants are fitted to the other blocks of consecutive shots.
+    """Held-out loss per leg with its standard error; constants are fitted to the other folds, as in training.
 
-    NaN where the shots are too few, or where the formula is undefined on a held-out block.
+    NaN where the shots are too few, or where the formula is undefined on held-out shots.
     """
     if len(shots) < FEWEST_SHOTS_TO_VALIDATE:
         return math.nan, math.nan
-    length = max(len(shots) // (N_FOLDS * BLOCKS_PER_FOLD), 1)
-    time = np.arange(len(shots))
-    fold = folds(shots.chains, time, N_FOLDS, length)
+    folds = Folds.longest(shots.chains, N_FOLDS)
+    correlated = block_length(_residuals(node, shots), shots.chains, shots.time)
+    if correlated > 1:
+        folds = replace(folds, gap=min(correlated, folds.length))
+    fold, gaps = folds.of(shots.chains, shots.time), folds.gaps(shots.chains, shots.time)
     losses = np.full(len(shots), np.nan)
     for k in np.unique(fold):
         try:
-            fitted = refit(node, shots.rows(fold != k), tolerance=1e-3)
+            fitted = refit(node, shots.rows((fold != k) & ~gaps[k]), tolerance=1e-3)
             held_out = shots.rows(fold == k)
             losses[fold == k] = binomial_derivatives(
                 evaluate(fitted.node, held_out.columns), held_out.reached, held_out.legs
@@ -360,31 +362,20 @@ def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
         except OutsideDomain:
             return math.nan, math.nan
     mean = losses.sum() / shots.legs.sum()
-    (error,) = clustered_error(losses - mean * shots.legs, blocks(shots.chains, time, length))
+    (error,) = error_of_sum(losses - mean * shots.legs, shots.chains, shots.time)
     return float(mean), float(error / shots.legs.sum())
 
 
 def effective_shots(node: Node, shots: Shots) -> float:
-    r"""Number of independent shots: their number over :math:`1 + 2 \sum_t \rho_t`, with the autocorrelation of the
-    residuals of
-    consecutive shots up to the first lag at which it is not above twice its error (Geyer 1992, doi:10.1214/ss/1177011137).
+    """Number of independent shots, by the correlation of their residuals.
 
     Outcomes are independent given the shooting points; residuals are correlated where the expression is wrong in the
     same way for consecutive shots, so that these do not count as separate evidence for it.
     """
-    q = evaluate(node, shots.columns)
-    _, residual, _ = binomial_derivatives(q, shots.reached, shots.legs)
-    residual = residual - residual.mean()
-    variance = (residual**2).mean()
-    if len(shots) < FEWEST_SHOTS_TO_VALIDATE or not variance > 0:
+    if len(shots) < FEWEST_SHOTS_TO_VALIDATE:
         return float(len(shots))
-    inefficiency = 1.0
-    for lag in range(1, len(shots) // 4):
-        same_chain = shots.chains[lag:] == shots.chains[:-lag]
-        if not same_chain.any():
-            break
-        rho = (residual[lag:] * residual[:-lag])[same_chain].mean() / variance
-        if rho < 2 / math.sqrt(same_chain.sum()):
-            break
-        inefficiency += 2 * rho
-    return len(shots) / inefficiency
+    return len(shots) / inefficiency(_residuals(node, shots), shots.chains, shots.time)
+
+
+def _residuals(node: Node, shots: Shots) -> np.ndarray:
+    return binomial_derivatives(evaluate(node, shots.columns), shots.reached, shots.legs)[1]

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg.lapack import dposv
 
+from ops_aimmd.committor.correlated_shots import block_length, blocks, jackknife_covariance, of_few
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.explain.expressions import Node, OutsideDomain, Tape, constants, with_constants
 
@@ -79,6 +80,11 @@ class Shots:
         arrays = (self.columns[:, rows], self.reached[rows], self.legs[rows], self.chains[rows])
         return Shots(*(np.ascontiguousarray(array) for array in arrays))
 
+    @property
+    def time(self) -> np.ndarray:
+        """What :mod:`.correlated_shots` takes as steps."""
+        return np.arange(len(self))
+
     def inputs(self, columns) -> Shots:
         """Some of the inputs."""
         return replace(self, columns=np.ascontiguousarray(self.columns[list(columns)]))
@@ -106,7 +112,10 @@ class Fitted:
         return len(self.information)
 
     def standard_errors(self) -> np.ndarray:
-        """Of the constants, shape (k,); infinite where the shots do not determine them."""
+        """Of the constants, shape (k,), for independent shots; infinite where the shots do not determine them.
+
+        In a search, to see which constants matter; see `errors_of_constants`.
+        """
         scale = np.sqrt(np.diag(self.information))
         if self.n_constants == 0:
             return scale
@@ -116,6 +125,28 @@ class Fitted:
         if values[0] < IDENTIFIED:
             return np.full(self.n_constants, np.inf)
         return np.sqrt((vectors**2 / values).sum(axis=1)) / scale
+
+
+def errors_of_constants(fitted: Fitted, shots: Shots) -> np.ndarray:
+    """Standard errors of the constants, shape (k,), right for correlated shots and legs; infinite where undetermined.
+
+    The jackknife over blocks of shots (:func:`.correlated_shots.jackknife_covariance`), as long as the gradients of the
+    log-likelihood are correlated.
+    """
+    scale = fitted.standard_errors()
+    if len(scale) == 0 or not np.isfinite(scale).all():
+        return scale
+    tape = Tape(fitted.node)
+    values = tape.forward(shots.columns, tape.constants)
+    q = values[-1] if isinstance(values[-1], np.ndarray) else np.full(len(shots), values[-1])
+    _, residual, curvature = binomial_derivatives(q, shots.reached, shots.legs)
+    jacobian = tape.jacobian(tape.backward(values), len(shots)) * scale[:, None]
+    scores = (jacobian * residual).T
+    length = block_length(scores, shots.chains, shots.time)
+    clusters = blocks(shots.chains, shots.time, length)
+    covariance = jackknife_covariance(scores, jacobian.T[:, :, None] * (jacobian * curvature).T[:, None, :], clusters)
+    factor = of_few(clusters.max() + 1) if length > 1 else 1.0
+    return np.nan_to_num(scale * np.sqrt(np.diag(covariance)) * factor, nan=np.inf)
 
 
 def derivatives(

@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ops_aimmd.committor.correlated_shots import blocks, clustered_error
+from ops_aimmd.committor.correlated_shots import error_of_sum
 from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import StackedNetwork, member_logits
@@ -172,10 +172,7 @@ class _Judged:
 
     def standard_error(self, influence: np.ndarray) -> np.ndarray:
         """Standard error of the mean of columns (n, ...) that vary from shot to shot, by sums over blocks of a chain."""
-        n = len(influence)
-        # the length that makes the error of such an error smallest grows as the cube root
-        length = max(1, round(n ** (1 / 3)))
-        errors = clustered_error(influence - influence.mean(axis=0), blocks(self.chains, self.steps, length)) / n
+        errors = error_of_sum(influence - influence.mean(axis=0), self.chains, self.steps) / len(influence)
         return errors.reshape(influence.shape[1:])
 
 

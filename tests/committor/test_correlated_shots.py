@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from ops_aimmd import CommittorModel, TrainingSet, fit, fit_expressions, input_relevance
-from ops_aimmd.committor.correlated_shots import blocks, clustered_error, folds, in_time
+from ops_aimmd.committor.correlated_shots import (
+    Folds,
+    block_length,
+    blocks,
+    clustered_error,
+    error_of_sum,
+    in_time,
+    inefficiency,
+)
 
 
 def interleaved(n, n_chains, rng):
@@ -27,9 +36,11 @@ def test_neighbours_in_time_are_of_one_chain():
 @pytest.mark.parametrize("length", [1, 3, 7])
 def test_blocks_and_folds_do_not_depend_on_the_order_of_rows(length):
     chains, steps, other = interleaved(83, 3, np.random.default_rng(2))
-    block, fold = blocks(chains, steps, length), folds(chains, steps, 5, length)
+    folds = Folds(5, length, gap=2)
+    block, fold, gaps = blocks(chains, steps, length), folds.of(chains, steps), folds.gaps(chains, steps)
     assert np.array_equal(blocks(chains[other], steps[other], length), block[other])
-    assert np.array_equal(folds(chains[other], steps[other], 5, length), fold[other])
+    assert np.array_equal(folds.of(chains[other], steps[other]), fold[other])
+    assert np.array_equal(folds.gaps(chains[other], steps[other]), gaps[:, other])
     for number in range(block.max() + 1):
         rows = np.flatnonzero(block == number)
         assert len(rows) <= length and len(set(chains[rows])) == 1 and len(set(fold[rows])) == 1
@@ -37,6 +48,61 @@ def test_blocks_and_folds_do_not_depend_on_the_order_of_rows(length):
     # the control: rows taken for time mix the chains
     mixed = np.arange(83) // max(length, 2)
     assert any(len(set(chains[mixed == number])) > 1 for number in range(mixed.max() + 1))
+
+
+@pytest.mark.parametrize("gap", [0, 1, 5])
+def test_gaps_are_the_neighbours_of_a_fold(gap):
+    """One by one, for two chains: within `gap` shots of a shot of the fold, in the same chain, and not in the fold."""
+    chains, steps, _ = interleaved(90, 2, np.random.default_rng(5))
+    folds = Folds(5, 9, gap)
+    fold, gaps = folds.of(chains, steps), folds.gaps(chains, steps)
+    for k in range(5):
+        for row in range(90):
+            mine = (chains == chains[row]) & (abs(steps - steps[row]) <= 2 * gap)
+            assert gaps[k, row] == (fold[row] != k and k in fold[mine])
+    assert gaps.any() == (gap > 0)
+
+
+def test_folds_are_whole_chains_where_there_are_enough():
+    chains = np.random.default_rng(6).integers(0, 7, size=200)
+    fold = Folds.longest(chains, 5).of(chains, np.arange(200))
+    assert np.array_equal(fold, chains % 5)
+    few = Folds.longest(chains % 2, 5)
+    assert 20 <= few.length <= 25
+    assert np.ptp(np.bincount(few.of(chains % 2, np.arange(200)))) <= few.length
+
+
+def slow_values(n_chains, n, memory, rng):
+    """Values of chains that take turns, with their chains and steps."""
+    noise = rng.standard_normal((n_chains, n)) * np.where(np.arange(n), np.sqrt(1 - memory**2), 1.0)
+    values = lfilter([1.0], [1.0, -memory], noise, axis=1).T.ravel()
+    return values, np.tile(np.arange(n_chains), n), np.arange(n * n_chains)
+
+
+def test_independent_values_are_seldom_taken_for_correlated():
+    rng = np.random.default_rng(7)
+    found = [block_length(*slow_values(2, 150, 0.0, rng)) for _ in range(300)]
+    assert np.mean(np.array(found) > 1) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 300)
+    assert all(inefficiency(*slow_values(2, 150, 0.0, rng)) < 30 for _ in range(20))
+    trend = block_length(np.arange(100.0), np.zeros(100), np.arange(100))
+    assert trend >= 25  # no part of it tells of the rest
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("n_chains", [1, 4])
+def test_errors_of_sums_cover_what_they_say(n_chains, memory):
+    """Mean of 1200 values, 300 repeats: 0.90 is four standard deviations below 0.95. Control: as if independent."""
+    rng = np.random.default_rng(8)
+    scores, naive = [], []
+    for _ in range(300):
+        x, chains, steps = slow_values(n_chains, 1200 // n_chains, memory, rng)
+        (error,) = error_of_sum(x - x.mean(), chains, steps)
+        scores.append(x.sum() / error)
+        naive.append(x.sum() / (x.std() * np.sqrt(len(x))))
+    assert 0.90 <= np.mean(np.abs(scores) < 1.96) <= 0.98
+    assert 0.60 <= np.mean(np.abs(scores) < 1) <= 0.76
+    if memory:
+        assert np.mean(np.abs(naive) < 1.96) < 0.85
 
 
 def test_clustered_errors_see_correlation_and_naive_ones_do_not():
@@ -89,9 +155,9 @@ def test_any_order_of_rows_gives_the_same_formula_training_and_relevance():
         assert front.effective_shots == pytest.approx(fronts[0].effective_shots)
         assert [str(f) for f in front] == [str(f) for f in fronts[0]]
     assert fronts[0].effective_shots < 300
-    # the control: without chains and steps, rows that take turns are taken for time, and 600 shots count as independent
+    # the control: without chains and steps, shuffled rows are taken for time, and 600 shots count as independent
     blind = fit_expressions(
-        TrainingSet(x[by_step], counts[by_step]), time_limit=60, n_candidates=300, seed=1, engine="score"
+        TrainingSet(x[shuffled], counts[shuffled]), time_limit=60, n_candidates=300, seed=1, engine="score"
     )
     assert blind.effective_shots > 450
     found = []

@@ -10,11 +10,11 @@ from scipy.special import expit
 from torch import nn
 
 from ops_aimmd.committor import optimisation, training
-from ops_aimmd.committor.correlated_shots import folds
+from ops_aimmd.committor.correlated_shots import Folds
 from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import FeedForward
-from ops_aimmd.committor.optimisation import folds_of, held_out_losses
+from ops_aimmd.committor.optimisation import TrainingData, held_out_losses
 from ops_aimmd.committor.training import DiminishingSchedule, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
 
@@ -58,7 +58,7 @@ def test_does_not_memorise_noise(monkeypatch):
     assert report.held_out_loss_per_leg < np.log(2) + 0.15
     assert rmse(model, 20, coin) < 0.2
     control = model_for(20)  # neither stopped early nor held by the prior
-    monkeypatch.setattr(optimisation, "is_better", lambda *_: False)
+    monkeypatch.setattr(TrainingData, "is_better", lambda *_: False)
     fit(control, shots(200, d=20, true=coin), seed=1, weight_decay=1e-6, relevance=None)
     assert rmse(control, 20, coin) > rmse(model, 20, coin)
 
@@ -93,7 +93,7 @@ def test_a_few_one_sided_shots_give_a_weak_prediction(n):
     report = fit(model, TrainingSet(np.random.default_rng(0).normal(size=(n, 2)), [[0, 2]] * n), seed=1)
     p = model.committor(np.random.default_rng(1).normal(size=(100, 2)))
     assert (p > 0.5).all() and (p < 0.999).all()
-    assert np.isnan(report.held_out_loss) == (n <= optimisation.SHOTS_PER_BLOCK)
+    assert np.isnan(report.held_out_loss) == (n == 1)
 
 
 def test_separable_outcomes_give_finite_log_odds():
@@ -125,30 +125,33 @@ def test_a_descriptor_that_does_not_vary_is_ignored():
 def test_held_out_losses_are_those_of_members_that_have_not_seen_the_shot():
     data = shots(20, d=3)
     model = CommittorModel(FeedForward(3, hidden=(4,), n_members=4, seed=1), 3)
-    fold = folds_of(data, 4)
+    fold = Folds.longest(data.chains, 4).of(data.chains, data.steps)
     x = torch.tensor(data.descriptors, dtype=model.dtype)
     with torch.no_grad():
         nll = negative_log_likelihood(model.member_logits(x), torch.tensor(data.counts)).numpy()
     np.testing.assert_allclose(held_out_losses(model, data), nll[fold, np.arange(20)], rtol=1e-6)
     assert np.ptp(nll, axis=0).min() > 1e-6  # control: members differ
     single = CommittorModel(FeedForward(3, hidden=(4,), seed=1), 3)
-    assert np.array_equal(np.isnan(held_out_losses(single, data)), folds_of(data) != 0)
+    assert np.array_equal(
+        np.isnan(held_out_losses(single, data)), Folds.longest(data.chains, 5).of(data.chains, data.steps) != 0
+    )
     assert np.isnan(held_out_losses(model, TrainingSet(data.descriptors[:1], data.counts[:1]))).all()
 
 
 def test_folds_are_balanced_and_stay_when_the_set_grows():
     chains, steps = np.random.default_rng(0).integers(0, 3, size=200), np.arange(200)
-    fold = folds(chains, steps, 5, length=2)
-    assert np.array_equal(folds(chains[:77], steps[:77], 5, 2), fold[:77])
+    folds = Folds(5, length=2)
+    fold = folds.of(chains, steps)
+    assert np.array_equal(folds.of(chains[:77], steps[:77]), fold[:77])
     assert np.ptp(np.bincount(fold)) <= 3 * 2
     first = np.flatnonzero(chains == 0)
     assert fold[first[0]] == fold[first[1]] != fold[first[2]]
 
 
 def test_a_member_does_not_see_its_fold(monkeypatch):
-    monkeypatch.setattr(optimisation, "is_better", lambda *_: False)  # stopping is common to all members
+    monkeypatch.setattr(TrainingData, "is_better", lambda *_: False)  # stopping is common to all members
     data = shots(60)
-    fold = folds_of(data, 5)
+    fold = Folds.longest(data.chains, 5).of(data.chains, data.steps)
     changed = TrainingSet(data.descriptors, np.where((fold == 2)[:, None], data.counts[:, ::-1], data.counts))
     x = torch.tensor(data.descriptors).float()
     members = []
@@ -246,7 +249,7 @@ def test_a_network_that_is_no_ensemble_holds_out_one_fold(make):
     model = CommittorModel(make(), 2)
     report = fit(model, shots(400), seed=1)
     assert rmse(model) < 0.08
-    fifth = 1 / np.sqrt(400 / optimisation.N_FOLDS)
+    fifth = 1 / np.sqrt(400 / 5)
     assert 0.3 * fifth < report.held_out_loss_error < fifth
     assert not model.training or model.network.training
 
