@@ -18,8 +18,8 @@ from ops_aimmd.analysis.series import StepRecorder
 from ops_aimmd.systems import toy
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--quick", action="store_true", help="only 60 steps")
-n_steps = 60 if parser.parse_args().quick else 500
+parser.add_argument("--quick", action="store_true", help="only 30 steps")
+n_steps = 30 if parser.parse_args().quick else 500
 
 system = toy.wolfe_quapp()
 learner = ops_aimmd.CommittorLearner(system.descriptors, states=system.states, seed=1)

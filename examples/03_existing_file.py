@@ -23,14 +23,15 @@ from ops_aimmd.sampling.random_state import seed_step
 from ops_aimmd.systems import toy
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--quick", action="store_true", help="only 30 plain and 10 guided steps")
-n_plain, n_guided = (30, 10) if parser.parse_args().quick else (300, 150)
+parser.add_argument("--quick", action="store_true", help="only 12 plain and 6 guided steps, and few frames")
+quick = parser.parse_args().quick
+n_plain, n_guided = (12, 6) if quick else (300, 150)
 for name in ("plain.nc", "guided.nc", "guided.aimmd"):
     if Path(name).exists():
         raise SystemExit(f"{name} exists: remove it, or run this in another folder")
 
 # someone's run, with nothing of this package in its move scheme
-system = toy.wolfe_quapp()
+system = toy.wolfe_quapp(n_steps_per_frame=50 if quick else None)
 network = system.network()
 strategy = paths.strategies.TwoWayShootingStrategy(
     modifier=paths.RandomVelocities(beta=1 / system.temperature, engine=system.engine),

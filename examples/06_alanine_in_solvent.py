@@ -26,9 +26,9 @@ from ops_aimmd.systems.alanine_in_solvent import alanine_in_solvent
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--solvent", choices=["implicit", "water"], default="implicit")
 parser.add_argument("--steps", type=int, default=600, help="MC steps")
-parser.add_argument("--quick", action="store_true", help="only 30 steps")
+parser.add_argument("--quick", action="store_true", help="only 10 steps")
 arguments = parser.parse_args()
-n_steps = 30 if arguments.quick else arguments.steps
+n_steps = 10 if arguments.quick else arguments.steps
 name = "alanine_in_solvent"
 if os.path.exists(f"{name}.aimmd"):
     parser.error(f"{name}.aimmd exists; move it away, or go on with ops_aimmd.resume('{name}.nc', '{name}.aimmd')")

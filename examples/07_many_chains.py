@@ -27,9 +27,9 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--chains", type=int, default=8)
 parser.add_argument("--steps", type=int, default=75, help="MC steps of each chain, those of earlier calls included")
 parser.add_argument("--processes", type=int, default=2)
-parser.add_argument("--quick", action="store_true", help="only 2 chains of 10 steps")
+parser.add_argument("--quick", action="store_true", help="only 2 chains of 4 steps, from paths of hot dynamics")
 arguments = parser.parse_args()
-n_chains, n_steps = (2, 10) if arguments.quick else (arguments.chains, arguments.steps)
+n_chains, n_steps = (2, 4) if arguments.quick else (arguments.chains, arguments.steps)
 
 if os.path.exists("many_chains.nc"):
     sampler = ops_aimmd.resume("many_chains.nc", checkpoint="many_chains.aimmd")
@@ -47,16 +47,19 @@ else:
         """The same, but as if the way across 180 degrees went uphill all along."""
         return np.cos(np.radians((system.phi_psi(snapshot)[0] - 65.0) % 360.0) / 2.0)
 
-    first_paths = ops_aimmd.initial_paths(
-        n_chains,
-        system.start(seed=1),
-        [towards_c7ax, across_180],
-        system.states,
-        seed=1,
-        executor=arguments.processes,
-        descriptors=system.descriptors,
-    )
-    print(first_paths)
+    if arguments.quick:
+        first_paths = [system.initial_trajectory(seed=seed) for seed in (3, 4)]  # found in seconds
+    else:
+        first_paths = ops_aimmd.initial_paths(
+            n_chains,
+            system.start(seed=1),
+            [towards_c7ax, across_180],
+            system.states,
+            seed=1,
+            executor=arguments.processes,
+            descriptors=system.descriptors,
+        )
+        print(first_paths)
     print("they cross at phi =", *(system.channel(path)[0] for path in first_paths))
     learner = ops_aimmd.CommittorLearner(system.descriptors, states=system.states, seed=1)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=system.engine)

@@ -27,9 +27,20 @@ SLOW = {"04_licl.py", "05_machine_learned_potential.py"}
     [pytest.param(*case, marks=pytest.mark.slow if case[0] in SLOW else ()) for case in WRITTEN.items()],
 )
 def test_example(name, written, tmp_path):
+    run_example(name, written, tmp_path, "--quick")
+
+
+@pytest.mark.slow
+def test_many_chains_from_climbs(tmp_path):
+    """The search for first paths takes a minute, and the quick form leaves it out."""
+    name = "07_many_chains.py"
+    run_example(name, WRITTEN[name], tmp_path, "--chains", "2", "--steps", "4")
+
+
+def run_example(name, written, tmp_path, *options):
     environment = {**os.environ, "MPLBACKEND": "Agg"}
     result = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), "--quick"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, str(EXAMPLES / name), *options], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     assert "\x1b" not in result.stdout and "strategy #" not in result.stdout

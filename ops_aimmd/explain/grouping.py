@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import squareform
-from scipy.stats import rankdata
 
 SINE_OR_COSINE = re.compile(r"(?P<angle>.+) (?:sin|cos)")
 
@@ -139,6 +138,8 @@ def correlated(descriptors, groups: Iterable[Sequence[int]], threshold: float = 
     int array, shape (n_groups,)
         Labels count from 0 in the order of the groups.
     """
+    from scipy.stats import rankdata  # takes a second to import
+
     groups = list(groups)
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold is an absolute correlation in (0, 1]; got {threshold}")

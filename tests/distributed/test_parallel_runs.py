@@ -67,12 +67,12 @@ def test_a_run_in_rounds_is_the_same_wherever_its_shots_run(request, here, elsew
 @pytest.mark.parametrize("elsewhere", ["spawned", "dask_executor"])
 def test_workers_that_are_killed_in_mid_shot_change_nothing(request, here, elsewhere, tmp_path):
     def one_more_ticket(step_number, **kwargs):
-        if step_number in (1, 4, 7):  # one in each round: a shot that kills three workers would stop its chain
+        if step_number in (1, 4):  # one in each round: a shot that kills three workers would stop its chain
             (tmp_path / f"ticket-{step_number}").touch()
 
     executor = request.getfixturevalue(elsewhere)
     assert chain_run(executor, one_more_ticket, chain=deadly_chain(tmp_path)) == here["chain"]
-    assert len(list(tmp_path.glob("used-*"))) == 3
+    assert len(list(tmp_path.glob("used-*"))) == 2
 
 
 def test_another_seed_gives_another_run(here):
@@ -83,17 +83,21 @@ def test_another_seed_gives_another_run(here):
     assert ledger(steps) != here["chain"]
 
 
-def test_a_coordinator_that_is_killed_again_and_again_loses_nothing(tmp_path):
+@pytest.mark.parametrize("n_kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_coordinator_that_is_killed_loses_nothing(tmp_path, n_kills):
     """Killed with SIGKILL at random moments of its run, in which two worker processes are at work."""
-    whole = tmp_path / "whole.nc"
+    whole, n_steps = tmp_path / "whole.nc", 5 * n_kills
     sampler = begin(whole, rounds=True)
-    sampler.run(12)
+    sampler.run(n_steps)
     sampler.storage.close()
     file = tmp_path / "run.nc"
     chance = random.Random(3)
-    for _ in range(2):
+    for _ in range(n_kills):
         process = subprocess.Popen(
-            [sys.executable, SCRIPT, file, "12", "2", "0.3"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, SCRIPT, file, str(n_steps), "2", "0.3"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(chance.randint(2, 6)):
             assert process.stdout.readline() == "step\n", process.stderr.read()[-3000:]
@@ -101,6 +105,6 @@ def test_a_coordinator_that_is_killed_again_and_again_loses_nothing(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    done = subprocess.run([sys.executable, SCRIPT, file, "12", "2", "0"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, SCRIPT, file, str(n_steps), "2", "0"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert ledger_of(file) == ledger_of(whole)

@@ -35,22 +35,23 @@ def open_storage(kind, file, mode):
 
 
 def write(kind, file):
-    system = toy.wolfe_quapp()
+    system = toy.wolfe_quapp(n_steps_per_frame=30)  # a netCDF file takes milliseconds for each frame
     storage = open_storage(kind, file, "w")
     schedule = ops_aimmd.DiminishingSchedule(every=2)
     learner = ops_aimmd.CommittorLearner(
-        [system.descriptors], system.states, seed=np.int64(1), schedule=schedule, fit_options=QUICK
+        [system.descriptors], system.states, seed=np.int64(6), schedule=schedule, fit_options=QUICK
     )
     selector = ops_aimmd.CommittorSelector(learner, "gaussian", np.float64(1.5), np.bool_(True), pairs=[(0, 1)])
     network = system.network()
-    scheme = ops_aimmd.CommittorShootingScheme(network, learner, system.engine, selector=selector, max_length=np.int64(400))
+    scheme = ops_aimmd.CommittorShootingScheme(network, learner, system.engine, selector=selector, max_length=np.int64(80))
     seed_step(1, 0)
     conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(1))
-    one_way = ops_aimmd.OneWayShooting(network.sampling_ensembles[0], selector, system.states, system.engine, 300)
+    one_way = ops_aimmd.OneWayShooting(network.sampling_ensembles[0], selector, system.states, system.engine, 60)
     function = ops_aimmd.CommittorSelector(ops_aimmd.CommittorLearner(centre, system.states), weight=weight)
     storage.save([one_way.named("one-way"), function.named("function")])
     sampler = paths.PathSampling(storage, scheme, conditions)
     sampler.output_stream = open(os.devnull, "w")
+    sampler.save_frequency = 10  # SimStore takes half a second each time
     hook = ops_aimmd.TrainingHook(learner)
     sampler.attach_hook(hook)
     recorder = StepRecorder(system.states)

@@ -7,7 +7,7 @@ import openmm
 import openpathsampling as paths
 import pytest
 from openmm import unit
-from sampling_support import Chain, simulation
+from sampling_support import QUICK_WITH_FRAMES, Chain, simulation
 
 from ops_aimmd import CommittorLearner, CommittorShootingScheme, TrainingHook, load_learner
 from ops_aimmd.sampling.random_state import seed_step
@@ -16,11 +16,11 @@ from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 
-def run(system, seed, n_steps, shooting="two-way"):
+def run(system, initial, seed, n_steps, shooting="two-way"):
     """Paths and outcomes of a run; the generators are in any state before."""
-    learner = CommittorLearner(system.descriptors, system.states, seed=seed)
+    learner = CommittorLearner(system.descriptors, system.states, seed=seed, fit_options=QUICK_WITH_FRAMES)
     scheme = CommittorShootingScheme(system.network(), learner, engine=system.engine, shooting=shooting)
-    sampler, steps = simulation(scheme, system.initial_trajectory(1), TrainingHook(learner))
+    sampler, steps = simulation(scheme, initial, TrainingHook(learner))
     sampler.run(n_steps)
     trials = [np.array(system.descriptors(step.change.canonical.trials[0].trajectory)) for step in steps]
     return trials, learner
@@ -42,20 +42,22 @@ def equal(one, other):
 @pytest.mark.parametrize("shooting", ["two-way", "one-way"])
 def test_same_seed_same_run_on_a_toy(shooting):
     system = toy.two_gaussian_wells(dynamics="langevin")
-    first = run(system, 5, 4, shooting)
+    initial = system.initial_trajectory(1)
+    first = run(system, initial, 5, 4, shooting)
     np.random.random()  # noqa: NPY002 - a disturbance between the runs
     random.random()
-    assert equal(first, run(system, 5, 4, shooting))
-    assert not equal(first, run(system, 6, 4, shooting))
+    assert equal(first, run(system, initial, 5, 4, shooting))
+    assert not equal(first, run(system, initial, 6, 4, shooting))
 
 
 def test_same_seed_same_run_with_openmm():
     system = alanine_dipeptide()
-    first = run(system, 5, 4)
+    initial = system.initial_trajectory(4)  # found in a second
+    first = run(system, initial, 5, 3)
     system.engine.simulation.step(3)
     system.engine._changed()
-    assert equal(first, run(system, 5, 4))
-    assert not equal(first, run(system, 6, 4))
+    assert equal(first, run(system, initial, 5, 3))
+    assert not equal(first, run(system, initial, 6, 3))
 
 
 def numbers_of(steps):

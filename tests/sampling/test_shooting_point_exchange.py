@@ -5,7 +5,7 @@ import openmmtools
 import openpathsampling as paths
 import pytest
 from openmm import unit
-from sampling_support import Chain, simulation
+from sampling_support import QUICK_WITH_FRAMES, Chain, simulation
 
 import ops_aimmd
 from ops_aimmd.analysis.series import step_table
@@ -205,7 +205,7 @@ def test_an_engine_that_has_run_at_another_temperature():
     )
     engine = system.engine.from_new_options(integrator=integrator)
     engine.initialize("Reference")
-    frame = system.initial_trajectory(1)[3]
+    frame = system.initial_trajectory(4)[3]  # found in a second
     run_leg(engine, frame, (), 2)
     hot = engine_at(engine, 1200.0)
     temperatures = []
@@ -216,11 +216,11 @@ def test_an_engine_that_has_run_at_another_temperature():
     assert np.mean(temperatures[30:]) == pytest.approx(1200.0, rel=0.15)  # +- 3 %
 
 
-def exchange_run(system, seed, temperatures):
+def exchange_run(system, initial, seed, temperatures):
     """The steps of a run that learns."""
-    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=seed)
+    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=seed, fit_options=QUICK_WITH_FRAMES)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine, exchange_temperatures=temperatures)
-    sampler, steps = simulation(scheme, system.initial_trajectory(1), ops_aimmd.TrainingHook(learner))
+    sampler, steps = simulation(scheme, initial, ops_aimmd.TrainingHook(learner))
     sampler.run(8)
     assert len(exchanges(steps)) > 1
     return steps
@@ -229,7 +229,8 @@ def exchange_run(system, seed, temperatures):
 @pytest.mark.parametrize(("make_system", "hot"), [(toy.two_gaussian_wells, 0.2), (alanine_dipeptide, 400.0)])
 def test_same_seed_same_run(make_system, hot):
     system = make_system()
-    first, again, other = (exchange_run(system, seed, [hot]) for seed in (5, 5, 6))
+    initial = system.initial_trajectory(4)
+    first, again, other = (exchange_run(system, initial, seed, [hot]) for seed in (5, 5, 6))
 
     def points(steps):
         return [shot_of(step).details.shooting_snapshot.xyz for step in steps]
@@ -242,7 +243,7 @@ def test_same_seed_same_run(make_system, hot):
 def test_each_engine_has_a_seed_of_its_own():
     system = alanine_dipeptide()
     engines = [engine_at(system.engine, temperature) for temperature in (300.0, 400.0)]
-    frame = system.initial_trajectory(1)[3]
+    frame = system.initial_trajectory(4)[3]  # found in a second
 
     def end(engine, seed):
         seed_step(seed, 0, engines)

@@ -18,12 +18,18 @@ def run_script(*arguments):
     return json.loads(process.stdout.splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def netcdf_run(tmp_path_factory):
+    """The netCDF file of a run, and what was known when it was written."""
+    file = tmp_path_factory.mktemp("storage") / "run.nc"
+    return file, json.loads(json.dumps(storage_script.write("netcdf", str(file))))
+
+
 @pytest.fixture(scope="module", params=["netcdf", "simstore"])
-def written_and_read(request, tmp_path_factory):
-    file = tmp_path_factory.mktemp("storage") / {"netcdf": "run.nc", "simstore": "run.db"}[request.param]
-    if request.param == "netcdf":
-        written = json.loads(json.dumps(storage_script.write("netcdf", str(file))))
-    else:  # changes the classes of OPS in its process
+def written_and_read(request, netcdf_run, tmp_path_factory):
+    file, written = netcdf_run
+    if request.param == "simstore":  # changes the classes of OPS in its process
+        file = tmp_path_factory.mktemp("storage") / "run.db"
         written = run_script("write", "simstore", file)
     return written, run_script("read", request.param, file)
 
@@ -42,12 +48,12 @@ def test_details_of_every_step_come_back(written_and_read):
 
 def test_scheme_mover_selector_and_learner_come_back(written_and_read):
     _, read = written_and_read
-    assert read["scheme"] == ["CommittorShootingScheme", 1]
-    assert read["mover"] == ["ShootingMover", "both", 400, "BoltzmannVelocities", 400]
+    assert read["scheme"] == ["CommittorShootingScheme", 6]
+    assert read["mover"] == ["ShootingMover", "both", 80, "BoltzmannVelocities", 80]
     assert read["mover parts"] == ["wolfe_quapp", True, ["A", "B"]]
     assert read["selector"] == ["CommittorSelector", "gaussian", 1.5, True, [[0, 1]]]
-    assert read["learner"] == [1, ["A", "B"], 2]
-    assert read["one-way"] == [["ShootingMover", legs, 300, 1] for legs in ("forward", "backward")]
+    assert read["learner"] == [6, ["A", "B"], 2]
+    assert read["one-way"] == [["ShootingMover", legs, 60, 6] for legs in ("forward", "backward")]
     assert read["committor"] and read["picks"] and read["network alone"]
 
 
@@ -85,11 +91,9 @@ assert "ops_aimmd" not in sys.modules
 """
 
 
-def test_without_the_package_a_netcdf_file_gives_paths_and_details(tmp_path):
-    written = storage_script.write("netcdf", str(tmp_path / "run.nc"))
-    read = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THE_PACKAGE, tmp_path / "run.nc"], capture_output=True, text=True, check=True
-    )
+def test_without_the_package_a_netcdf_file_gives_paths_and_details(netcdf_run):
+    file, written = netcdf_run
+    read = subprocess.run([sys.executable, "-c", WITHOUT_THE_PACKAGE, file], capture_output=True, text=True, check=True)
     lines = read.stdout.splitlines()
     assert len(lines) == storage_script.N_STEPS + 1
     lengths = [int(line.split()[0]) for line in lines]

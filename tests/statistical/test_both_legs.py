@@ -15,7 +15,9 @@ from ops_aimmd.sampling.states import state_index
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.brute_force import brute_force_committor
 
-N_SHOTS = 700
+N_SHOTS = 400
+QUICK_FITS = {"max_epochs": 10, "auxiliary_weights": (0.0, 0.0), "relevance": None}
+
 POINT = np.array([0.2, 0.0])
 """On the side of B: what favours one of the states is seen."""
 
@@ -26,7 +28,7 @@ def short_paths(dynamics):
     if dynamics == "langevin":
         integrator, n_steps = ops_toy.LangevinBAOABIntegrator(dt=0.05, temperature=system.temperature, gamma=5.0), 2
     else:
-        integrator, n_steps = ops_toy.OverdampedLangevinIntegrator(dt=2e-3, temperature=system.temperature, D=1.0), 10
+        integrator, n_steps = ops_toy.OverdampedLangevinIntegrator(dt=5e-3, temperature=system.temperature, D=1.0), 4
     options = {**system.engine.options, "integ": integrator, "n_steps_per_frame": n_steps}
     return replace(system, engine=ops_toy.Engine(options, system.engine.topology))
 
@@ -115,7 +117,7 @@ def test_legs_of_the_stock_two_way_mover(point):
 
 def test_a_run_in_a_one_directional_network_keeps_both_legs_of_all_shots(tmp_path):
     system = short_paths("langevin")
-    learner = CommittorLearner(system.descriptors, system.states, seed=4)
+    learner = CommittorLearner(system.descriptors, system.states, seed=4, fit_options=QUICK_FITS)
     scheme = CommittorShootingScheme(system.network(), learner, system.engine)
     start = scheme.initial_conditions_from_trajectories(system.initial_trajectory(4))
     sampler = paths.PathSampling(storage=None, move_scheme=scheme, sample_set=start)

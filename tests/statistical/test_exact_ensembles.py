@@ -15,6 +15,7 @@ import torch
 from exact_support import (
     AGREES,
     N_EQUILIBRATION,
+    N_STEPS,
     ExactChain,
     SiteSelector,
     WithoutRatio,
@@ -39,8 +40,6 @@ from ops_aimmd import (
 )
 from ops_aimmd.committor.selection import ModelVersion
 
-N_STEPS = 3000
-
 SITE_WEIGHTS = [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]
 """Of the sites of the chain as shooting points: uneven, so that no two mistakes cancel."""
 
@@ -48,7 +47,7 @@ INTERFACE = 3
 """First site beyond the interface."""
 
 
-@pytest.fixture(params=[N_STEPS, pytest.param(5 * N_STEPS, marks=pytest.mark.slow)])
+@pytest.fixture(params=[N_STEPS, pytest.param(8 * N_STEPS, marks=pytest.mark.slow)])
 def n_steps(request):
     return request.param
 
@@ -241,7 +240,7 @@ class OrientationsOfOneWayPaths(WrongMover):
 def test_control_wrong_number_of_orientations(chain, move, wrong):
     ensemble = interface(chain)
     mover = move(chain, ensemble, SiteSelector(SITE_WEIGHTS), wrong)
-    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), N_STEPS, seed=3)
+    sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), 2 * N_STEPS, seed=3)
     assert_wrong(sampled, exact_interface(chain))
 
 
@@ -468,6 +467,10 @@ def test_control_another_version_within_a_step(sticky_chain, wrong, weights):
     assert_wrong(sampled, sticky_chain.exact([(0, 1)]))
 
 
+QUICK_FITS = {"max_epochs": 10, "auxiliary_weights": (0.0, 0.0), "relevance": None}
+"""The trainings are many, and what they learn is not the claim."""
+
+
 class Recorder(PathSimulatorHook):
     """Keeps the sites of the path of each step of a simulation."""
 
@@ -485,7 +488,7 @@ class Recorder(PathSimulatorHook):
 
 def sample_adaptively(chain, shooting, selector_class, n_steps, tmp_path):
     """Path sampling as users run it: a model that learns, and trains less and less often."""
-    learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, seed=1)
+    learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, seed=1, fit_options=QUICK_FITS)
     network = paths.TPSNetwork(*chain.states)
     modifier = paths.NoModification(as_copy=True) if shooting == "two-way" else None
     scheme = CommittorShootingScheme(

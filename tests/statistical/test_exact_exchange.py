@@ -10,7 +10,9 @@ import pytest
 import torch
 from exact_support import (
     AGREES,
+    BATCHES_AGREE,
     DISAGREES,
+    N_STEPS,
     ExactChain,
     assert_exact,
     assert_wrong,
@@ -28,8 +30,6 @@ from ops_aimmd.sampling.configuration_replicas import ConfigurationEnsemble, Con
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.brute_force import Swarm
-
-N_STEPS = 3000
 
 WRONG_MODEL = [0.0, -3.0, -2.0, 0.0, 2.0, 0.0]
 """Log-odds of the sites of the chain, far from the truth."""
@@ -126,9 +126,11 @@ def test_the_exchange_alone_is_exact(chain):
     assert_exact(sampled_by(exchange, exchange.exchange, 4), chain.exact([(0, 1)]))
 
 
+@pytest.mark.slow
 def test_control_nothing_in_return(chain):
+    """A small mistake: in a quick run it is 3 standard errors."""
     exchange = Exchange(chain, one_directional(chain), GivesNothingInReturn)
-    assert_wrong(sampled_by(exchange, exchange.exchange, 4, 4 * N_STEPS), chain.exact([(0, 1)]))
+    assert_wrong(sampled_by(exchange, exchange.exchange, 4, 8 * N_STEPS), chain.exact([(0, 1)]))
 
 
 def test_beside_ordinary_shooting(chain):
@@ -197,7 +199,7 @@ class WithoutWeights(SiteReplicas):
         return densities
 
 
-def deviation_of_coldest(mover_class, n_steps=2 * N_STEPS):
+def deviation_of_coldest(mover_class, n_steps=N_STEPS):
     """Standard errors between the sampled and the exact distribution of the coldest replica over the sites."""
     seed_everything(5)
     coldest = chain_at(1.0)
@@ -221,7 +223,7 @@ def deviation_of_coldest(mover_class, n_steps=2 * N_STEPS):
 
 
 def test_the_coldest_replica_has_the_weighted_boltzmann_distribution():
-    assert deviation_of_coldest(SiteReplicas) < AGREES
+    assert deviation_of_coldest(SiteReplicas) < BATCHES_AGREE
 
 
 @pytest.mark.parametrize("wrong", [WithoutAcceptance, WithoutEnergies, WithoutWeights])

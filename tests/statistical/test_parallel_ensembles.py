@@ -14,7 +14,7 @@ from ops_aimmd.distributed.executors import InThisProcess
 from ops_aimmd.distributed.parallel_path_sampling import ParallelPathSampling
 
 N_CHAINS, N_STEPS = 8, 150
-"""Each of the 40 batches is of 30 steps of one chain, four times the correlation time or more."""
+"""Each of the 24 batches is of 50 steps of one chain, six times the correlation time or more."""
 
 QUICK_FITS = {"max_epochs": 6, "auxiliary_weights": (0.0, 0.0), "relevance": None}
 """Poor models: the ensemble must not depend on the model."""

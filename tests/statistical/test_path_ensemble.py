@@ -33,7 +33,7 @@ KT, FRICTION, TIME_STEP = 1.0, 3.0, 0.15
 RADIUS = 0.3
 
 N_CHAINS = 40
-QUICK, CONTROL, LONG = 60, 150, 300
+QUICK, CONTROL, LONG = 40, 60, 300
 """Steps of each chain; integrated autocorrelation times are 4 to 14 steps."""
 
 
@@ -238,7 +238,7 @@ def sample_while_learning(wells, n_steps, seed, directory, selector_class=Commit
 
     The trainings are short, for they are many and what they learn is not the claim.
     """
-    options = {"max_epochs": 10, "auxiliary_weights": (0.0, 0.0)}
+    options = {"max_epochs": 10, "auxiliary_weights": (0.0, 0.0), "relevance": None}
     learner = CommittorLearner(wells.descriptors, wells.states, seed=seed, fit_options=options)
     scheme = CommittorShootingScheme(wells.network, learner, wells.engine, selector=selector_class(learner))
     start = scheme.initial_conditions_from_trajectories(wells.natural_trajectory(0))

@@ -37,7 +37,7 @@ from resume_support import (
     simulation,
     steps_in,
 )
-from sampling_support import seed_everything, site_descriptors, table_model
+from sampling_support import QUICK_WITH_FRAMES, seed_everything, site_descriptors, table_model
 from test_kills import contents, differences
 
 import ops_aimmd
@@ -299,7 +299,7 @@ def stock_scheme(chain, selector, kind):
 def test_a_scheme_of_ones_own_with_stock_moves(directory, kind):
     chain = QuickChain()
     seed_everything(0)
-    learner = CommittorLearner([chain.site], chain.states, seed=7)
+    learner = CommittorLearner([chain.site], chain.states, seed=7, fit_options=QUICK_WITH_FRAMES)
     scheme = stock_scheme(chain, CommittorSelector(learner), kind)
     copy, whole = branch(simulation(directory / "run.nc", learner, scheme, chain.initial()), directory, 5, 12)
     check_same_run(copy, whole)
@@ -315,7 +315,7 @@ def test_several_ensembles_with_all_moves_of_ops(directory):
     A, B = chain.states
     network = paths.MISTISNetwork([(A, paths.VolumeInterfaceSet(chain.site, -0.5, [0.5, 1.5, 2.5]), B)])
     seed_everything(0)
-    learner = CommittorLearner([chain.site], chain.states, seed=1)
+    learner = CommittorLearner([chain.site], chain.states, seed=1, fit_options=QUICK_WITH_FRAMES)
     strategy = CommittorShootingStrategy(
         CommittorSelector(learner), chain.states, modifier=paths.NoModification(as_copy=True), engine=chain.engine
     )

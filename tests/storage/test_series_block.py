@@ -32,7 +32,7 @@ SCALARS = (
 
 def run(storage, n_steps, shooting="two-way", stock=False, on_step=lambda results: None):
     """Sample the two wells; `on_step` sees every step before it is stored. Gives the states and the steps."""
-    system = toy.wolfe_quapp()
+    system = toy.wolfe_quapp(n_steps_per_frame=30)  # a netCDF file takes milliseconds for each frame
     learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=1)
     network = system.network()
     if stock:

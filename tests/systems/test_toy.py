@@ -123,22 +123,27 @@ def test_unknown_dynamics_is_an_error():
         toy.wolfe_quapp(dynamics="newton")
 
 
+FILES = """
+def files(netcdf, simstore):
+    "OPS's two kinds of storage; the second changes OPS's classes, and comes last."
+    import openpathsampling as paths
+    yield netcdf, paths.Storage
+    from openpathsampling.experimental.storage import Storage, monkey_patch_all
+    monkey_patch_all(paths)
+    yield simstore, Storage
+"""
+
 WRITE = """
 import sys
 import openpathsampling as paths
 from ops_aimmd.systems import toy
-kind, name = sys.argv[1:]
-if kind == "simstore":
-    from openpathsampling.experimental.storage import Storage, monkey_patch_all
-    paths = monkey_patch_all(paths)
-else:
-    Storage = paths.Storage
-system = toy.wolfe_quapp(n_bath=2)
-storage = Storage(name, "w")
-storage.save(system.initial_trajectory(seed=1))
-storage.save(system.network())
-storage.save(system.descriptors)
-storage.close()
+system = toy.wolfe_quapp(n_bath=2, n_steps_per_frame=50)
+trajectory, network = system.initial_trajectory(seed=1), system.network()
+for name, Storage in files(*sys.argv[1:]):
+    storage = Storage(name, "w")
+    for part in (trajectory, network, system.descriptors):
+        storage.save(part)
+    storage.close()
 """
 
 READ = """
@@ -146,39 +151,34 @@ import sys
 import numpy as np
 import openpathsampling as paths
 from ops_aimmd.systems import toy
-kind, name = sys.argv[1:]
-if kind == "simstore":
-    from openpathsampling.experimental.storage import Storage, monkey_patch_all
-    paths = monkey_patch_all(paths)
-else:
-    Storage = paths.Storage
-system = toy.wolfe_quapp(n_bath=2)
+system = toy.wolfe_quapp(n_bath=2, n_steps_per_frame=50)
 expected = system.descriptors(system.initial_trajectory(seed=1))
-storage = Storage(name, "r")
-engine = [e for e in storage.engines if isinstance(e, paths.engines.toy.Engine)][0]
-assert engine.pes.potential == system.potential, engine.pes
-descriptors = [cv for cv in storage.cvs if cv.name == system.descriptors.name][0]
-trajectory = [t for t in storage.trajectories if len(t) == len(expected)][0]
-x = descriptors(trajectory)
-assert np.allclose(x, expected, atol=1e-6), "coordinates"           # stored as float32
-assert not np.allclose(x, expected + 1e-4, atol=1e-6), "control"
-network = storage.networks[0]
-states = sorted(network.all_states, key=lambda state: state.name)
-assert [state.name for state in states] == ["A", "B"]
-assert states[0](trajectory[0]) and states[1](trajectory[-1])
-assert not states[0](trajectory[-1]) and not states[1](trajectory[0])
-engine.current_snapshot = trajectory[5]
-assert np.isfinite(engine.generate_next_frame().coordinates).all()
-print("as stored")
+for name, Storage in files(*sys.argv[1:]):
+    storage = Storage(name, "r")
+    engine = [e for e in storage.engines if isinstance(e, paths.engines.toy.Engine)][0]
+    assert engine.pes.potential == system.potential, engine.pes
+    descriptors = [cv for cv in storage.cvs if cv.name == system.descriptors.name][0]
+    trajectory = [t for t in storage.trajectories if len(t) == len(expected)][0]
+    x = descriptors(trajectory)
+    assert np.allclose(x, expected, atol=1e-6), "coordinates"           # stored as float32
+    assert not np.allclose(x, expected + 1e-4, atol=1e-6), "control"
+    network = storage.networks[0]
+    states = sorted(network.all_states, key=lambda state: state.name)
+    assert [state.name for state in states] == ["A", "B"]
+    assert states[0](trajectory[0]) and states[1](trajectory[-1])
+    assert not states[0](trajectory[-1]) and not states[1](trajectory[0])
+    engine.current_snapshot = trajectory[5]
+    assert np.isfinite(engine.generate_next_frame().coordinates).all()
+    print("as stored")
 """
 
 
-@pytest.mark.parametrize("kind", ["netcdf", "simstore"])
-def test_survives_storage_and_a_new_process(kind, tmp_path):
+def test_survives_storage_and_a_new_process(tmp_path):
     root = str(pathlib.Path(toy.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    name = str(tmp_path / ("run.db" if kind == "simstore" else "run.nc"))
+    names = [str(tmp_path / name) for name in ("run.nc", "run.db")]
     for script in (WRITE, READ):
-        result = subprocess.run([sys.executable, "-c", script, kind, name], env=environment, capture_output=True, text=True)
+        command = [sys.executable, "-c", FILES + script, *names]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
-    assert "as stored" in result.stdout
+    assert result.stdout.count("as stored") == 2
