@@ -15,14 +15,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import comb
-from scipy.stats import chi2, t
+from scipy.special import chdtrc, comb, stdtrit
 
-SIGNIFICANCE = 0.05
+SIGNIFICANCE = 0.02
 """Probability with which independent values are taken for correlated ones."""
 
 FEWEST_BLOCKS = 4
 """Blocks whose correlation is still looked at."""
+
+FEWEST_FOR_ERRORS = 6
+"""Blocks that an error is taken from, at least: fewer know too little of their spread."""
 
 MARGIN = 2
 """Blocks of correlated values are so many times as long as the test asks for: it passes before all correlation is gone."""
@@ -215,7 +217,7 @@ def _tail(value: float, n: int) -> float:
     if not value > 0:
         return 1.0
     positive = np.arange(1, n + 1)
-    return float((comb(n, positive) / 2.0**n * chi2.sf(value, positive)).sum())
+    return float((comb(n, positive) / 2.0**n * chdtrc(positive, value)).sum())
 
 
 def inefficiency(values, chains, steps) -> float:
@@ -233,11 +235,16 @@ def inefficiency(values, chains, steps) -> float:
     """
     values = np.asarray(values, dtype=np.float64)
     values = values - values.mean()
-    length = block_length(values, chains, steps)
+    length = length_for_errors(values, chains, steps)
     if length == 1 or not (values**2).sum() > 0:
         return 1.0
     variance = _variance_of_sum(values[:, None], blocks(chains, steps, length))[0]
     return float(np.clip(np.nan_to_num(variance / (values**2).sum(), nan=len(values)), 1.0, len(values)))
+
+
+def length_for_errors(values, chains, steps) -> int:
+    """`block_length` of values (n,) or (n, k), as far as enough blocks are left to know their spread."""
+    return min(block_length(values, chains, steps), max(len(values) // FEWEST_FOR_ERRORS, 1))
 
 
 def _variance_of_sum(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -269,7 +276,7 @@ def error_of_sum(values, chains, steps) -> np.ndarray:
 
 
 def _error_of_column(values: np.ndarray, chains, steps) -> float:
-    length = block_length(values, chains, steps)
+    length = length_for_errors(values, chains, steps)
     clusters = blocks(chains, steps, length)
     n_blocks = clusters.max() + 1
     if n_blocks < 2:
@@ -283,7 +290,7 @@ def _error_of_column(values: np.ndarray, chains, steps) -> float:
 def of_few(n_blocks: int) -> float:
     """Factor on a standard error from the sums over so many blocks, of a length that was chosen by them."""
     freedom = max(2 / 3 * (n_blocks - 1), 1.0)
-    return float(t.ppf(0.975, freedom) / 1.959964)
+    return float(stdtrit(freedom, 0.975) / 1.959964)
 
 
 def jackknife_covariance(scores, information, clusters) -> np.ndarray:

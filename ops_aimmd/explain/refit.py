@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg.lapack import dposv
 
-from ops_aimmd.committor.correlated_shots import block_length, blocks, jackknife_covariance, of_few
+from ops_aimmd.committor.correlated_shots import blocks, jackknife_covariance, length_for_errors, of_few
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.explain.expressions import Node, OutsideDomain, Tape, constants, with_constants
 
@@ -142,7 +142,7 @@ def errors_of_constants(fitted: Fitted, shots: Shots) -> np.ndarray:
     _, residual, curvature = binomial_derivatives(q, shots.reached, shots.legs)
     jacobian = tape.jacobian(tape.backward(values), len(shots)) * scale[:, None]
     scores = (jacobian * residual).T
-    length = block_length(scores, shots.chains, shots.time)
+    length = length_for_errors(scores, shots.chains, shots.time)
     clusters = blocks(shots.chains, shots.time, length)
     covariance = jackknife_covariance(scores, jacobian.T[:, :, None] * (jacobian * curvature).T[:, None, :], clusters)
     factor = of_few(clusters.max() + 1) if length > 1 else 1.0

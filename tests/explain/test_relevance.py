@@ -81,9 +81,10 @@ def test_a_spurious_input_is_zero_within_its_standard_error():
         relevant.append((table.loss_increase["input 0"], table.standard_error["input 0"]))
     assert abs(np.mean(null)) < 0.25
     assert 0.8 < np.std(null) < 1.25
-    # the error of a relevant input is the scatter that its value really has; it needs the donors and the shots
+    # the error of a relevant input is the scatter that its value really has; it needs the donors and the shots. The median:
+    # in one of 50 sets the shots are taken for correlated ones, which have larger errors
     values, errors = np.transpose(relevant)
-    assert 0.85 < errors.mean() / values.std() < 1.2
+    assert 0.85 < np.median(errors) / values.std() < 1.2
     assert values.mean() > 5 * values.std()
 
 
@@ -281,9 +282,9 @@ def test_wrong_arguments(options, message):
 
 
 def test_no_shot_held_out():
-    """Two consecutive shots share a fold, and a model cannot be trained on no shot: none is held out."""
+    """A model cannot be trained on no shot, so that a single one is not held out."""
     rng = np.random.default_rng(0)
-    training_set = shots(np.zeros((2, 2)), np.zeros(2), rng)
+    training_set = shots(np.zeros((1, 2)), np.zeros(1), rng)
     with pytest.raises(ValueError, match="collect more shots"):
         input_relevance(ops_aimmd.CommittorModel.for_descriptors(2, seed=1), training_set)
 
