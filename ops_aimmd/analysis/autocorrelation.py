@@ -21,7 +21,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import chi2, norm
+from scipy.special import ndtr
+from scipy.stats import chi2
 
 from ops_aimmd.committor.correlated_shots import in_time
 
@@ -32,8 +33,9 @@ RATIO = 1.3
 """Ratio of neighbouring relaxation times in models of two exponentials. Those of one exponential beside noise are four
 times as dense, those of one alone as dense as the standard error of the best known, sqrt(2 / n) of its value."""
 
-FASTEST, FASTEST_BESIDE_NOISE, SLOWEST_ANTICORRELATED = 0.2, 1.0, 2.0
-"""Relaxation times in steps. Times of anticorrelated steps end early, as they change tau by less than 1/2."""
+FASTEST, FASTEST_BESIDE_NOISE, SLOWEST_ANTICORRELATED = 0.35, 1.0, 2.0
+"""Relaxation times in steps. Towards white noise the autocorrelation at distance 1 goes to 0 in equal steps. Times of
+anticorrelated steps end early, as they change tau by less than 1/2."""
 
 SHARES, SHARES_BESIDE_NOISE = np.arange(0.1, 0.95, 0.1), np.arange(0.1, 0.95, 0.025)
 """Share of the slower of two exponentials in the variance."""
@@ -124,7 +126,7 @@ class Autocorrelation:
         n : float, optional
             Number of values of the mean; without it that of the series.
         """
-        return float(2 * self.weights @ norm.sf(abs(deviation) / np.sqrt(self.variances / (n or self.n))))
+        return float(2 * self.weights @ ndtr(-abs(deviation) * np.sqrt((n or self.n) / self.variances)))
 
     def mean_error(self, level: float = 0.6827) -> float:
         """Half the length of the interval around the mean that holds the truth with this probability."""
@@ -210,12 +212,12 @@ def _posterior(chains: list[np.ndarray], common_mean: bool) -> Autocorrelation:
         return Autocorrelation(n, mean, nothing, np.ones(1), nothing)
     logarithms, powers, numbers, variances = 0.0, 0.0, 0.0, 0.0
     for chain in chains:
-        edges, number, spectrum, at_zero = _spectra(len(chain), longest)
+        edges, number, inverse, logarithm, at_zero = _spectra(len(chain), longest)
         periodogram = np.abs(np.fft.rfft(chain - chain.mean())) ** 2 / len(chain)
         if len(edges):
-            powers = powers + (1 / spectrum) @ np.add.reduceat(periodogram * _ordinates(len(chain)), edges)
-            logarithms = logarithms + np.log(spectrum) @ number
-            numbers += number.sum()
+            powers = powers + inverse @ np.add.reduceat(periodogram * _ordinates(len(chain)), edges)
+            logarithms = logarithms + logarithm
+            numbers += number
         if common_mean and len(chains) > 1:
             share = (1 - 1 / len(chains)) / 2  # one ordinate of all chains is the mean, which is not known
             powers = powers + len(chain) * (chain.mean() - mean) ** 2 / at_zero / 2
@@ -225,11 +227,9 @@ def _posterior(chains: list[np.ndarray], common_mean: bool) -> Autocorrelation:
     likelihood = -(logarithms + numbers * np.log(powers)) / _excess_of_repeats(chains) / max(n / RESOLVED, 1)
     taus, prior = _models(longest)[3:]
     weights = prior * np.exp(likelihood - likelihood.max())
-    order = np.argsort(taus)
-    order = order[weights[order] > 1e-9 * weights.max()]
-    return Autocorrelation(
-        n, mean, taus[order], weights[order] / weights[order].sum(), (variances * powers / numbers)[order]
-    )
+    likely = weights > 1e-7 * weights.max()
+    weights, variances = weights[likely] / weights[likely].sum(), (variances * powers / numbers)[likely]
+    return Autocorrelation(n, mean, taus[likely], weights, variances)
 
 
 def _excess_of_repeats(chains: list[np.ndarray]) -> float:
@@ -250,13 +250,14 @@ def _excess_of_repeats(chains: list[np.ndarray]) -> float:
 def _relaxation(longest: int, ratio: float) -> np.ndarray:
     """Autocorrelations at distance 1 of exponentials: anticorrelated ones, white noise, slower and slower ones."""
     times = np.exp(np.arange(np.log(FASTEST), np.log(longest), np.log(ratio)))
-    decays = np.exp(-1 / times)
-    return np.concatenate([-decays[times < SLOWEST_ANTICORRELATED][::-1], [0.0], decays])
+    n_fast = max(round(FASTEST / np.log(ratio)), 1)  # as dense as the first two of the times
+    decays = np.concatenate([np.arange(1, n_fast) / n_fast * np.exp(-1 / FASTEST), np.exp(-1 / times)])
+    return np.concatenate([-decays[decays < np.exp(-1 / SLOWEST_ANTICORRELATED)][::-1], [0.0], decays])
 
 
 @lru_cache(maxsize=16)
 def _models(longest: int) -> tuple[np.ndarray, ...]:
-    """Autocorrelations at distance 1 of both exponentials, share of the second, tau and prior probability of each model."""
+    """Both autocorrelations at distance 1, share of the second, tau and prior probability of each model, by rising tau."""
     one, two = _relaxation(longest, min(RATIO**0.25, np.exp(np.sqrt(2 / longest)))), _relaxation(longest, RATIO)
     slow = _relaxation(longest, RATIO**0.25)
     slow = slow[slow > np.exp(-1 / FASTEST_BESIDE_NOISE)]
@@ -274,7 +275,8 @@ def _models(longest: int) -> tuple[np.ndarray, ...]:
     ]
     a, b, share, prior = map(np.concatenate, zip(*columns, strict=True))
     tau = 0.5 + (1 - share) * a / (1 - a) + share * b / (1 - b)
-    return a, b, share, tau, prior
+    order = np.argsort(tau)
+    return a[order], b[order], share[order], tau[order], prior[order]
 
 
 def _ordinates(n: int) -> np.ndarray:
@@ -288,7 +290,21 @@ def _ordinates(n: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _spectra(n: int, longest: int) -> tuple[np.ndarray, ...]:
-    """First ordinate and number of ordinates of each bin, expected periodogram (m, bins) of each model, and at zero."""
+    """What the models say of the periodogram of n values.
+
+    Returns
+    -------
+    edges : int array
+        First ordinate of each bin.
+    number : float
+        Ordinates of all bins.
+    inverse : array, shape (m, n_bins)
+        1 over the expected periodogram.
+    logarithm : array, shape (m,)
+        Sum over the ordinates of its logarithm.
+    at_zero : array, shape (m,)
+        Expected at frequency 0: the variance of the mean, times n.
+    """
     a, b, share = _models(longest)[:3]
     last = n // 2
     bins = np.exp(np.arange(np.log(12), np.log(max(last, 12)), BIN_WIDTH))
@@ -301,7 +317,8 @@ def _spectra(n: int, longest: int) -> tuple[np.ndarray, ...]:
     first, second = of_decay[rows[: len(a)]], of_decay[rows[len(a) :]]
     spectrum = (1 - share)[:, None] * first + share[:, None] * second
     number = np.add.reduceat(_ordinates(n), edges) if len(edges) else np.empty(0)
-    return edges, number, spectrum[:, :-1], spectrum[:, -1]
+    at_bins = spectrum[:, :-1]
+    return edges, number.sum(), 1 / at_bins, np.log(at_bins) @ number, spectrum[:, -1]
 
 
 def _expected_periodogram(decays, angles, n: int) -> np.ndarray:

@@ -74,9 +74,9 @@ class Efficiency:
     ----------
     n_shots, generated : int
     expected, error : float
-        From the model, times the excess among earlier shots (:func:`.expected_paths.expected_paths`), and the standard
-        error of the difference from the number generated: 1.96 of them hold the truth with 95 %, also where shots of a
-        chain resemble each other.
+        From the model, times the excess among earlier shots (:func:`.expected_paths.expected_paths`), and half the
+        68 % interval of the difference from the number generated, which is wider where shots of a chain resemble each
+        other.
     of_independent_legs : float
         From the model alone, 2 p (1 - p) of two states.
     """
@@ -241,7 +241,7 @@ def efficiency(table: pd.DataFrame, rows) -> Efficiency | None:
         return None
     expected, generated = table["with_excess"].to_numpy(dtype=float), table["generated"].to_numpy(dtype=float)
     difference = integrated_autocorrelation(generated - expected, table["replica"], table["step"])
-    error = len(table) * difference.mean_error(0.95) / norm.isf(0.025)
+    error = len(table) * difference.mean_error()
     return Efficiency(
         n_shots=len(table),
         generated=int(generated.sum()),
