@@ -291,7 +291,7 @@ PICTURES = (
     Picture(
         "acceptance",
         "Shots that pay",
-        "Fractions in equal parts of the run, with binomial errors.",
+        "Fractions in equal parts of the run, with errors by the correlation of the shots.",
         _draw_acceptance,
         lambda health: True,
     ),
