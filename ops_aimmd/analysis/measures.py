@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import logit, xlogy
+from scipy.special import expit, logit, xlogy
 from scipy.stats import norm, t
 
 from ops_aimmd.committor.calibration import Calibration, calibration
@@ -277,18 +277,34 @@ def _calibrations(run: RunData) -> tuple[dict[str, Calibration], dict[str, Calib
     of_run = np.flatnonzero(fair & np.isfinite(training_set.predicted_committor).all(axis=1) & (training_set.steps >= 0))
     recent = of_run[in_later_half(training_set.steps[of_run])]
     before = training_set.predicted_committor
-    on_the_fly = _of_blocks(training_set, recent, before[recent], run.states)
+    on_the_fly = calibration_of_blocks(training_set, recent, before[recent], run.states)
     if run.model is None:
         return on_the_fly, {}
     unseen = np.full(before.shape, np.nan)
     unseen[recent] = before[recent]
     of_fair = np.flatnonzero(fair)
     predicted = probabilities(run.model, training_set.descriptors[fair])
-    return on_the_fly, _of_blocks(training_set, of_fair, predicted, run.states, unseen[fair])
+    return on_the_fly, calibration_of_blocks(training_set, of_fair, predicted, run.states, unseen[fair])
 
 
-def _of_blocks(training_set: TrainingSet, rows, predicted, states, unseen=None) -> dict[str, Calibration]:
-    """Calibrations with errors of blocks of shots, by Student's t for so few blocks."""
+def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, unseen=None) -> dict[str, Calibration]:
+    """Calibrations of each state with errors of blocks of shots, by Student's t for so few blocks.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+    rows : int array, shape (n,)
+        Shots that are counted.
+    predicted : array, shape (n, n_states)
+    states : sequence of str
+    unseen : array, shape (n, n_states), optional
+        See :func:`by_state`.
+
+    Returns
+    -------
+    dict of str to Calibration
+        Errors are NaN where there are fewer than `FEWEST_BLOCKS` blocks.
+    """
     if len(rows) == 0:
         return {}
     counts, chains, steps = training_set.counts[rows], training_set.chains[rows], training_set.steps[rows]
@@ -308,15 +324,20 @@ ERRORS_OF_BLOCKS = ("slope_error", "intercept_error", "leg_correlation_error", "
 def block_length(predicted, counts, chains, steps) -> int:
     """Shots in a block for the errors of a calibration: a twentieth of all, or longer where the residuals are correlated.
 
+    Residuals of a slope that is wrong beyond doubt are those of the recalibrated predictions: the fault of a model that is
+    too sure changes along a chain as the predictions do.
+
     Parameters
     ----------
     predicted, counts : array, shape (n, n_states)
     chains, steps : int arrays, shape (n,)
     """
     legs = counts.sum(axis=1)
-    p = np.clip(predicted[:, -1], 1e-6, 1 - 1e-6)
-    residuals = counts[:, -1] - legs * p
-    found = [integrated_autocorrelation(values, chains, steps) for values in (residuals, residuals * logit(p))]
+    odds = logit(np.clip(predicted[:, -1], 1e-6, 1 - 1e-6))
+    line = calibration(expit(odds), np.stack([legs - counts[:, -1], counts[:, -1]], axis=1))
+    wrong = abs(line.slope - 1) > 3 * line.slope_error
+    residuals = counts[:, -1] - legs * (expit(line.intercept + line.slope * odds) if wrong else expit(odds))
+    found = [integrated_autocorrelation(values, chains, steps) for values in (residuals, residuals * odds)]
     longest = np.nanmax([*(one.tau for one in found), 0.5])
     return max(-(-len(legs) // BLOCKS), int(np.ceil(BLOCK_LENGTH * longest)) if longest > 1 else 1)
 

@@ -288,7 +288,9 @@ def assessed(tmp_path, system, n_steps, **options):
 def test_a_healthy_run_fires_nothing(tmp_path):
     health = assessed(tmp_path, two_wells(), 300)
     assert titles(health) == set()
-    assert [caution.title for caution in health.cautions] == ["One channel only"]
+    assert (
+        {"One channel only"} <= {caution.title for caution in health.cautions} <= {"One channel only", "Too short to tell"}
+    )
 
 
 class Distorted(torch.nn.Module):
