@@ -134,7 +134,8 @@ def mean_and_error(series):
     series = np.asarray(series, dtype=float)
     if series.std() == 0:
         return series[0], 0.0
-    return series.mean(), series.std() / np.sqrt(integrated_autocorrelation(series).n_effective)
+    found = integrated_autocorrelation(series)
+    return found.mean, found.mean_error()
 
 
 def chain_row(table, md_steps=np.inf):
@@ -252,7 +253,7 @@ def effective_paths(steps):
     if steps.path_length.nunique() == 1:
         return 0.0, 0.0
     correlation = integrated_autocorrelation(np.log(steps.path_length))
-    return correlation.n_effective, correlation.n_effective * correlation.tau_error / correlation.tau
+    return correlation.n_effective, correlation.n_effective_error
 
 
 def tables_in(folder):

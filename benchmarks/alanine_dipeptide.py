@@ -106,7 +106,7 @@ def summarise(table, costs, n_runs):
                 autocorrelation = integrated_autocorrelation(np.log(one.path_length))
                 taus.append(autocorrelation.tau)
                 effective += autocorrelation.n_effective
-                variance += (autocorrelation.n_effective * autocorrelation.tau_error / autocorrelation.tau) ** 2
+                variance += autocorrelation.n_effective_error**2
         late = pd.concat(late)
         spread = np.exp(1.96 * np.sqrt(variance) / effective) if effective else np.nan
         rate = effective / md_steps * 1e6

@@ -170,7 +170,7 @@ def summarise(folder):
             "paths per 1e6 steps": rate,
             "+-": rate * correlation.tau_error / correlation.tau,
             "time": times.mean(),
-            "+- ": times.std() / np.sqrt(correlation.n_effective),
+            "+- ": integrated_autocorrelation(times).mean_error(),
         }
     return row
 
@@ -209,8 +209,7 @@ def print_volume(n_waters=270, n_ps=200):
         integrator.step(50)
         volumes.append(context.getState().getPeriodicBoxVolume().value_in_unit(unit.nanometer**3) / n_waters)
     correlation = integrated_autocorrelation(volumes)
-    error = np.std(volumes) / np.sqrt(correlation.n_effective)
-    print(f"volume per water at 300 K and 1 bar: {np.mean(volumes):.5f} +- {error:.5f} nm^3")
+    print(f"volume per water at 300 K and 1 bar: {correlation.mean:.5f} +- {correlation.mean_error():.5f} nm^3")
 
 
 def print_profile(system, n_ps):

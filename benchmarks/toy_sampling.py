@@ -97,14 +97,14 @@ class Measured:
             tau_error=correlation.tau_error,
             path_length=steps.path_length.mean(),
             effective=correlation.n_effective,
-            effective_error=correlation.n_effective * correlation.tau_error / correlation.tau,
+            effective_error=correlation.n_effective_error,
             frames=int(table.frames.sum()),
         )
 
 
 def mean_and_error(series):
-    series = np.asarray(series, dtype=float)
-    return series.mean(), series.std() / np.sqrt(integrated_autocorrelation(series).n_effective)
+    found = integrated_autocorrelation(np.asarray(series, dtype=float))
+    return found.mean, found.mean_error()
 
 
 def main():

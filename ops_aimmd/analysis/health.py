@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import chdtrc, xlogy
+import pandas as pd
+from scipy.special import xlogy
 
 from ops_aimmd.committor.calibration import Calibration
 from ops_aimmd.committor.training import FitReport
 
+from .autocorrelation import Autocorrelation, chance_of_difference
 from .channels import Channels
 from .measures import (
     NEAR_STATE,
@@ -23,13 +25,13 @@ from .measures import (
     Adaptation,
     Efficiency,
     Mean,
-    Mixing,
     StateEvidence,
     constant_loss,
-    independent_paths,
-    mean_of,
+    in_later_half,
+    log_lengths,
     measure,
-    mixing_of,
+    number_in_words,
+    tau_in_words,
     with_error,
 )
 from .run_data import RunData
@@ -40,8 +42,9 @@ SIGNIFICANT = 3.0
 INDEPENDENT_PATHS = 20
 """Fewer leave the mean transition-path time uncertain by a quarter, as its distribution is about as wide as its mean."""
 
-DRIFT = 4.0
-"""Standard errors between the halves of a run; of halves these errors are themselves uncertain by a third."""
+BY_CHANCE = 2e-3
+"""Probability below which a difference between chains, or between the halves of a run, is taken for real. It allows for the
+uncertain correlation time, so that short runs bring fewer false alarms, not more: 0 to 2 in 1000, by simulation."""
 
 SWITCHES = 10
 """Between channels; fewer leave their populations uncertain by a third and more."""
@@ -107,14 +110,14 @@ class Health:
     Attributes
     ----------
     run : RunData
-    mixing : mapping of str to Mixing
+    mixing : mapping of str to Autocorrelation
         By observable; "ln(path length)" first.
     transition_time, first_half, second_half : Mean
         Mean duration of the transition paths over the MC steps, in `run.time_unit`, of the whole run and its halves.
     efficiency, recent_efficiency : Efficiency or None
         Of all shots with a prediction, and of their last half.
-    acceptance : float
-        Fraction of shots accepted.
+    accepted, generated : Mean
+        Fraction of shots accepted, and of shots that gave a transition path.
     adaptation : Adaptation
     n_legs, n_lost_legs : int
         New legs, and those that reached no state.
@@ -128,13 +131,14 @@ class Health:
     """
 
     run: RunData
-    mixing: Mapping[str, Mixing]
+    mixing: Mapping[str, Autocorrelation]
     transition_time: Mean
     first_half: Mean
     second_half: Mean
     efficiency: Efficiency | None
     recent_efficiency: Efficiency | None
-    acceptance: float
+    accepted: Mean
+    generated: Mean
     adaptation: Adaptation
     n_legs: int
     n_lost_legs: int
@@ -150,12 +154,17 @@ class Health:
         """Whether there are no warnings."""
         return not self.warnings
 
+    @property
+    def acceptance(self) -> float:
+        """Fraction of shots accepted."""
+        return self.accepted.value
+
     def __str__(self) -> str:
         length = self.mixing[PATH_LENGTH]
         lines = [
             f"{self.run.name}: {len(self.run.table)} shots, {self.acceptance:.2f} accepted, "
-            f"{with_error(length.n_effective, length.n_effective_error)} independent paths, mean transition-path time "
-            f"{self.transition_time} {self.run.time_unit}"
+            f"independent paths: {number_in_words(length)}, mean transition-path time "
+            f"{self.transition_time.in_full} {self.run.time_unit}"
         ]
         lines += [f"WARNING {warning}" for warning in self.warnings] or ["no warnings"]
         return "\n".join([*lines, *(f"caution {caution}" for caution in self.cautions)])
@@ -190,74 +199,59 @@ def _check_mixing(health: Health) -> list[Finding]:
                 "Look at the shots: do their legs reach both states? Check states, temperature and the initial path.",
             )
         ]
-    if not np.isfinite(length.tau):
-        return [
-            Finding(
-                "Too few independent paths",
-                f"The {n_rows} steps are too few to say over how many the length of the current path is correlated.",
-                "Go on before trusting averages over the paths; the committor may be good already.",
-            )
-        ]
-    if length.n_effective + length.n_effective_error / 2 >= INDEPENDENT_PATHS:
+    if not length.too_short and length.n_effective_interval(0.6827)[1] >= INDEPENDENT_PATHS:
         return []
-    factor = INDEPENDENT_PATHS / max(length.n_effective, 1e-9)
+    if length.too_short and not length.n_effective < INDEPENDENT_PATHS:
+        return []  # enough as far as one can see; _unknowable says that one cannot see far
+    factor = INDEPENDENT_PATHS / length.n_effective
+    go_on = f"Go on for about {max(factor, 2):.0f} times as many steps" if not length.too_short else "Go on"
     return [
         Finding(
             "Too few independent paths",
-            f"The length of the current path is correlated over {with_error(length.tau, length.tau_error)} steps, so these "
-            f"{n_rows} steps are worth {with_error(length.n_effective, length.n_effective_error)} independent paths.",
-            f"Go on for about {max(factor, 2):.0f} times as many steps, or run more chains, before trusting averages over "
-            "the paths; the committor may be good already.",
+            f"The length of the current path is correlated over {tau_in_words(length)}, so these {n_rows} steps are worth "
+            f"{number_in_words(length)} independent paths.",
+            f"{go_on}, or run more chains, before trusting averages over the paths; the committor may be good already.",
         )
     ]
 
 
 def _check_convergence(health: Health) -> list[Finding]:
-    first, second = health.first_half, health.second_half
-    error = np.hypot(first.error, second.error)
-    if not abs(first.value - second.value) > DRIFT * error:
+    run, first, second = health.run, health.first_half, health.second_half
+    times = (run.table["path_length"].to_numpy(dtype=float) - 1) * run.time_per_frame
+    steps = run.table["step"].to_numpy()
+    chance, _ = chance_of_difference(times, in_later_half(steps), run.chains, steps)
+    if not chance < BY_CHANCE:
         return []
-    half = len(health.run.table) // 2
-    if (
-        min(independent_paths(health.run.table.iloc[:half]), independent_paths(health.run.table.iloc[half:]))
-        < INDEPENDENT_PATHS / 2
-    ):
-        return []  # errors of halves that have not forgotten their beginning are too small
     return [
         Finding(
             "The transition-path time has drifted",
-            f"Its mean is {first} {health.run.time_unit} in the first half of the run and {second} in the second, "
-            f"{abs(first.value - second.value) / error:.1f} standard errors apart.",
+            f"Its mean is {first} {run.time_unit} in the first half of the run and {second} in the second; "
+            f"{_one_in(chance)}.",
             "Drop the first half (the initial path is forgotten slowly) and go on until halves agree.",
         )
     ]
+
+
+def _one_in(chance: float) -> str:
+    return f"by chance they differ so much in one of {1 / max(chance, 1e-9):.2g} runs"
+
+
+def _difference_of_chains(run: RunData) -> tuple[float, bool]:
+    return chance_of_difference(log_lengths(run.table), run.chains, run.chains, run.table["step"].to_numpy())
 
 
 def _check_chains(health: Health) -> list[Finding]:
     run = health.run
     if run.n_chains < 2 or not run.same_ensemble:
         return []
-    lengths = np.log(run.table["path_length"].astype(float).to_numpy())
-    means, errors = [], []
-    for chain in np.unique(run.chains):
-        mine = lengths[run.chains == chain]
-        mixing = mixing_of(mine, np.zeros(len(mine)))
-        mean = mean_of(mine, mixing.n_effective)
-        if np.isfinite(mean.error):
-            means.append(mean.value)
-            errors.append(mean.error)
-    if len(means) < 2:
+    chance, _ = _difference_of_chains(run)
+    if not chance < BY_CHANCE:
         return []
-    means, weights = np.array(means), 1 / np.square(errors)
-    common = np.average(means, weights=weights)
-    chance = chdtrc(len(means) - 1, np.sum(weights * (means - common) ** 2))  # chi-squared; scipy.stats is slow to import
-    if chance > 1e-3:
-        return []
+    means = pd.Series(log_lengths(run.table)).groupby(np.asarray(run.chains)).mean()
     return [
         Finding(
             "The chains disagree",
-            f"Mean ln(path length) of the {len(means)} chains: {', '.join(f'{m:.2f}' for m in means)}, with errors of "
-            f"about {np.median(errors):.2f}; by chance they differ so much in one of {1 / max(chance, 1e-9):.3g} runs.",
+            f"Mean ln(path length) of the {len(means)} chains: {', '.join(f'{m:.2f}' for m in means)}; {_one_in(chance)}.",
             "They sample different regions: look at the channels below, run longer, and do not pool the chains yet.",
         )
     ]
@@ -281,6 +275,28 @@ def _check_channels(health: Health) -> list[Finding]:
 
 
 def _unknowable(health: Health) -> list[Finding]:
+    return [*_too_short(health), *_one_channel(health)]
+
+
+def _too_short(health: Health) -> list[Finding]:
+    run, length = health.run, health.mixing[PATH_LENGTH]
+    if np.isnan(length.tau) and run.table["path_length"].nunique() < 2:
+        return []  # _check_mixing says it
+    chance, short = _difference_of_chains(run) if run.n_chains > 1 and run.same_ensemble else (np.nan, False)
+    if not (length.too_short or short) or chance < BY_CHANCE:
+        return []
+    agreement = ", nor whether the chains agree" if run.n_chains > 1 and run.same_ensemble else ""
+    return [
+        Finding(
+            "Too short to tell",
+            f"From these {len(run.table)} steps one cannot tell over how many steps paths are correlated, nor how far "
+            f"averages over the paths are uncertain{agreement} (autocorrelation time: {tau_in_words(length)}).",
+            "Go on; some 50 times the autocorrelation time are needed.",
+        )
+    ]
+
+
+def _one_channel(health: Health) -> list[Finding]:
     channels = health.channels
     if channels is None or channels.n_channels != 1 or health.run.n_chains > 1:
         return []

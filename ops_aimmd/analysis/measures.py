@@ -3,11 +3,12 @@ r"""What path sampling and committor of a run look like, in numbers with their e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import xlogy
+from scipy.special import expit, logit, xlogy
+from scipy.stats import norm, t
 
 from ops_aimmd.committor.calibration import Calibration, calibration
 from ops_aimmd.committor.clusters import crossing_points
@@ -15,48 +16,54 @@ from ops_aimmd.committor.correlated_shots import blocks
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import PATH, TrainingSet
 
-from .autocorrelation import integrated_autocorrelation
+from .autocorrelation import FEWEST_SAMPLES, Autocorrelation, integrated_autocorrelation
 from .channels import find_channels
 from .expected_paths import expected_paths
 from .run_data import RunData
 
 PATH_LENGTH = "ln(path length)"
 
-BLOCKS = 20
-"""Blocks of shots for the errors of the calibration: as long as they can be, as hidden coordinates are slow. Errors of 20
-blocks are 5 % larger than those of single shots where shots are independent."""
+BLOCKS, FEWEST_BLOCKS = 20, 5
+"""Blocks of shots for the errors of the calibration: as long as they can be, as hidden coordinates are slow, and fewer
+where correlation needs longer ones. With fewer than 5 the shots are too few to tell the errors."""
+
+BLOCK_LENGTH = 8.0
+"""Correlation times in a block; blocks of so many give a variance that is too small by one eighth."""
 
 NEAR_STATE = 0.95
 """Committor of a state from which on a frame is taken for part of the state's basin."""
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """Autocorrelation of an observable of the current path, over all chains.
-
-    Attributes
-    ----------
-    tau, tau_error : float
-        Integrated autocorrelation time in MC steps and standard error; NaN where the observable never changed.
-    n_effective, n_effective_error : float
-        Number of independent paths of all chains together; 1 for a chain that never moved.
-    """
-
-    tau: float
-    tau_error: float
-    n_effective: float
-    n_effective_error: float
+TOO_SHORT = "too short to tell"
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean and its standard error."""
+    """A mean over correlated values.
+
+    Attributes
+    ----------
+    value : float
+    error : float
+        Half the length of the 68 % interval; NaN where the series is too short to tell, or constant.
+    interval : tuple of two floats
+        The 95 % interval; wider than 2 errors to either side where the correlation time is not well known.
+    """
 
     value: float
     error: float
+    interval: tuple[float, float] = (np.nan, np.nan)
 
     def __str__(self) -> str:
         return with_error(self.value, self.error)
+
+    @property
+    def in_full(self) -> str:
+        """With the 95 % interval, or that the series is too short to tell."""
+        if not np.isfinite(self.error):
+            return f"{self} (error: {TOO_SHORT})" if np.isfinite(self.value) else str(self)
+        low, high = (with_error(end, self.error).split(" ± ")[0] for end in self.interval)
+        return f"{self} (95 %: {low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,9 @@ class Efficiency:
     ----------
     n_shots, generated : int
     expected, error : float
-        From the model, times the excess among earlier shots (:func:`.expected_paths.expected_paths`), and the standard
-        deviation of independent shots.
+        From the model, times the excess among earlier shots (:func:`.expected_paths.expected_paths`), and half the
+        68 % interval of the difference from the number generated, which is wider where shots of a chain resemble each
+        other.
     of_independent_legs : float
         From the model alone, 2 p (1 - p) of two states.
     """
@@ -81,7 +89,7 @@ class Efficiency:
 
     @property
     def deviation(self) -> float:
-        """Generated minus expected, in standard errors of independent shots."""
+        """Generated minus expected, in standard errors."""
         return (self.generated - self.expected) / self.error if self.error > 0 else np.nan
 
 
@@ -126,20 +134,23 @@ def measure(run: RunData) -> dict:
     """
     points, path_of_row, scale = _crossings(run)
     mixing = _mixing(run, points, path_of_row)
-    times = (run.table["path_length"] - 1) * run.time_per_frame
-    half = len(times) // 2
+    table = run.table
+    chains, steps = table["replica"].to_numpy(), table["step"].to_numpy()
+    times = ((table["path_length"] - 1) * run.time_per_frame).to_numpy(dtype=float)
+    later = in_later_half(steps)
     on_the_fly, trained = _calibrations(run)
     made, reached = _legs(run.table), run.table["reached"].sum()
     return {
         "run": run,
         "mixing": mixing,
-        "transition_time": mean_of(times, mixing[PATH_LENGTH].n_effective),
-        "first_half": mean_of(times[:half], independent_paths(run.table.iloc[:half])),
-        "second_half": mean_of(times[half:], independent_paths(run.table.iloc[half:])),
-        "efficiency": efficiency(run.table, np.arange(len(times))),
-        "recent_efficiency": efficiency(run.table, np.arange(half, len(times))),
-        "acceptance": float(run.table["accepted"].astype(float).mean()),
-        "adaptation": adaptation(run.table),
+        "transition_time": mean_of(times, chains, steps, run.same_ensemble),
+        "first_half": mean_of(times[~later], chains[~later], steps[~later], run.same_ensemble),
+        "second_half": mean_of(times[later], chains[later], steps[later], run.same_ensemble),
+        "efficiency": efficiency(table, np.arange(len(times))),
+        "recent_efficiency": efficiency(table, np.flatnonzero(later)),
+        "accepted": mean_of(table["accepted"], chains, steps, run.same_ensemble),
+        "generated": mean_of(table["generated"], chains, steps, run.same_ensemble),
+        "adaptation": adaptation(table),
         "n_legs": int(made),
         "n_lost_legs": int(made - reached),
         "on_the_fly": on_the_fly,
@@ -152,62 +163,66 @@ def measure(run: RunData) -> dict:
 # ---- path sampling ---------------------------------------------------------------------------------------------------
 
 
-def mixing_of(series, chains) -> Mixing:
-    """Autocorrelation of an observable, averaged over chains.
-
-    Parameters
-    ----------
-    series : array-like, shape (n_rows,)
-        Of the current path after each row; rows that are not finite are left out.
-    chains : array-like, shape (n_rows,)
-    """
-    series, chains = np.asarray(series, dtype=float), np.asarray(chains)
-    found = []
-    n_effective, variance = 0.0, 0.0
-    for chain in np.unique(chains):
-        mine = series[(chains == chain) & np.isfinite(series)]
-        if len(mine) < 10 or np.ptp(mine) == 0:
-            n_effective += min(len(mine), 1)
-            continue
-        result = integrated_autocorrelation(mine)
-        found.append(result)
-        n_effective += result.n_effective
-        variance += (result.n_effective * result.tau_error / result.tau) ** 2
-    if not found:
-        return Mixing(np.nan, np.nan, n_effective, np.nan)
-    tau = float(np.mean([result.tau for result in found]))
-    error = float(np.sqrt(np.sum([result.tau_error**2 for result in found]))) / len(found)
-    return Mixing(tau, error, float(n_effective), float(np.sqrt(variance)))
+def in_later_half(steps) -> np.ndarray:
+    """Whether each row belongs to the second half of the steps, bool (n_rows,), in any order of the rows."""
+    steps = np.asarray(steps)
+    later = np.zeros(len(steps), dtype=bool)
+    later[np.argsort(steps, kind="stable")[len(steps) // 2 :]] = True
+    return later
 
 
-def _mixing(run: RunData, points, path_of_row) -> dict[str, Mixing]:
-    found = {PATH_LENGTH: _length_mixing(run.table)}
+def tau_in_words(found: Autocorrelation) -> str:
+    """Autocorrelation time with its 95 % interval, or what is known of it where the run is too short."""
+    if np.isnan(found.tau):
+        return TOO_SHORT
+    low, high = found.tau_interval()
+    if found.too_short:
+        return f"more than {low:.2g} steps ({TOO_SHORT} how many)"
+    return f"{found.tau:.3g} ({low:.2g} to {high:.2g}) steps"
+
+
+def number_in_words(found: Autocorrelation) -> str:
+    """Number of independent values with its 95 % interval, or what is known of it where the run is too short."""
+    if np.isnan(found.tau):
+        return TOO_SHORT
+    low, high = found.n_effective_interval()
+    if found.too_short:
+        return f"fewer than {max(high, 1):.0f} ({TOO_SHORT} how many)"
+    return f"{found.n_effective:.0f} ({low:.0f} to {high:.0f})"
+
+
+def _mixing(run: RunData, points, path_of_row) -> dict[str, Autocorrelation]:
+    series = {PATH_LENGTH: log_lengths(run.table)}
     if points is not None and len(points) > 1:
         first = (points - points.mean(axis=0)) / np.maximum(points.std(axis=0), 1e-300)
         _, _, axes = np.linalg.svd(first, full_matrices=False)
         position = np.where(path_of_row >= 0, (first @ axes[0])[path_of_row], np.nan)
-        found["place of crossing (first principal component)"] = mixing_of(position, run.chains)
-    return found
+        series["place of crossing (first principal component)"] = position
+    chains, steps = run.table["replica"].to_numpy(), run.table["step"].to_numpy()
+    return {name: integrated_autocorrelation(values, chains, steps, run.same_ensemble) for name, values in series.items()}
 
 
-def _length_mixing(table: pd.DataFrame) -> Mixing:
-    return mixing_of(np.log(table["path_length"].astype(float)), table["replica"])
+def log_lengths(table: pd.DataFrame) -> np.ndarray:
+    """Logarithm of the length of the current path after each row of a step table."""
+    return np.log(table["path_length"].to_numpy(dtype=float))
 
 
-def independent_paths(table: pd.DataFrame) -> float:
-    """Independent paths in a part of the run, by its own autocorrelation: a drift is none within the halves."""
-    return _length_mixing(table).n_effective
+def mean_of(values, chains, steps, common_mean: bool = True) -> Mean:
+    """Mean over the steps of all chains, with an error by the autocorrelation of the same values.
 
-
-def mean_of(values, n_effective: float) -> Mean:
-    """Mean over the MC steps, with the standard error of so many independent values."""
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return Mean(np.nan, np.nan)
-    # one independent value says nothing of its own error
-    error = values.std() / np.sqrt(n_effective - 1) if n_effective > 1 and values.std() > 0 else np.nan
-    return Mean(float(values.mean()), float(error))
+    Parameters
+    ----------
+    values : array-like, shape (n,)
+        Values that are not finite are left out.
+    chains, steps : int arrays, shape (n,)
+    common_mean : bool
+        Whether all chains sample the same distribution.
+    """
+    found = integrated_autocorrelation(np.asarray(values, dtype=float), chains, steps, common_mean)
+    if not found.n_effective >= FEWEST_SAMPLES:
+        return Mean(found.mean, np.nan)
+    half = found.mean_error(0.95)
+    return Mean(found.mean, found.mean_error(), (found.mean - half, found.mean + half))
 
 
 def efficiency(table: pd.DataFrame, rows) -> Efficiency | None:
@@ -216,7 +231,7 @@ def efficiency(table: pd.DataFrame, rows) -> Efficiency | None:
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns step, generated and expected, one row per shot.
+        Columns step, replica, generated and expected, one row per shot.
     rows : int array
         Shots that are counted; the others are earlier or later ones.
     """
@@ -224,12 +239,14 @@ def efficiency(table: pd.DataFrame, rows) -> Efficiency | None:
     table = table[np.isfinite(table["expected"].astype(float)) & table["generated"].notna()]
     if len(table) == 0:
         return None
-    expected = table["with_excess"]
+    expected, generated = table["with_excess"].to_numpy(dtype=float), table["generated"].to_numpy(dtype=float)
+    difference = integrated_autocorrelation(generated - expected, table["replica"], table["step"])
+    error = len(table) * difference.mean_error()
     return Efficiency(
         n_shots=len(table),
-        generated=int(table["generated"].astype(float).sum()),
+        generated=int(generated.sum()),
         expected=float(expected.sum()),
-        error=float(np.sqrt((expected * (1 - expected)).sum())),
+        error=float(error),
         of_independent_legs=float(table["expected"].astype(float).sum()),
     )
 
@@ -258,21 +275,71 @@ def _calibrations(run: RunData) -> tuple[dict[str, Calibration], dict[str, Calib
         return {}, {}
     fair = fair_shots(training_set)
     of_run = np.flatnonzero(fair & np.isfinite(training_set.predicted_committor).all(axis=1) & (training_set.steps >= 0))
-    recent = of_run[len(of_run) // 2 :]
-    before, counts = training_set.predicted_committor, training_set.counts
-    on_the_fly = by_state(before[recent], counts[recent], run.states, _blocks_of(training_set, recent))
+    recent = of_run[in_later_half(training_set.steps[of_run])]
+    before = training_set.predicted_committor
+    on_the_fly = calibration_of_blocks(training_set, recent, before[recent], run.states)
     if run.model is None:
         return on_the_fly, {}
     unseen = np.full(before.shape, np.nan)
     unseen[recent] = before[recent]
     of_fair = np.flatnonzero(fair)
     predicted = probabilities(run.model, training_set.descriptors[fair])
-    return on_the_fly, by_state(predicted, counts[fair], run.states, _blocks_of(training_set, of_fair), unseen[fair])
+    return on_the_fly, calibration_of_blocks(training_set, of_fair, predicted, run.states, unseen[fair])
 
 
-def _blocks_of(training_set: TrainingSet, rows: np.ndarray) -> np.ndarray:
-    length = -(-len(rows) // BLOCKS)
-    return blocks(training_set.chains[rows], training_set.steps[rows], max(length, 1))
+def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, unseen=None) -> dict[str, Calibration]:
+    """Calibrations of each state with errors of blocks of shots, by Student's t for so few blocks.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+    rows : int array, shape (n,)
+        Shots that are counted.
+    predicted : array, shape (n, n_states)
+    states : sequence of str
+    unseen : array, shape (n, n_states), optional
+        See :func:`by_state`.
+
+    Returns
+    -------
+    dict of str to Calibration
+        Errors are NaN where there are fewer than `FEWEST_BLOCKS` blocks.
+    """
+    if len(rows) == 0:
+        return {}
+    counts, chains, steps = training_set.counts[rows], training_set.chains[rows], training_set.steps[rows]
+    length = block_length(predicted, counts, chains, steps)
+    clusters = blocks(chains, steps, length)
+    number = clusters.max() + 1
+    factor = t.isf(0.025, number - 1) / norm.isf(0.025) if number >= FEWEST_BLOCKS else np.nan
+    return {
+        state: replace(found, **{name: factor * getattr(found, name) for name in ERRORS_OF_BLOCKS})
+        for state, found in by_state(predicted, counts, states, clusters, unseen).items()
+    }
+
+
+ERRORS_OF_BLOCKS = ("slope_error", "intercept_error", "leg_correlation_error", "loss_per_leg_error")
+
+
+def block_length(predicted, counts, chains, steps) -> int:
+    """Shots in a block for the errors of a calibration: a twentieth of all, or longer where the residuals are correlated.
+
+    Residuals of a slope that is wrong beyond doubt are those of the recalibrated predictions: the fault of a model that is
+    too sure changes along a chain as the predictions do.
+
+    Parameters
+    ----------
+    predicted, counts : array, shape (n, n_states)
+    chains, steps : int arrays, shape (n,)
+    """
+    legs = counts.sum(axis=1)
+    odds = logit(np.clip(predicted[:, -1], 1e-6, 1 - 1e-6))
+    line = calibration(expit(odds), np.stack([legs - counts[:, -1], counts[:, -1]], axis=1))
+    wrong = abs(line.slope - 1) > 3 * line.slope_error
+    residuals = counts[:, -1] - legs * (expit(line.intercept + line.slope * odds) if wrong else expit(odds))
+    found = [integrated_autocorrelation(values, chains, steps) for values in (residuals, residuals * odds)]
+    longest = np.nanmax([*(one.tau for one in found), 0.5])
+    return max(-(-len(legs) // BLOCKS), int(np.ceil(BLOCK_LENGTH * longest)) if longest > 1 else 1)
 
 
 def fair_shots(training_set: TrainingSet) -> np.ndarray:

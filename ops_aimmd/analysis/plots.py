@@ -12,7 +12,9 @@ from matplotlib.patches import Circle
 from ops_aimmd.committor.calibration import Calibration
 from ops_aimmd.committor.training import FitReport
 
+from .autocorrelation import integrated_autocorrelation
 from .expected_paths import expected_paths
+from .measures import mean_of
 
 COLOURS = {"generated": "#1b6ca8", "expected": "#e07b00", "accepted": "#2a9d58"}
 
@@ -42,7 +44,7 @@ def plot_counts(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def plot_acceptance(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Fraction of accepted and of generated transition paths of several runs, with standard errors of independent trials.
+    """Fraction of accepted and of generated transition paths of several runs, with errors by the correlation of the shots.
 
     Parameters
     ----------
@@ -52,9 +54,8 @@ def plot_acceptance(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
     """
     positions = np.arange(len(tables))
     for offset, column in ((-0.2, "generated"), (0.2, "accepted")):
-        values = [table[column].astype(float) for table in tables.values()]
-        means = [v.mean() for v in values]
-        errors = [np.sqrt(m * (1 - m) / len(v)) for m, v in zip(means, values, strict=True)]
+        found = [mean_of(table[column].astype(float), table["replica"], table["step"]) for table in tables.values()]
+        means, errors = [mean.value for mean in found], [mean.error for mean in found]
         bars = axes.bar(positions + offset, means, 0.36, yerr=errors, color=COLOURS[column], label=column, capsize=3)
         axes.bar_label(bars, labels=[f"{mean:.2f}" for mean in means], padding=2, fontsize=9)
     axes.set_xticks(positions, list(tables))
@@ -138,7 +139,8 @@ def plot_periodic_path(axes: Axes, degrees, **style) -> None:
 def plot_acceptance_windows(axes: Axes, table: pd.DataFrame, n_windows: int = 10) -> None:
     """Fraction of accepted and of generated transition paths, and the expected one, in equal parts of a run.
 
-    Expected is that of the model with the excess of generated paths among the shots before.
+    Expected is that of the model with the excess of generated paths among the shots before. Errors are those of independent
+    shots, times what the correlation in the whole run brings.
 
     Parameters
     ----------
@@ -152,10 +154,11 @@ def plot_acceptance_windows(axes: Axes, table: pd.DataFrame, n_windows: int = 10
     parts = np.array_split(np.arange(len(table)), max(1, min(n_windows, len(table) // 10)))
     centres = [table["step"].iloc[rows].mean() for rows in parts]
     for column, style in (("generated", "o-"), ("accepted", "o-"), ("expected", "--")):
+        tau = integrated_autocorrelation(table[column].astype(float), table["replica"], table["step"]).tau
         values = [table[column].iloc[rows].astype(float).dropna() for rows in parts]
         means = np.array([v.mean() for v in values])
         errors = [
-            np.sqrt(m * (1 - m) / len(v)) if column != "expected" and len(v) else 0
+            np.sqrt(m * (1 - m) / len(v) * np.fmax(2 * tau, 1)) if column != "expected" and len(v) else 0
             for m, v in zip(means, values, strict=True)
         ]
         axes.errorbar(centres, means, errors, fmt=style, color=COLOURS[column], label=column, capsize=2, markersize=4)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from . import page, plots
 from .channels import telling_descriptors
 from .health import Finding, Health, assess
-from .measures import PATH_LENGTH, Efficiency, with_error
+from .measures import PATH_LENGTH, TOO_SHORT, Efficiency, number_in_words, tau_in_words, with_error
 from .run_data import RunData, read_run
 
 
@@ -147,15 +147,16 @@ def _numbers(health: Health) -> Iterable[tuple[str, str]]:
     length = health.mixing[PATH_LENGTH]
     unit = run.time_unit
     n = len(run.table)
-    accepted = health.acceptance
-    yield "shots, accepted", f"{n}, {with_error(accepted, np.sqrt(accepted * (1 - accepted) / n))}"
+    yield "shots", f"{n}"
+    yield "fraction accepted", health.accepted.in_full
+    yield "fraction generated", health.generated.in_full
     yield "transition paths generated, expected (of independent legs)", _efficiency(health.efficiency)
     yield "the same, last half of the shots", _efficiency(health.recent_efficiency)
     for name, mixing in health.mixing.items():
-        yield f"autocorrelation time of {name}", f"{with_error(mixing.tau, mixing.tau_error)} steps"
-    yield "independent paths", with_error(length.n_effective, length.n_effective_error)
-    yield "mean transition-path time", f"{health.transition_time} {unit}"
-    yield "first half, second half", f"{health.first_half}, {health.second_half} {unit}"
+        yield f"autocorrelation time of {name} (95 %)", tau_in_words(mixing)
+    yield "independent paths (95 %)", number_in_words(length)
+    yield f"mean transition-path time ({unit})", health.transition_time.in_full
+    yield f"first half, second half ({unit})", f"{health.first_half.in_full}; {health.second_half.in_full}"
     if np.isfinite(run.table["frames"].astype(float)).any():
         yield "frames of dynamics", f"{run.table['frames'].astype(float).sum():.0f}"
     yield "legs, without an outcome", f"{health.n_legs}, {health.n_lost_legs}"
@@ -180,7 +181,7 @@ def _efficiency(found: Efficiency | None) -> str:
     if found is None:
         return "no predictions"
     rate = found.generated / found.n_shots
-    expected = f"{with_error(found.expected, found.error)} ({found.of_independent_legs:.0f})"
+    expected = f"{_told(found.expected, found.error)} ({found.of_independent_legs:.0f})"
     return f"{found.generated} ({rate:.2f} per shot), {expected}"
 
 
@@ -215,12 +216,18 @@ def _tables(health: Health) -> Iterable[str]:
 def _calibration(result) -> tuple[str, ...]:
     return (
         f"{result.n_shots}",
-        with_error(result.slope, result.slope_error),
-        with_error(result.intercept, result.intercept_error),
-        with_error(result.leg_correlation, result.leg_correlation_error),
-        with_error(result.loss_per_leg, result.loss_per_leg_error),
+        _told(result.slope, result.slope_error),
+        _told(result.intercept, result.intercept_error),
+        _told(result.leg_correlation, result.leg_correlation_error),
+        _told(result.loss_per_leg, result.loss_per_leg_error),
         f"{result.loss_floor:.3f}",
     )
+
+
+def _told(value: float, error: float) -> str:
+    """A number with its error, or in words that the shots are too few to tell the error."""
+    known = np.isfinite(error) or not np.isfinite(value)
+    return with_error(value, error) if known else f"{value:.2f} (error: {TOO_SHORT})"
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -284,7 +291,7 @@ PICTURES = (
     Picture(
         "acceptance",
         "Shots that pay",
-        "Fractions in equal parts of the run, with binomial errors.",
+        "Fractions in equal parts of the run, with errors by the correlation of the shots.",
         _draw_acceptance,
         lambda health: True,
     ),

@@ -9,7 +9,8 @@ import pytest
 from scipy.signal import lfilter
 from scipy.special import expit, logit
 
-from ops_aimmd import calibration
+from ops_aimmd import TrainingSet, calibration
+from ops_aimmd.analysis.measures import calibration_of_blocks
 from ops_aimmd.committor.correlated_shots import blocks
 
 REPEATS = [pytest.param(300, id="quick"), pytest.param(2000, id="full", marks=pytest.mark.slow)]
@@ -133,3 +134,27 @@ def test_a_slow_hidden_coordinate(n_chains, repeats):
     coverage = covers(of_blocks[:, :2], of_blocks[:, 2:], truth)
     assert ((coverage >= 0.90) & (coverage <= 0.98)).all()
     assert (covers(of_shots[:, :2], of_shots[:, 2:], truth) < 0.90 - 3 * np.sqrt(0.09 / repeats)).all(), "the control"
+
+
+@pytest.mark.parametrize("repeats", REPEATS)
+def test_blocks_of_a_run_are_as_long_as_its_correlation(repeats):
+    """Errors of the report where a hidden coordinate is slow; the control: twenty blocks, whatever the correlation."""
+    rng = np.random.default_rng(4)
+    n = 1000
+    steps, chains = np.arange(n), np.zeros(n, dtype=int)
+    of_run, of_twenty = [], []
+    for _ in range(repeats):
+        x, hidden = autoregressive(2, n, 0.97, rng)
+        reached = rng.binomial(2, expit(1.5 * x + hidden))
+        p, counts = np.interp(1.5 * x, GRID, AVERAGE), np.stack([2 - reached, reached], axis=1)
+        shots = TrainingSet(x[:, None], counts, steps=steps, chains=chains)
+        found = calibration_of_blocks(shots, steps, np.stack([1 - p, p], axis=1), ["A", "B"])["B"]
+        if np.isfinite(found.slope_error):  # else too few blocks to tell
+            of_run.append([found.slope, found.intercept, found.slope_error, found.intercept_error])
+        found = calibration(p, counts, clusters=blocks(chains, steps, n // 20))
+        of_twenty.append([found.slope, found.intercept, found.slope_error, found.intercept_error])
+    of_run, of_twenty = np.array(of_run), np.array(of_twenty)
+    assert len(of_run) > 0.7 * repeats
+    coverage = covers(of_run[:, :2], of_run[:, 2:], [1.0, 0.0])
+    assert ((coverage >= 0.90) & (coverage <= 0.98)).all()
+    assert covers(of_twenty[:, :2], of_twenty[:, 2:], [1.0, 0.0]).min() < 0.90, "the control"
