@@ -21,8 +21,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import ndtr
-from scipy.stats import chi2
+from scipy.special import chdtrc, ndtr
 
 from ops_aimmd.committor.correlated_shots import in_time
 
@@ -183,7 +182,7 @@ def chance_of_difference(series, groups, chains, steps=None) -> tuple[float, boo
         return np.nan, True
     numbers, means = np.transpose(means)
     squares = numbers @ (means - np.average(means, weights=numbers)) ** 2
-    return float(within.weights @ chi2.sf(squares / within.variances, len(means) - 1)), within.too_short
+    return float(within.weights @ chdtrc(len(means) - 1, squares / within.variances)), within.too_short
 
 
 def _rows_of(groups, known):
