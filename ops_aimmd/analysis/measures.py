@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit, xlogy
-from scipy.stats import norm, t
 
 from ops_aimmd.committor.calibration import Calibration, calibration
 from ops_aimmd.committor.clusters import crossing_points
-from ops_aimmd.committor.correlated_shots import blocks
+from ops_aimmd.committor.correlated_shots import blocks, length_for_errors, of_few
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import PATH, TrainingSet
 
@@ -26,9 +25,6 @@ PATH_LENGTH = "ln(path length)"
 BLOCKS, FEWEST_BLOCKS = 20, 5
 """Blocks of shots for the errors of the calibration: as long as they can be, as hidden coordinates are slow, and fewer
 where correlation needs longer ones. With fewer than 5 the shots are too few to tell the errors."""
-
-BLOCK_LENGTH = 8.0
-"""Correlation times in a block; blocks of so many give a variance that is too small by one eighth."""
 
 NEAR_STATE = 0.95
 """Committor of a state from which on a frame is taken for part of the state's basin."""
@@ -308,10 +304,10 @@ def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, un
     if len(rows) == 0:
         return {}
     counts, chains, steps = training_set.counts[rows], training_set.chains[rows], training_set.steps[rows]
-    length = block_length(predicted, counts, chains, steps)
+    length = max(-(-len(rows) // BLOCKS), length_for_errors(_scores(predicted, counts), chains, steps))
     clusters = blocks(chains, steps, length)
     number = clusters.max() + 1
-    factor = t.isf(0.025, number - 1) / norm.isf(0.025) if number >= FEWEST_BLOCKS else np.nan
+    factor = of_few(number) if number >= FEWEST_BLOCKS else np.nan
     return {
         state: replace(found, **{name: factor * getattr(found, name) for name in ERRORS_OF_BLOCKS})
         for state, found in by_state(predicted, counts, states, clusters, unseen).items()
@@ -321,25 +317,13 @@ def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, un
 ERRORS_OF_BLOCKS = ("slope_error", "intercept_error", "leg_correlation_error", "loss_per_leg_error")
 
 
-def block_length(predicted, counts, chains, steps) -> int:
-    """Shots in a block for the errors of a calibration: a twentieth of all, or longer where the residuals are correlated.
-
-    Residuals of a slope that is wrong beyond doubt are those of the recalibrated predictions: the fault of a model that is
-    too sure changes along a chain as the predictions do.
-
-    Parameters
-    ----------
-    predicted, counts : array, shape (n, n_states)
-    chains, steps : int arrays, shape (n,)
-    """
+def _scores(predicted, counts) -> np.ndarray:
+    """Gradients (n, 2) of the likelihood of each shot by intercept and slope of the recalibration of the last state."""
     legs = counts.sum(axis=1)
     odds = logit(np.clip(predicted[:, -1], 1e-6, 1 - 1e-6))
     line = calibration(expit(odds), np.stack([legs - counts[:, -1], counts[:, -1]], axis=1))
-    wrong = abs(line.slope - 1) > 3 * line.slope_error
-    residuals = counts[:, -1] - legs * (expit(line.intercept + line.slope * odds) if wrong else expit(odds))
-    found = [integrated_autocorrelation(values, chains, steps) for values in (residuals, residuals * odds)]
-    longest = np.nanmax([*(one.tau for one in found), 0.5])
-    return max(-(-len(legs) // BLOCKS), int(np.ceil(BLOCK_LENGTH * longest)) if longest > 1 else 1)
+    residuals = counts[:, -1] - legs * expit(line.intercept + line.slope * odds)
+    return np.stack([residuals, residuals * odds], axis=1)
 
 
 def fair_shots(training_set: TrainingSet) -> np.ndarray:
