@@ -133,6 +133,8 @@ class TrainingData:
 
     def gap(self, model: CommittorModel) -> int:
         """Gap between folds that the correlation of the residuals asks for, a block at most; 0 where there is none."""
+        if self.folds.length >= self.n_shots:  # whole chains
+            return 0
         length = block_length(*self.residuals(model))
         return min(GAP * length, self.folds.length) if length > 1 else 0
 
