@@ -234,6 +234,8 @@ def inefficiency(values, chains, steps) -> float:
         At least 1, at most n.
     """
     values = np.asarray(values, dtype=np.float64)
+    if len(values) == 0:
+        return 1.0
     values = values - values.mean()
     length = length_for_errors(values, chains, steps)
     if length == 1 or not (values**2).sum() > 0:
