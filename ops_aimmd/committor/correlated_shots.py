@@ -162,7 +162,7 @@ def clustered_error(scores, clusters) -> np.ndarray:
     return np.sqrt(np.diag(clustered_covariance(scores, clusters)))
 
 
-def block_length(values, chains, steps) -> int:
+def block_length(values, chains, steps, margin: int = MARGIN) -> int:
     r"""Length of blocks of consecutive values whose sums are as good as independent.
 
     Values are summed up in pairs of neighbours, these in pairs again, and so on. The first level is taken from which on
@@ -175,6 +175,8 @@ def block_length(values, chains, steps) -> int:
     values : array, shape (n,) or (n, k)
         Of several columns the longest correlation counts.
     chains, steps : int arrays, shape (n,)
+    margin : int
+        Factor on the length that is found. Values with much noise beside what is correlated need a larger one.
 
     Returns
     -------
@@ -197,8 +199,8 @@ def block_length(values, chains, steps) -> int:
     rest = np.cumsum(excess[::-1], axis=0)[::-1]
     for level, sums in enumerate(rest):
         if _tail(sums.max(), len(rest) - level) > SIGNIFICANCE:
-            return MARGIN * 2**level if level else 1
-    return MARGIN * 2 ** len(rest)
+            return margin * 2**level if level else 1
+    return margin * 2 ** len(rest)
 
 
 def _correlation_of_neighbours(parts: list[np.ndarray]) -> np.ndarray:
@@ -244,9 +246,9 @@ def inefficiency(values, chains, steps) -> float:
     return float(np.clip(np.nan_to_num(variance / (values**2).sum(), nan=len(values)), 1.0, len(values)))
 
 
-def length_for_errors(values, chains, steps) -> int:
+def length_for_errors(values, chains, steps, margin: int = MARGIN) -> int:
     """`block_length` of values (n,) or (n, k), as far as enough blocks are left to know their spread."""
-    return min(block_length(values, chains, steps), max(len(values) // FEWEST_FOR_ERRORS, 1))
+    return min(block_length(values, chains, steps, margin), max(len(values) // FEWEST_FOR_ERRORS, 1))
 
 
 def _variance_of_sum(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -257,7 +259,7 @@ def _variance_of_sum(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     return variance / (1 - lost)
 
 
-def error_of_sum(values, chains, steps) -> np.ndarray:
+def error_of_sum(values, chains, steps, margin: int = MARGIN) -> np.ndarray:
     """Standard error of a sum over correlated shots, from sums over blocks as long as the correlation asks for.
 
     Few blocks know little of their own spread. Errors from few are enlarged, so that 1.96 of them hold 95 % (Student's t).
@@ -267,6 +269,8 @@ def error_of_sum(values, chains, steps) -> np.ndarray:
     values : array, shape (n,) or (n, k)
         Contributions of the shots, less their mean.
     chains, steps : int arrays, shape (n,)
+    margin : int
+        See `block_length`.
 
     Returns
     -------
@@ -274,11 +278,11 @@ def error_of_sum(values, chains, steps) -> np.ndarray:
         NaN where not even two blocks are there.
     """
     values = np.asarray(values, dtype=np.float64).reshape(len(chains), -1)
-    return np.array([_error_of_column(column, chains, steps) for column in values.T])
+    return np.array([_error_of_column(column, chains, steps, margin) for column in values.T])
 
 
-def _error_of_column(values: np.ndarray, chains, steps) -> float:
-    length = length_for_errors(values, chains, steps)
+def _error_of_column(values: np.ndarray, chains, steps, margin: int) -> float:
+    length = length_for_errors(values, chains, steps, margin)
     clusters = blocks(chains, steps, length)
     n_blocks = clusters.max() + 1
     if n_blocks < 2:

@@ -44,6 +44,9 @@ from ops_aimmd.explain.replacement import REPLACEMENTS, Replacement
 
 METHODS = (*REPLACEMENTS, "gradient")
 
+MARGIN = 4
+"""Factor on the length of blocks: the chance of the replacements hides the end of the correlation."""
+
 SHARED_SHOTS = 2.0
 """Factor on the variance where shots are judged by models that were trained on the other judged ones."""
 
@@ -172,7 +175,7 @@ class _Judged:
 
     def standard_error(self, influence: np.ndarray) -> np.ndarray:
         """Standard error of the mean of columns (n, ...) that vary from shot to shot, by sums over blocks of a chain."""
-        errors = error_of_sum(influence - influence.mean(axis=0), self.chains, self.steps) / len(influence)
+        errors = error_of_sum(influence - influence.mean(axis=0), self.chains, self.steps, MARGIN) / len(influence)
         return errors.reshape(influence.shape[1:])
 
 

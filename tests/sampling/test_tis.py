@@ -49,7 +49,7 @@ def test_the_hook_survives_every_move_of_the_default_scheme(chain, network, kind
     ]
     assert learner.training_set.steps.tolist() == [step.mccycle for step in own]
     assert learner.training_set.chains.tolist() == [step.change.canonical.trials[0].replica for step in own]
-    assert len(set(learner.training_set.chains)) == 3
+    assert set(learner.training_set.chains) >= {0, 1, 2}  # and the fourth, as minus moves exchange replicas
     assert learner.version.number > 3
     for step in steps:
         step.active.sanity_check()

@@ -208,7 +208,8 @@ def damaged(reports, directory):
 def test_unreadable_steps_are_passed_over(reports, damaged):
     with pytest.warns(UserWarning, match="2 of 41 steps in .*damaged.nc cannot be read .* number 5") as caught:
         training_set = TrainingSet.from_storage(damaged, *system_of(damaged), progress=False)
-    assert len(caught) == 1 and caught[0].filename == __file__
+    (ours,) = (warning for warning in caught if "cannot be read" in str(warning.message))
+    assert ours.filename == __file__
     rows = [row for row, step in enumerate(reports["one-way"]["steps"]) if step not in (5, 40)]
     assert training_set.steps.tolist() == [reports["one-way"]["steps"][row] for row in rows]
     assert training_set.counts.tolist() == [reports["one-way"]["counts"][row] for row in rows]
