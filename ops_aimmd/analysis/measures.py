@@ -29,7 +29,6 @@ where correlation needs longer ones. With fewer than 5 the shots are too few to 
 NEAR_STATE = 0.95
 """Committor of a state from which on a frame is taken for part of the state's basin."""
 
-
 TOO_SHORT = "too short to tell"
 
 
@@ -169,22 +168,20 @@ def in_later_half(steps) -> np.ndarray:
 
 def tau_in_words(found: Autocorrelation) -> str:
     """Autocorrelation time with its 95 % interval, or what is known of it where the run is too short."""
-    if np.isnan(found.tau):
-        return TOO_SHORT
     low, high = found.tau_interval()
-    if found.too_short:
-        return f"more than {low:.2g} steps ({TOO_SHORT} how many)"
-    return f"{found.tau:.3g} ({low:.2g} to {high:.2g}) steps"
+    return _in_words(found, f"more than {low:.2g} steps", f"{found.tau:.3g} ({low:.2g} to {high:.2g}) steps")
 
 
 def number_in_words(found: Autocorrelation) -> str:
     """Number of independent values with its 95 % interval, or what is known of it where the run is too short."""
+    low, high = found.n_effective_interval()
+    return _in_words(found, f"fewer than {max(high, 1):.0f}", f"{found.n_effective:.0f} ({low:.0f} to {high:.0f})")
+
+
+def _in_words(found: Autocorrelation, bound: str, value: str) -> str:
     if np.isnan(found.tau):
         return TOO_SHORT
-    low, high = found.n_effective_interval()
-    if found.too_short:
-        return f"fewer than {max(high, 1):.0f} ({TOO_SHORT} how many)"
-    return f"{found.n_effective:.0f} ({low:.0f} to {high:.0f})"
+    return f"{bound} ({TOO_SHORT} how many)" if found.too_short else value
 
 
 def _mixing(run: RunData, points, path_of_row) -> dict[str, Autocorrelation]:
@@ -304,8 +301,7 @@ def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, un
     if len(rows) == 0:
         return {}
     counts, chains, steps = training_set.counts[rows], training_set.chains[rows], training_set.steps[rows]
-    length = max(-(-len(rows) // BLOCKS), length_for_errors(_scores(predicted, counts), chains, steps))
-    clusters = blocks(chains, steps, length)
+    clusters = clusters_of(predicted, counts, chains, steps)
     number = clusters.max() + 1
     factor = of_few(number) if number >= FEWEST_BLOCKS else np.nan
     return {
@@ -317,13 +313,22 @@ def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, un
 ERRORS_OF_BLOCKS = ("slope_error", "intercept_error", "leg_correlation_error", "loss_per_leg_error")
 
 
-def _scores(predicted, counts) -> np.ndarray:
-    """Gradients (n, 2) of the likelihood of each shot by intercept and slope of the recalibration of the last state."""
+def clusters_of(predicted, counts, chains, steps) -> np.ndarray:
+    """Block of each shot, int (n,): a twentieth of all shots, or more where the outcomes of neighbours are correlated.
+
+    What is correlated are the gradients of the likelihood by intercept and slope of the recalibration of the last state.
+
+    Parameters
+    ----------
+    predicted, counts : array, shape (n, n_states)
+    chains, steps : int arrays, shape (n,)
+    """
     legs = counts.sum(axis=1)
     odds = logit(np.clip(predicted[:, -1], 1e-6, 1 - 1e-6))
     line = calibration(expit(odds), np.stack([legs - counts[:, -1], counts[:, -1]], axis=1))
     residuals = counts[:, -1] - legs * expit(line.intercept + line.slope * odds)
-    return np.stack([residuals, residuals * odds], axis=1)
+    correlated = length_for_errors(np.stack([residuals, residuals * odds], axis=1), chains, steps)
+    return blocks(chains, steps, max(-(-len(legs) // BLOCKS), correlated))
 
 
 def fair_shots(training_set: TrainingSet) -> np.ndarray:
