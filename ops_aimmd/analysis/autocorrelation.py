@@ -26,7 +26,7 @@ from scipy.special import chdtrc, ndtr
 from ops_aimmd.committor.correlated_shots import in_time
 
 FEWEST_SAMPLES = 5.0
-"""Independent samples that a run must have for sure (the lower end of the 95 % interval); else it is too short to tell."""
+"""A run is too short to tell where the lower end of the 95 % interval is fewer independent samples than these."""
 
 RATIO = 1.3
 """Ratio of neighbouring relaxation times in models of two exponentials. Those of one exponential beside noise are four
@@ -46,7 +46,7 @@ intervals): with more of the last two, uncorrelated values take longer to show t
 missed."""
 
 RESOLVED = 10_000
-"""Values whose likelihood the models resolve: that of a longer series is flattened to that of so many values."""
+"""The grid of models is fine enough for so many values. The likelihood of a longer series is flattened to that of so many."""
 
 BIN_WIDTH = 0.15
 """Width in the logarithm of the frequency over which ordinates of the periodogram are averaged; the first ones are not."""

@@ -23,8 +23,8 @@ from .run_data import RunData
 PATH_LENGTH = "ln(path length)"
 
 BLOCKS, FEWEST_BLOCKS = 20, 5
-"""Blocks of shots for the errors of the calibration: as long as they can be, as hidden coordinates are slow, and fewer
-where correlation needs longer ones. With fewer than 5 the shots are too few to tell the errors."""
+"""Largest and smallest number of blocks of shots for the errors of the calibration. They are long because hidden coordinates
+are slow, and longer where the outcomes are correlated. Errors from fewer than the smallest number are not reported."""
 
 NEAR_STATE = 0.95
 """Committor of a state from which on a frame is taken for part of the state's basin."""
@@ -281,7 +281,7 @@ def _calibrations(run: RunData) -> tuple[dict[str, Calibration], dict[str, Calib
 
 
 def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, unseen=None) -> dict[str, Calibration]:
-    """Calibrations of each state with errors of blocks of shots, by Student's t for so few blocks.
+    """Calibration of each state, with errors from blocks of shots that are enlarged for few blocks (Student's t).
 
     Parameters
     ----------

@@ -21,19 +21,19 @@ SIGNIFICANCE = 0.02
 """Probability with which independent values are taken for correlated ones."""
 
 FEWEST_BLOCKS = 4
-"""Blocks whose correlation is still looked at."""
+"""Correlation is measured between at least so many blocks."""
 
 FEWEST_FOR_ERRORS = 6
-"""Blocks that an error is taken from, at least: fewer know too little of their spread."""
+"""Errors are estimated from at least so many blocks. The spread of fewer is too uncertain."""
 
 MARGIN = 2
-"""Blocks of correlated values are so many times as long as the test asks for: it passes before all correlation is gone."""
+"""Blocks are made longer than the shortest that pass the test by this factor, because some correlation is left in those."""
 
 MOST_LOST = 0.7
-"""Part of the variance of a sum that is at most put down to the subtracted mean."""
+"""Largest fraction of the variance of a sum that the correction for the subtracted mean may add."""
 
 WHOLE_CHAIN = 2**40
-"""Length of a block that no chain exceeds."""
+"""Length of a block for whole chains: longer than any chain."""
 
 
 def in_time(chains, steps) -> np.ndarray:
@@ -163,7 +163,7 @@ def clustered_error(scores, clusters) -> np.ndarray:
 
 
 def block_length(values, chains, steps, margin: int = MARGIN) -> int:
-    r"""Length of blocks of consecutive values whose sums are as good as independent.
+    r"""Block length at which the sums over consecutive blocks are uncorrelated.
 
     Values are summed up in pairs of neighbours, these in pairs again, and so on. The first level is taken from which on
     the correlation of neighbouring sums, :math:`z_j = \sqrt{m_j} (\rho_j + 1/m_j)` of :math:`m_j` sums, is no larger than
@@ -173,7 +173,7 @@ def block_length(values, chains, steps, margin: int = MARGIN) -> int:
     Parameters
     ----------
     values : array, shape (n,) or (n, k)
-        Of several columns the longest correlation counts.
+        The most correlated column decides.
     chains, steps : int arrays, shape (n,)
     margin : int
         Factor on the length that is found. Values with much noise beside what is correlated need a larger one.
@@ -204,7 +204,7 @@ def block_length(values, chains, steps, margin: int = MARGIN) -> int:
 
 
 def _correlation_of_neighbours(parts: list[np.ndarray]) -> np.ndarray:
-    """The z (k,) of `block_length`, of the sums (m, k) of each chain."""
+    """The z of `block_length` for each column, shape (k,), from the sums (m, k) of each chain."""
     every = np.concatenate(parts)
     mean, variance = every.mean(axis=0), every.var(axis=0)
     n_pairs = sum(max(len(part) - 1, 0) for part in parts)
@@ -223,7 +223,7 @@ def _tail(value: float, n: int) -> float:
 
 
 def inefficiency(values, chains, steps) -> float:
-    """Variance of a sum of correlated values over that of independent ones: n over it is the number of independent values.
+    """Statistical inefficiency: variance of the sum over that of independent values.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def inefficiency(values, chains, steps) -> float:
     Returns
     -------
     float
-        At least 1, at most n.
+        Between 1 and n; n divided by it is the number of independent values.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0:
@@ -247,12 +247,12 @@ def inefficiency(values, chains, steps) -> float:
 
 
 def length_for_errors(values, chains, steps, margin: int = MARGIN) -> int:
-    """`block_length` of values (n,) or (n, k), as far as enough blocks are left to know their spread."""
+    """`block_length` of values (n,) or (n, k), shortened so that `FEWEST_FOR_ERRORS` blocks remain."""
     return min(block_length(values, chains, steps, margin), max(len(values) // FEWEST_FOR_ERRORS, 1))
 
 
 def _variance_of_sum(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Of columns (n, k) with mean zero, (k,), corrected for that the mean was subtracted from correlated values."""
+    """Variance of the sum of each column (n, k), shape (k,), corrected for the mean that was subtracted."""
     variance = np.diag(clustered_covariance(values, clusters))
     squares = np.maximum((values**2).sum(axis=0), 1e-300)
     lost = np.minimum(variance / squares / len(values), MOST_LOST)
@@ -260,9 +260,9 @@ def _variance_of_sum(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 
 def error_of_sum(values, chains, steps, margin: int = MARGIN) -> np.ndarray:
-    """Standard error of a sum over correlated shots, from sums over blocks as long as the correlation asks for.
+    """Standard error of a sum over correlated shots, from sums over blocks of `block_length`.
 
-    Few blocks know little of their own spread. Errors from few are enlarged, so that 1.96 of them hold 95 % (Student's t).
+    The spread of few blocks is uncertain. Errors from few blocks are enlarged, so that 1.96 of them hold 95 % (Student's t).
 
     Parameters
     ----------
@@ -294,7 +294,10 @@ def _error_of_column(values: np.ndarray, chains, steps, margin: int) -> float:
 
 
 def of_few(n_blocks: int) -> float:
-    """Factor on a standard error from the sums over so many blocks, of a length that was chosen by them."""
+    """Factor that enlarges a standard error from few blocks to one with which 1.96 errors hold 95 %.
+
+    Student's t, with two thirds of the degrees of freedom, as the length of the blocks was chosen from the same values.
+    """
     freedom = max(2 / 3 * (n_blocks - 1), 1.0)
     return float(stdtrit(freedom, 0.975) / 1.959964)
 

@@ -17,7 +17,7 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
 
 GAP = 2
-"""Gaps between folds in units of the length from which on sums over shots are uncorrelated."""
+"""Length of the gaps between folds, in block lengths of the residuals."""
 
 OUTLYING = 0.5
 """Weight in training of a configuration with an outlying descriptor, which is as likely an error as it has a meaning."""
@@ -132,7 +132,7 @@ class TrainingData:
             return (judges * values).sum(axis=0) / judges.sum(axis=0)
 
     def gap(self, model: CommittorModel) -> int:
-        """Gap between folds that the correlation of the residuals asks for, a block at most; 0 where there is none."""
+        """Gap between folds for the correlation of the residuals, at most one block; 0 for uncorrelated residuals."""
         if self.folds.length >= self.n_shots:  # whole chains
             return 0
         length = block_length(*self.residuals(model))
@@ -144,7 +144,7 @@ class TrainingData:
         return min((len(chains) / inefficiency(column, chains, steps) for column in residuals.T), default=0.0)
 
     def residuals(self, model: CommittorModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Outcomes less what the members predict that have not seen the shot, (m, n_states - 1); their chains and steps."""
+        """Residuals of the held-out predictions, shape (m, n_states - 1), with chain and step of each of the m shots."""
         with torch.no_grad():
             p = log_committor(model.member_logits(self.descriptors[: self.n_shots])).exp().double().cpu().numpy()
         counts = self.counts[: self.n_shots].double().cpu().numpy()

@@ -5,7 +5,7 @@ shots of a chain. Member k of an ensemble never sees fold k. Its loss there esti
 every shot is held out by one member, the sum over the folds is a cross-validated loss at no extra cost. Where the outcomes
 of consecutive shots are more alike than the model explains, because a slow coordinate is missing among the descriptors, the
 shots next to those of fold k tell member k of their outcomes. Then it does not see these neighbours, either. A shot keeps
-its fold while the training set grows, until the folds are dealt again for a model that starts anew.
+its fold while the training set grows, until a model is started from new weights.
 
 **Objective.** The posterior of the weights: log-likelihood of the shots plus the log-prior of :mod:`.networks`. The
 prior keeps the log-odds finite where the outcomes are separable and gives a weak prediction from a single shot.

@@ -112,9 +112,9 @@ class Fitted:
         return len(self.information)
 
     def standard_errors(self) -> np.ndarray:
-        """Of the constants, shape (k,), for independent shots; infinite where the shots do not determine them.
+        """Standard errors of the constants for independent shots, shape (k,); infinite where the shots do not determine them.
 
-        In a search, to see which constants matter; see `errors_of_constants`.
+        The search uses them to see which constants matter. Formulas report `errors_of_constants`.
         """
         scale = np.sqrt(np.diag(self.information))
         if self.n_constants == 0:
