@@ -46,7 +46,7 @@ intervals): with more of the last two, uncorrelated values take longer to show t
 missed."""
 
 RESOLVED = 10_000
-"""The grid of models is fine enough for so many values. The likelihood of a longer series is flattened to that of so many."""
+"""The grid of models is fine enough for so many values. The likelihood of longer series is flattened to it."""
 
 BIN_WIDTH = 0.15
 """Width in the logarithm of the frequency over which ordinates of the periodogram are averaged; the first ones are not."""

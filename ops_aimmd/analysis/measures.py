@@ -23,8 +23,9 @@ from .run_data import RunData
 PATH_LENGTH = "ln(path length)"
 
 BLOCKS, FEWEST_BLOCKS = 20, 5
-"""Largest and smallest number of blocks of shots for the errors of the calibration. They are long because hidden coordinates
-are slow, and longer where the outcomes are correlated. Errors from fewer than the smallest number are not reported."""
+"""Largest and smallest number of blocks of shots for the errors of the calibration. They are long because hidden
+coordinates are slow, and longer where the outcomes are correlated. Errors from fewer than the
+smallest number are not reported."""
 
 NEAR_STATE = 0.95
 """Committor of a state from which on a frame is taken for part of the state's basin."""
@@ -303,7 +304,7 @@ def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, un
     counts, chains, steps = training_set.counts[rows], training_set.chains[rows], training_set.steps[rows]
     clusters = clusters_of(predicted, counts, chains, steps)
     number = clusters.max() + 1
-    factor = of_few(number) if number >= FEWEST_BLOCKS else np.nan
+    factor = np.nan if number < FEWEST_BLOCKS else of_few(number) if number < BLOCKS else 1.0
     return {
         state: replace(found, **{name: factor * getattr(found, name) for name in ERRORS_OF_BLOCKS})
         for state, found in by_state(predicted, counts, states, clusters, unseen).items()

@@ -262,7 +262,7 @@ def _variance_of_sum(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 def error_of_sum(values, chains, steps, margin: int = MARGIN) -> np.ndarray:
     """Standard error of a sum over correlated shots, from sums over blocks of `block_length`.
 
-    The spread of few blocks is uncertain. Errors from few blocks are enlarged, so that 1.96 of them hold 95 % (Student's t).
+    The spread of few blocks is uncertain. Errors from few are enlarged, so that 1.96 of them hold 95 % (Student's t).
 
     Parameters
     ----------
@@ -326,7 +326,10 @@ def jackknife_covariance(scores, information, clusters) -> np.ndarray:
     """
     sums, parts = sums_over(clusters, scores), sums_over(clusters, information)
     rest = parts.sum(axis=0) - parts
-    if len(sums) < 2 or not np.linalg.cond(rest).max() < 1e12:
+    if len(sums) < 2:
+        return np.full(rest.shape[1:], np.nan)
+    values = np.linalg.eigvalsh(rest)
+    if not (values[:, 0] > 1e-12 * values[:, -1]).all():
         return np.full(rest.shape[1:], np.nan)
     changes = np.linalg.solve(rest, sums[..., None])[..., 0]
     return (len(sums) - 1) / len(sums) * changes.T @ changes

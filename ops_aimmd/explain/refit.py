@@ -112,7 +112,7 @@ class Fitted:
         return len(self.information)
 
     def standard_errors(self) -> np.ndarray:
-        """Standard errors of the constants for independent shots, shape (k,); infinite where the shots do not determine them.
+        """Standard errors of the constants, shape (k,), for independent shots; infinite where undetermined.
 
         The search uses them to see which constants matter. Formulas report `errors_of_constants`.
         """

@@ -310,7 +310,7 @@ def test_a_calibrated_model_is_healthy():
     ],
 )
 def test_what_is_wrong_with_a_model_is_said(distort, title):
-    assert title in titles(assess(calibrated_run(np.random.default_rng(14), distort, n=800)))
+    assert title in titles(assess(calibrated_run(np.random.default_rng(14), distort)))
 
 
 def test_generated_against_expected():
