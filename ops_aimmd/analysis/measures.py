@@ -327,7 +327,8 @@ def clusters_of(predicted, counts, chains, steps) -> np.ndarray:
     legs = counts.sum(axis=1)
     odds = logit(np.clip(predicted[:, -1], 1e-6, 1 - 1e-6))
     line = calibration(expit(odds), np.stack([legs - counts[:, -1], counts[:, -1]], axis=1))
-    residuals = counts[:, -1] - legs * expit(line.intercept + line.slope * odds)
+    determined = np.isfinite(line.slope) and np.isfinite(line.intercept)  # not by predictions that are all the same
+    residuals = counts[:, -1] - legs * (expit(line.intercept + line.slope * odds) if determined else expit(odds))
     correlated = length_for_errors(np.stack([residuals, residuals * odds], axis=1), chains, steps)
     return blocks(chains, steps, max(-(-len(legs) // BLOCKS), correlated))
 

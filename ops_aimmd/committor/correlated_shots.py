@@ -187,6 +187,10 @@ def block_length(values, chains, steps, margin: int = MARGIN) -> int:
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0:
         return 1
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"correlations need finite values; NaN or infinite in {np.sum(~np.isfinite(values))} of {values.size}"
+        )
     values = values.reshape(len(values), -1)
     order = in_time(chains, steps)
     starts = np.flatnonzero(np.diff(np.asarray(chains)[order])) + 1

@@ -316,11 +316,13 @@ def test_what_is_wrong_with_a_model_is_said(distort, title):
 def test_generated_against_expected():
     rng = np.random.default_rng(15)
     p = rng.uniform(0.2, 0.5, 500)
-    found = efficiency(step_rows(np.full(500, 50), generated=rng.random(500) < p, expected=p), np.arange(500))
-    assert np.isclose(found.of_independent_legs, p.sum()) and found.error == pytest.approx(
-        np.sqrt((p * (1 - p)).sum()), rel=0.3
-    )  # by the correlation of the shots, which has to be found out; what it covers is tested in tests/statistical
-    assert abs(found.deviation) < 4
+    binomial, errors = np.sqrt((p * (1 - p)).sum()), []
+    for _ in range(40):
+        found = efficiency(step_rows(np.full(500, 50), generated=rng.random(500) < p, expected=p), np.arange(500))
+        assert np.isclose(found.of_independent_legs, p.sum()) and abs(found.deviation) < 4
+        errors.append(found.error)
+    # that shots are independent has to be found out from each run, so that one error scatters by 7 %, their median by 1 %
+    assert np.median(errors) == pytest.approx(binomial, rel=0.07)
     wrong = efficiency(step_rows(np.full(500, 50), generated=rng.random(500) < p / 2, expected=p), np.arange(500))
     assert wrong.deviation < -4
     assert efficiency(step_rows(np.full(50, 50)), np.arange(50)) is None

@@ -288,9 +288,8 @@ def assessed(tmp_path, system, n_steps, **options):
 def test_a_healthy_run_fires_nothing(tmp_path):
     health = assessed(tmp_path, two_wells(), 300)
     assert titles(health) == set()
-    assert (
-        {"One channel only"} <= {caution.title for caution in health.cautions} <= {"One channel only", "Too short to tell"}
-    )
+    # what no run of one chain can know, and what 300 steps cannot tell
+    assert {caution.title for caution in health.cautions} == {"One channel only", "Too short to tell"}
 
 
 class Distorted(torch.nn.Module):

@@ -88,7 +88,7 @@ def check_intervals(process, tau, n, n_chains, repeats):
     (of_95, of_68), told = np.mean(found, axis=0), np.mean(told)
     assert of_95 >= 0.90
     if told > 0.9:  # else many intervals have no upper end, and hold the truth the more often
-        assert of_95 <= 0.98 and 0.60 <= of_68 <= 0.78
+        assert of_95 <= 0.98 and 0.60 <= of_68 <= 0.76
     return told, np.mean(old, axis=0)[0]
 
 
@@ -169,7 +169,8 @@ def test_generated_minus_expected_paths(share, repeats):
         deviations.append(deviation / result.error)
         independent.append(deviation / np.sqrt((expected * (1 - expected)).sum()))
     of_95, of_68 = (np.mean(np.abs(deviations) < limit) for limit in (1.96, 1.0))
-    assert 0.90 <= of_95 <= 0.98 and 0.60 <= of_68 <= 0.79
+    # with the slow coordinate 68 % intervals hold 77 %: some runs see little of the correlation, others too much
+    assert 0.90 <= of_95 <= 0.98 and 0.60 <= of_68 <= (0.80 if share else 0.76)
     assert (np.mean(np.abs(independent) < 1.96) < 0.90) == (share > 0)  # the control
 
 
@@ -245,4 +246,4 @@ def test_blocks_of_the_calibration_are_as_long_as_the_correlation():
             clusters = clusters_of(predicted, np.stack([2 - reached, reached], axis=1), chains, steps)
             found.append(len(np.unique(clusters)))
     assert np.median(independent) == 20
-    assert np.median(slow) < 10
+    assert np.median(slow) < 15
