@@ -86,8 +86,14 @@ class InputScaling:
         return cls(mean, std, np.where(varies, lower, centre - unit), np.where(varies, upper, centre + unit))
 
     def warn(self, descriptors: np.ndarray, n_shots: int) -> None:
-        """Warn of values further than `FAR` widths from the median: their columns, and their rows among the shots."""
+        """Warn of values further than `FAR` widths from the median: their columns, and their rows among the shots.
+
+        They must be as many standard deviations from the mean. A skewed column, such as a cosine near -1, has rare values
+        that are far in units of its width and have a meaning.
+        """
         far = is_far(descriptors, self.lower, self.upper) & (self.std > 0)
+        with np.errstate(over="ignore"):
+            far &= np.abs(descriptors - self.mean) > FAR * self.std
         if not far.any():
             return
         parts = []
@@ -96,8 +102,9 @@ class InputScaling:
             shots = rows[rows < n_shots].tolist()
             worst = descriptors[rows[np.abs(descriptors[rows, column] - self.mean[column]).argmax()], column]
             part = f"column {column} (up to {worst:.3g}; usual are {self.mean[column]:.3g} +- {self.std[column]:.2g}): "
-            part += f"shots {shots[:10]}" + (f" and {len(shots) - 10} more" if len(shots) > 10 else "")
-            parts.append(part + (f", {len(rows) - len(shots)} frames of legs" if len(rows) > len(shots) else ""))
+            where = [f"shots {shots[:10]}" + (f" and {len(shots) - 10} more" if len(shots) > 10 else "")] if shots else []
+            where += [f"{len(rows) - len(shots)} frames of legs"] if len(rows) > len(shots) else []
+            parts.append(part + ", ".join(where))
         warnings.warn(
             f"some descriptors lie more than {FAR:g} times the usual spread from all others and hardly count in training: "
             f"{'; '.join(parts[:10])}. Columns and rows count from 0. If these values have no meaning, mend the descriptor",

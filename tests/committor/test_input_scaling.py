@@ -9,7 +9,7 @@ import torch
 from scipy.special import expit
 
 from ops_aimmd.committor import training
-from ops_aimmd.committor.input_scaling import FAR, WIDTHS, InputScaling, OutlyingDescriptorsWarning
+from ops_aimmd.committor.input_scaling import FAR, WIDTHS, InputScaling, OutlyingDescriptorsWarning, is_far
 from ops_aimmd.committor.martingale import batches_of_legs
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import fit
@@ -208,6 +208,11 @@ def test_heavy_tails_are_no_reason_for_a_warning():
         warnings.simplefilter("error", OutlyingDescriptorsWarning)
         for x in (np.random.default_rng(1).standard_t(3, size=(400, 3)), X + 1e8, (X > 2).astype(float)):
             InputScaling.of(x).warn(x, 400)
+        flipped = np.cos(np.random.default_rng(2).normal(np.pi, 0.2, size=(2000, 1)))
+        flipped[1500:1504] = 1.0  # a bond that turns over in one leg: far in widths, but not in standard deviations
+        scaling = InputScaling.of(flipped)
+        scaling.warn(flipped, 400)
+        assert is_far(flipped, scaling.lower, scaling.upper).sum() == 4  # the control: widths alone
         x = with_outliers(X, 2, 2 * FAR)
         x[:, 1] = 0.0
         x[3, 1] = 1e9  # the only value of its kind sets the scale
