@@ -14,7 +14,7 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.formula import upright
 from ops_aimmd.explain.front import PICKS, Front, effective_shots
-from ops_aimmd.explain.refit import Shots
+from ops_aimmd.explain.refit import Shots, refit
 from ops_aimmd.explain.screening import screen
 from ops_aimmd.explain.state_fronts import StateFronts
 from ops_aimmd.explain.symbolic import _steepest, fit_expressions
@@ -260,3 +260,22 @@ def test_correlated_residuals_count_as_fewer_shots():
     columns = rng.normal(size=(1, 1000))
     assert effective_shots(constant(0.0), Shots(columns, blocks, legs, chains)) < 250
     assert effective_shots(constant(0.0), Shots(columns, rng.permutation(blocks), legs, chains)) > 800
+
+
+def test_errors_of_constants_know_that_shots_are_repeated():
+    """Each shot eight times in a row is worth one; the control takes the rows for independent."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(250, 1))
+    reached = rng.binomial(2, expit(1.5 * x[:, 0]))
+    counts = np.stack([2 - reached, reached], axis=1)
+
+    def constants_of(repeats):
+        shots = TrainingSet(np.repeat(x, repeats, axis=0), np.repeat(counts, repeats, axis=0))
+        front = fit_expressions(shots, time_limit=60, n_candidates=100, seed=1, engine="score")
+        (formula,) = (f for f in front if f.size == front.best.size)
+        columns = np.ascontiguousarray(shots.descriptors.T)
+        naive = refit(formula.node, Shots(columns, shots.counts[:, 1], shots.counts.sum(axis=1), shots.chains))
+        return np.mean(formula.standard_errors / naive.standard_errors())
+
+    assert constants_of(1) == pytest.approx(1, abs=0.3)
+    assert constants_of(8) > 2
