@@ -28,8 +28,8 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 from scipy.stats import chi2
 
 import ops_aimmd
-from ops_aimmd.analysis.autocorrelation import integrated_autocorrelation
 from ops_aimmd.analysis.series import StepRecorder
+from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 METHODS = ("guided two-way", "guided one-way", "learning exchange", "guided exchange", "stock two-way", "stock one-way")

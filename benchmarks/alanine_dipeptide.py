@@ -25,8 +25,8 @@ import openpathsampling as paths
 import pandas as pd
 
 import ops_aimmd
-from ops_aimmd.analysis.autocorrelation import integrated_autocorrelation
 from ops_aimmd.analysis.series import StepRecorder
+from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 METHODS = {

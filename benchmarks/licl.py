@@ -37,7 +37,7 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 from openpathsampling.engines import openmm as ops_openmm
 
 import ops_aimmd
-from ops_aimmd.analysis.autocorrelation import integrated_autocorrelation
+from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
 from ops_aimmd.sampling.initial_path import initial_path
 from ops_aimmd.sampling.random_state import seed_step
 from ops_aimmd.sampling.step_records import step_records

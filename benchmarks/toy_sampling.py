@@ -25,8 +25,8 @@ import numpy as np
 import openpathsampling as paths
 
 import ops_aimmd
-from ops_aimmd.analysis.autocorrelation import integrated_autocorrelation
 from ops_aimmd.analysis.series import StepRecorder
+from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
 from ops_aimmd.systems import toy
 
 SYSTEMS = {"Wolfe-Quapp": toy.wolfe_quapp, "Mueller-Brown": toy.mueller_brown, "two wells": toy.two_gaussian_wells}

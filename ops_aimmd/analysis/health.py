@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import xlogy
 
+from ops_aimmd.committor.autocorrelation import Autocorrelation, chance_of_difference
 from ops_aimmd.committor.calibration import Calibration
 from ops_aimmd.committor.training import FitReport
 
-from .autocorrelation import Autocorrelation, chance_of_difference
 from .channels import Channels
 from .measures import (
     NEAR_STATE,

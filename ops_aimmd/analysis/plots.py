@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
+from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
 from ops_aimmd.committor.calibration import Calibration
 from ops_aimmd.committor.training import FitReport
 
-from .autocorrelation import integrated_autocorrelation
 from .expected_paths import expected_paths
 from .measures import mean_of
 

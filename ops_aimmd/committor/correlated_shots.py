@@ -226,30 +226,6 @@ def _tail(value: float, n: int) -> float:
     return float((comb(n, positive) / 2.0**n * chdtrc(positive, value)).sum())
 
 
-def inefficiency(values, chains, steps) -> float:
-    """Statistical inefficiency: variance of the sum over that of independent values.
-
-    Parameters
-    ----------
-    values : array, shape (n,)
-    chains, steps : int arrays, shape (n,)
-
-    Returns
-    -------
-    float
-        Between 1 and n; n divided by it is the number of independent values.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if len(values) == 0:
-        return 1.0
-    values = values - values.mean()
-    length = length_for_errors(values, chains, steps)
-    if length == 1 or not (values**2).sum() > 0:
-        return 1.0
-    variance = _variance_of_sum(values[:, None], blocks(chains, steps, length))[0]
-    return float(np.clip(np.nan_to_num(variance / (values**2).sum(), nan=len(values)), 1.0, len(values)))
-
-
 def length_for_errors(values, chains, steps, margin: int = MARGIN) -> int:
     """`block_length` of values (n,) or (n, k), shortened so that `FEWEST_FOR_ERRORS` blocks remain."""
     return min(block_length(values, chains, steps, margin), max(len(values) // FEWEST_FOR_ERRORS, 1))

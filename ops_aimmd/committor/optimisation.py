@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ops_aimmd.committor import networks
-from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum, inefficiency
+from ops_aimmd.committor.autocorrelation import independent_values
+from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum
 from ops_aimmd.committor.likelihood import log_committor, negative_log_likelihood
 from ops_aimmd.committor.martingale import Legs, batches_of_legs
 from ops_aimmd.committor.model import CommittorModel
@@ -141,7 +142,7 @@ class TrainingData:
     def worth(self, model: CommittorModel) -> float:
         """Number of independent shots, by the correlation of the residuals."""
         residuals, chains, steps = self.residuals(model)
-        return min((len(chains) / inefficiency(column, chains, steps) for column in residuals.T), default=0.0)
+        return min((independent_values(column, chains, steps) for column in residuals.T), default=0.0)
 
     def residuals(self, model: CommittorModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residuals of the held-out predictions, shape (m, n_states - 1), with chain and step of each of the m shots."""

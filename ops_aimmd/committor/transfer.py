@@ -36,7 +36,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from ops_aimmd.committor import networks
-from ops_aimmd.committor.correlated_shots import inefficiency
+from ops_aimmd.committor.autocorrelation import independent_values
 from ops_aimmd.committor.input_scaling import WIDTHS, InputScaling
 from ops_aimmd.committor.likelihood import log_committor
 from ops_aimmd.committor.model import CommittorModel
@@ -306,7 +306,8 @@ def _held_out_gain(model: CommittorModel, other: CommittorModel, training_set: T
     known = np.isfinite(gains)
     if not known.any():
         return 0.0
-    return float(gains[known].sum() / inefficiency(gains[known], training_set.chains[known], training_set.steps[known]))
+    independent = independent_values(gains[known], training_set.chains[known], training_set.steps[known])
+    return float(gains[known].mean() * independent)
 
 
 def fit_transferred(

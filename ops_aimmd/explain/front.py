@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum, inefficiency
+from ops_aimmd.committor.autocorrelation import independent_values
+from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.explain.archive import description_length, most_constants
 from ops_aimmd.explain.canonical import canonical, with_common_factors
@@ -374,7 +375,7 @@ def effective_shots(node: Node, shots: Shots) -> float:
     """
     if len(shots) < FEWEST_SHOTS_TO_VALIDATE:
         return float(len(shots))
-    return len(shots) / inefficiency(_residuals(node, shots), shots.chains, shots.time)
+    return independent_values(_residuals(node, shots), shots.chains, shots.time)
 
 
 def _residuals(node: Node, shots: Shots) -> np.ndarray:

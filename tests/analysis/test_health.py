@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from ops_aimmd import CommittorModel, TrainingSet, fit
-from ops_aimmd.analysis.autocorrelation import integrated_autocorrelation
 from ops_aimmd.analysis.channels import count_switches, find_channels, telling_descriptors
 from ops_aimmd.analysis.expected_paths import expected_paths
 from ops_aimmd.analysis.health import assess
 from ops_aimmd.analysis.measures import PATH_LENGTH, efficiency, mean_of, with_error
 from ops_aimmd.analysis.run_data import RunData
+from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
 
 
 def autoregressive(n, correlation, rng):

@@ -5,6 +5,7 @@ import pytest
 from scipy.signal import lfilter
 
 from ops_aimmd import CommittorModel, TrainingSet, fit, fit_expressions, input_relevance
+from ops_aimmd.committor.autocorrelation import independent_values
 from ops_aimmd.committor.correlated_shots import (
     Folds,
     block_length,
@@ -12,7 +13,6 @@ from ops_aimmd.committor.correlated_shots import (
     clustered_error,
     error_of_sum,
     in_time,
-    inefficiency,
 )
 
 
@@ -83,7 +83,7 @@ def test_independent_values_are_seldom_taken_for_correlated():
     rng = np.random.default_rng(7)
     found = [block_length(*slow_values(2, 150, 0.0, rng)) for _ in range(300)]
     assert np.mean(np.array(found) > 1) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 300)
-    assert all(inefficiency(*slow_values(2, 150, 0.0, rng)) < 30 for _ in range(20))
+    assert all(independent_values(*slow_values(2, 150, 0.0, rng)) > 100 for _ in range(20))
     trend = block_length(np.arange(100.0), np.zeros(100), np.arange(100))
     assert trend >= 25  # no part of it tells of the rest
 

@@ -1,7 +1,4 @@
-"""Blocks, folds and effective numbers of shots are formed in one file.
-
-The autocorrelation of series of Monte Carlo steps, which are no shots, is in `analysis/autocorrelation.py`.
-"""
+"""Blocks and folds of shots are formed in one file, autocorrelation times and effective numbers in another."""
 
 import ast
 import re
@@ -12,11 +9,13 @@ import pytest
 import ops_aimmd
 
 PACKAGE = Path(ops_aimmd.__file__).parent
-PLACE = PACKAGE / "committor" / "correlated_shots.py"
+PLACES = [PACKAGE / "committor" / name for name in ("correlated_shots.py", "autocorrelation.py")]
 
 FLOORS = ("committor", "explain", "analysis")
 
-NAMES = re.compile(r"^_*(blocks?|block_of\w*|block_length|folds?|folds?_of\w*|\w*inefficiency|effective_number\w*)$")
+NAMES = re.compile(
+    r"^_*(blocks?|block_of\w*|block_length|folds?|folds?_of\w*|\w*inefficiency|effective_number\w*|\w*autocorrelation\w*|tau)$"
+)
 
 
 def places(source):
@@ -35,13 +34,16 @@ def places(source):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(p for floor in FLOORS for p in (PACKAGE / floor).glob("*.py") if p != PLACE), ids=lambda path: path.stem
+    "path",
+    sorted(p for floor in FLOORS for p in (PACKAGE / floor).glob("*.py") if p not in PLACES),
+    ids=lambda path: path.stem,
 )
 def test_nothing_else_forms_blocks_or_folds(path):
-    assert not places(path.read_text()), f"{path.name}: this belongs into correlated_shots.py"
+    assert not places(path.read_text()), f"{path.name}: this belongs into {[place.name for place in PLACES]}"
 
 
 def test_the_place_itself_is_found():
     """The control."""
-    assert {"blocks", "Folds", "block_length", "inefficiency"} <= {name for _, name in places(PLACE.read_text())}
+    found = {name for place in PLACES for _, name in places(place.read_text())}
+    assert {"blocks", "Folds", "block_length", "integrated_autocorrelation"} <= found
     assert places("fold = np.arange(n) // 2 % 5") and places("folds = sklearn.model_selection.KFold(5)")

@@ -183,7 +183,7 @@ def with_legs(n, flip=False, seed=0, frames=5):
 def test_auxiliary_data_that_hurt_are_switched_off():
     assert fit(model_for(1), with_legs(200), seed=1).auxiliary_weights[0] > 0
     model = model_for(1)
-    assert fit(model, with_legs(200, flip=True), seed=1).auxiliary_weights == (0.0, 0.0)
+    assert fit(model, with_legs(200, flip=True, seed=1), seed=1).auxiliary_weights == (0.0, 0.0)
     x = np.linspace(-0.9, 0.9, 50)[:, None]
     assert np.sqrt(np.mean((model.committor(x) - (x[:, 0] + 1) / 2) ** 2)) < 0.15
     forced = model_for(1)

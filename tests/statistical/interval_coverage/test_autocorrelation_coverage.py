@@ -10,9 +10,9 @@ import pytest
 from scipy.signal import lfilter
 from scipy.stats import chi2
 
-from ops_aimmd.analysis.autocorrelation import chance_of_difference, integrated_autocorrelation
 from ops_aimmd.analysis.health import BY_CHANCE
 from ops_aimmd.analysis.measures import clusters_of, efficiency, mean_of
+from ops_aimmd.committor.autocorrelation import chance_of_difference, integrated_autocorrelation
 
 REPEATS = [pytest.param(300, id="quick"), pytest.param(1000, id="full", marks=pytest.mark.slow)]
 

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import chdtrc, ndtr
 
-from ops_aimmd.committor.correlated_shots import in_time
+from .correlated_shots import in_time
 
 FEWEST_SAMPLES = 5.0
 """A run is too short to tell where the lower end of the 95 % interval is fewer independent samples than these."""
@@ -154,6 +154,27 @@ def integrated_autocorrelation(series, chains=None, steps=None, common_mean: boo
         Whether the chains sample the same distribution, so that the differences of their means tell about tau.
     """
     return _posterior(_chains(series, chains, steps), common_mean)
+
+
+def independent_values(values, chains, steps) -> float:
+    """Number of independent values that correlated ones are worth.
+
+    Parameters
+    ----------
+    values : array, shape (n,)
+    chains, steps : int arrays, shape (n,)
+        See :func:`integrated_autocorrelation`.
+
+    Returns
+    -------
+    float
+        Between 1 and n. Chains of fewer than 10 values count as one value each, as their correlation cannot be told.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) == 0 or not np.ptp(values) > 0:
+        return float(len(values))
+    found = integrated_autocorrelation(values, chains, steps).n_effective
+    return float(np.clip(found if np.isfinite(found) else len(np.unique(chains)), 1.0, len(values)))
 
 
 def chance_of_difference(series, groups, chains, steps=None) -> tuple[float, bool]:
