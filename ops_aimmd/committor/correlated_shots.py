@@ -125,6 +125,15 @@ def _ranked(chains, steps) -> tuple[np.ndarray, np.ndarray]:
     return order, np.arange(len(order)) - np.searchsorted(chains, chains)
 
 
+def position_in_chain(chains, steps) -> np.ndarray:
+    """Position of each shot in its chain: above 0 for the first, 1 for the last, shape (n,)."""
+    order, rank = _ranked(chains, steps)
+    _, rows, lengths = np.unique(np.asarray(chains)[order], return_inverse=True, return_counts=True)
+    found = np.empty(len(order))
+    found[order] = (rank + 1) / lengths[rows]
+    return found
+
+
 def sums_over(clusters, values) -> np.ndarray:
     """Sums (m, ...) over the rows (n, ...) of each cluster."""
     _, rows = np.unique(clusters, return_inverse=True)

@@ -43,28 +43,42 @@ class Legs:
 
     Attributes
     ----------
-    descriptors, displacements : tensor, shape (m, d), float64
-        Descriptors, and their change since the frame before.
+    frames : AuxiliaryFrames
+        All frames of the training set.
+    rows : int array, shape (m,)
+        Those of these legs.
     leg, place : int tensor, shape (m,)
         Number of the leg, and of the frame in it.
-    shot : int array, shape (m,)
-        Row of the shot that each frame belongs to.
     of_later : tensor, shape (longest, longest)
         Weight of the prediction at the frame in the column in the target of the frame in the row.
     of_outcome : tensor, shape (m, n_states)
         What the state that was reached contributes to the target of each frame.
     """
 
-    descriptors: Tensor
-    displacements: Tensor
+    frames: AuxiliaryFrames
+    rows: np.ndarray
     leg: Tensor
     place: Tensor
-    shot: np.ndarray
     of_later: Tensor
     of_outcome: Tensor
 
     def __len__(self) -> int:
-        return len(self.descriptors)
+        return len(self.rows)
+
+    @property
+    def shot(self) -> np.ndarray:
+        """Row of the shot that each frame belongs to, shape (m,)."""
+        return self.frames.shot[self.rows]
+
+    @property
+    def descriptors(self) -> np.ndarray:
+        """Shape (m, d), float64. A new copy each time, as all of them at once may need much memory."""
+        return self.frames.descriptors[self.rows]
+
+    @property
+    def displacements(self) -> np.ndarray:
+        """Change of the descriptors since the frame before, shape (m, d)."""
+        return self.frames.displacements[self.rows].astype(np.float64)
 
     def targets(self, committor: Tensor) -> Tensor:
         """What each frame should predict, given what the model predicts now.
@@ -85,8 +99,9 @@ class Legs:
     @property
     def typical_memory(self) -> float:
         """Scale of the memory c: distance to the next frame used over the displacement in one frame of dynamics."""
-        steps = _typical_size((self.descriptors[1:] - self.descriptors[:-1])[self.leg[1:] == self.leg[:-1]])
-        moved = _typical_size(self.displacements)
+        descriptors, leg = torch.from_numpy(self.descriptors), self.leg.cpu()
+        steps = _typical_size((descriptors[1:] - descriptors[:-1])[leg[1:] == leg[:-1]])
+        moved = _typical_size(torch.from_numpy(self.displacements))
         known = (moved > 0) & torch.isfinite(steps)
         return float((steps[known] / moved[known]).square().mean().sqrt()) if known.any() else 0.0
 
@@ -142,11 +157,10 @@ def _make_legs(frames: AuxiliaryFrames, rows: np.ndarray, leg: np.ndarray, n_sta
     of_outcome = LAMBDA ** to_go[:, None].astype(float) * np.eye(n_states)[frames.outcomes[rows]]
     device = tensor(of_later).device
     return Legs(
-        torch.as_tensor(frames.descriptors[rows], dtype=torch.float64, device=device),
-        torch.as_tensor(frames.displacements[rows], dtype=torch.float64, device=device),
+        frames,
+        rows,
         torch.as_tensor(leg, device=device),
         torch.as_tensor(place, device=device),
-        frames.shot[rows],
         tensor(of_later),
         tensor(of_outcome),
     )

@@ -50,11 +50,15 @@ class CommittorModel(nn.Module):
     lower, upper : tensor, shape (d,), float64, or None
         Range in which descriptors are taken as they are. Beyond it they are bounded (:meth:`inputs`). ``fit`` sets it; None
         (no bound) in models that were never trained, and in those of version 0.1.0.
+    slope : tensor, shape (), float64
+        Factor on the logits of the network. ``fit`` sets it so that predictions for shots which a member has not seen are
+        neither too sure nor too careful (:mod:`.recalibration`).
     folds : Folds or None
         How ``fit`` has dealt the shots: each member was held out from one fold. None before the first training.
     """
 
     _SCALING = ("shift", "scale", "lower", "upper")
+    _EXACT = (*_SCALING, "slope")
 
     def __init__(self, network: nn.Module, n_descriptors: int, n_states: int = 2):
         super().__init__()
@@ -76,6 +80,7 @@ class CommittorModel(nn.Module):
         self.register_buffer("scale", torch.ones(self.n_descriptors, dtype=torch.float64, device=like.device))
         self.register_buffer("lower", None)
         self.register_buffer("upper", None)
+        self.register_buffer("slope", torch.ones((), dtype=torch.float64, device=like.device))
         self.folds: Folds | None = None
         self._check_output()
 
@@ -128,6 +133,10 @@ class CommittorModel(nn.Module):
             tensor = None if array is None else torch.tensor(np.asarray(array), dtype=torch.float64, device=self.device)
             self.register_buffer(name, tensor)
 
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Logits (..., 1 or n_states) of the model from those of its network."""
+        return logits * self.slope.to(logits.dtype)
+
     def scaling(self) -> list[np.ndarray | None]:
         """Arguments of `set_scaling`."""
         tensors = (getattr(self, name) for name in self._SCALING)
@@ -152,18 +161,20 @@ class CommittorModel(nn.Module):
         if self.lower is None:
             return (x.to(self.dtype) - self.shift.to(self.dtype)) * self.scale.to(self.dtype)
         x = x.to(torch.float64)
-        half = self.upper / 2 - self.lower / 2
         within = x.clamp(self.lower, self.upper)
+        if not torch.jit.is_tracing() and torch.equal(within, x):
+            return ((x - self.shift) * self.scale).to(self.dtype)
+        half = self.upper / 2 - self.lower / 2
         beyond = ((x - within) / half).clamp(-LARGEST, LARGEST)
         return ((within - self.shift) * self.scale + torch.asinh(beyond) * (half * self.scale)).to(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, 1) or (n, n_states) of descriptors (n, d)."""
-        return self.network(self.inputs(x))
+        return self.calibrated(self.network(self.inputs(x)))
 
     def member_logits(self, x: Tensor) -> Tensor:
         """Logits of each member of an ensemble, (n_members, n, 1 or n_states); one member where there is no ensemble."""
-        return networks.member_logits(self.network, self.inputs(x))
+        return self.calibrated(networks.member_logits(self.network, self.inputs(x)))
 
     def committor(self, x):
         """Probability of reaching the last of two states, shape (n,), or each of more states, shape (n, n_states).
@@ -265,15 +276,16 @@ class CommittorModel(nn.Module):
         return model
 
     def _apply(self, fn, recurse: bool = True):
-        """Move the module; the scaling stays in double precision."""
-        exact = {name: self._buffers[name] for name in self._SCALING if self._buffers[name] is not None}
+        """Move the module; scaling and slope stay in double precision."""
+        exact = {name: self._buffers[name] for name in self._EXACT if self._buffers[name] is not None}
         super()._apply(fn, recurse)
         for name, tensor in exact.items():
             self._buffers[name] = tensor.to(self._buffers[name].device)
         return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """A bound is there if the stored model has one."""
+        """A bound is there if the stored model has one; models of version 0.1.0 have no slope."""
+        state_dict.setdefault(prefix + "slope", torch.ones(()))
         bounded = any(prefix + name in state_dict for name in ("lower", "upper"))
         for name in ("lower", "upper"):
             self._buffers[name] = torch.empty_like(self.shift) if bounded else None

@@ -77,11 +77,18 @@ class StackedLinear(nn.Module):
         """(n_members, n, n_inputs) -> (n_members, n, n_outputs)."""
         return torch.baddbmm(self.bias, x, self.weight)
 
+    def of_shared(self, x: Tensor) -> Tensor:
+        """The linear part for inputs that all members share, (n, n_inputs) -> (n_members, n, n_outputs): one product."""
+        n_members, n_inputs, n_outputs = self.weight.shape
+        product = x @ self.weight.transpose(0, 1).reshape(n_inputs, n_members * n_outputs)
+        return product.view(-1, n_members, n_outputs).transpose(0, 1)
+
 
 class StackedNetwork(nn.Module):
     """What the networks of this module share: members in one tensor, a description, the mean as output.
 
-    Final classes define ``logits(x)``: (n_members, n, n_inputs) -> (n_members, n, n_outputs).
+    Final classes define ``input_layers()``, the layers that see the inputs, and ``from_input_layers(*values)``: from the
+    values of these layers, each (n_members, n, width), to logits (n_members, n, n_outputs).
     """
 
     def __init__(self, n_inputs: int, n_outputs: int, n_members: int):
@@ -100,9 +107,25 @@ class StackedNetwork(nn.Module):
             if isinstance(module, StackedLinear):
                 module.draw(generator)
 
-    def member_logits(self, x: Tensor) -> Tensor:
-        """Logits of each member: (n, n_inputs) -> (n_members, n, n_outputs)."""
-        return self.logits(x.expand(self.n_members, *x.shape))
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits where each member has inputs of its own: (n_members, n, n_inputs) -> (n_members, n, n_outputs)."""
+        return self.from_input_layers(*(layer(x) for layer in self.input_layers()))
+
+    def member_logits(self, x: Tensor, changes: Tensor | None = None, factor: Tensor | float = 0.0) -> Tensor:
+        """Logits of each member: (n, n_inputs) -> (n_members, n, n_outputs).
+
+        Parameters
+        ----------
+        x : tensor, shape (n, n_inputs)
+        changes : tensor, shape (n, n_inputs), optional
+            The inputs are ``x + factor * changes``. The gradient by the factor needs none by the inputs.
+        factor : tensor, shape ()
+        """
+        values = [layer.of_shared(x) + layer.bias for layer in self.input_layers()]
+        if changes is not None:
+            moved = (layer.of_shared(changes) for layer in self.input_layers())
+            values = [value + factor * change for value, change in zip(values, moved, strict=True)]
+        return self.from_input_layers(*values)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mean logits of the members: (n, n_inputs) -> (n, n_outputs)."""
@@ -164,13 +187,15 @@ class FeedForward(StackedNetwork):
             self.skip = StackedLinear(n_members, self.n_inputs, n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
         self.restart(seed)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def input_layers(self) -> list[StackedLinear]:
+        first = self.layers[0] if len(self.layers) else self.output
+        return [first] if self.skip is None else [first, self.skip]
+
+    def from_input_layers(self, h: Tensor, *skipped: Tensor) -> Tensor:
         activation = ACTIVATIONS[self.activation]
-        h = x
-        for layer in self.layers:
-            h = activation(layer(h))
-        h = self.output(h)
-        return h if self.skip is None else h + self.skip(x)
+        for layer in [*self.layers[1:], self.output] if len(self.layers) else ():
+            h = layer(activation(h))
+        return h + skipped[0] if skipped else h
 
     def architecture(self) -> dict:
         return {"hidden": list(self.hidden), "activation": self.activation, "linear_skip": self.linear_skip}
@@ -191,10 +216,13 @@ class SelfNormalizing(StackedNetwork):
         self.output = StackedLinear(n_members, widths[-1], n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
         self.restart(seed)
 
-    def logits(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = torch.selu(layer(x))
-        return self.output(x)
+    def input_layers(self) -> list[StackedLinear]:
+        return [*self.layers, self.output][:1]
+
+    def from_input_layers(self, h: Tensor) -> Tensor:
+        for layer in [*self.layers, self.output][1:]:
+            h = layer(torch.selu(h))
+        return h
 
     def architecture(self) -> dict:
         return {"hidden": list(self.hidden)}
@@ -236,9 +264,11 @@ class Residual(StackedNetwork):
         self.output = StackedLinear(n_members, self.width, n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
         self.restart(seed)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def input_layers(self) -> list[StackedLinear]:
+        return [self.input]
+
+    def from_input_layers(self, h: Tensor) -> Tensor:
         activation = ACTIVATIONS[self.activation]
-        h = self.input(x)
         for first, second in zip(self.first, self.second, strict=True):
             h = h + second(activation(first(activation(h))))
         return self.output(activation(h))
@@ -307,11 +337,15 @@ def default_network(n_inputs: int, n_states: int = 2, seed=None) -> FeedForward:
     )
 
 
-def member_logits(network: nn.Module, x: Tensor) -> Tensor:
-    """Logits of each member of any network: (n, d) -> (n_members, n, n_outputs); one member where it is no ensemble."""
-    if isinstance(network, (StackedNetwork, Ensemble)):
-        return network.member_logits(x)
-    return network(x)[None]
+def member_logits(network: nn.Module, x: Tensor, changes: Tensor | None = None, factor: Tensor | float = 0.0) -> Tensor:
+    """Logits of each member of any network: (n, d) -> (n_members, n, n_outputs); one member where it is no ensemble.
+
+    Further parameters as in :meth:`StackedNetwork.member_logits`.
+    """
+    if isinstance(network, StackedNetwork):
+        return network.member_logits(x, changes, factor)
+    x = x if changes is None else x + factor * changes
+    return network.member_logits(x) if isinstance(network, Ensemble) else network(x)[None]
 
 
 def log_prior(network: nn.Module) -> Tensor:

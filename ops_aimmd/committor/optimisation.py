@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ops_aimmd.committor import networks
 from ops_aimmd.committor.autocorrelation import independent_values
-from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum
+from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum, position_in_chain
 from ops_aimmd.committor.likelihood import log_committor, negative_log_likelihood
 from ops_aimmd.committor.martingale import Legs, batches_of_legs
 from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.recalibration import expected_slope
 from ops_aimmd.committor.training_set import TrainingSet
 
 GAP = 2
@@ -25,6 +26,12 @@ OUTLYING = 0.5
 
 SIGNIFICANT = 2.0
 """Standard errors of the difference in held-out loss by which an alternative must beat a default."""
+
+RECENT = 2.0
+"""Power of the position in its chain with which a shot counts for the slope. The next shots resemble the last ones."""
+
+NUMBERS_KEPT = 2**26
+"""Inputs of batches of legs that are kept between epochs. Those of larger sets are made again for each epoch."""
 
 MEMORY_LEARNING_RATE = 0.03
 """Of the memory of velocities in units of its typical size."""
@@ -107,7 +114,7 @@ class TrainingData:
         for batch in batches_of_legs(frames, training_set.n_states, max_frames, rng, tensor) if per_leg > 0 else ():
             of_frames = weights[batch.shot]
             of_frames = of_frames * (per_leg * weights[frames.shot[frames.is_end]].sum() / max(of_frames.sum(), 1e-300))
-            of_frames = of_frames * np.where(model.is_far(batch.descriptors.cpu().numpy()), OUTLYING, 1.0)
+            of_frames = of_frames * np.where(model.is_far(batch.descriptors), OUTLYING, 1.0)
             legs.append((batch, tensor(of_frames * known[:, batch.shot])))
         return cls(
             tensor(x, torch.float64),
@@ -131,6 +138,14 @@ class TrainingData:
         judges = (self.held_out > 0).reshape(*self.held_out.shape, *[1] * (values.ndim - 2))
         with np.errstate(invalid="ignore"):
             return (judges * values).sum(axis=0) / judges.sum(axis=0)
+
+    def slope(self, logits: Tensor) -> float:
+        """Slope for the logits (n_members, n_shots, k) of a network, by the shots that members have not seen."""
+        unseen = self.mean_of_judges(logits.double().cpu().numpy())
+        weights = self.deciding.max(axis=0) * (RECENT + 1) * position_in_chain(self.chains, self.steps) ** RECENT
+        used = (weights > 0) & np.isfinite(unseen).all(axis=1)
+        counts = self.counts[: self.n_shots].double().cpu().numpy()[used] * weights[used, None]
+        return expected_slope(unseen[used], counts)
 
     def gap(self, model: CommittorModel) -> int:
         """Gap between folds for the correlation of the residuals, at most one block; 0 for uncorrelated residuals."""
@@ -165,10 +180,10 @@ class TrainingData:
         (error,) = error_of_sum(deviations, self.chains[used], self.steps[used])
         return float(mean), float(error / total)
 
-    def is_better(self, nll: np.ndarray, other: np.ndarray, significant: float = SIGNIFICANT) -> bool:
+    def is_better(self, nll: np.ndarray, other: np.ndarray) -> bool:
         """Whether a loss of the deciding shots is lower by more than some standard errors of the difference."""
         difference, error = self.weighted_ratio(nll - other, self.deciding, np.ones(nll.shape[-1]))
-        return bool(difference < -significant * error)
+        return bool(difference < -SIGNIFICANT * error)
 
 
 def held_out_losses(model: CommittorModel, training_set: TrainingSet) -> np.ndarray:
@@ -182,9 +197,10 @@ def held_out_losses(model: CommittorModel, training_set: TrainingSet) -> np.ndar
 def optimise(
     model: CommittorModel, data: TrainingData, max_epochs: int, max_learning_rate: float, weight_decay: float, memory: float
 ) -> tuple[int, float, np.ndarray]:
-    """Train in place.
+    """Train in place, and calibrate.
 
-    A pass over the data gives the gradient and, from the shots that each member does not train on, the held-out loss.
+    A pass over the data gives the gradient and, from the shots that each member does not train on, the slope of the
+    log-odds and the held-out loss.
 
     Parameters
     ----------
@@ -209,22 +225,32 @@ def optimise(
     # a common factor; Adam does not see it, except through the size of its epsilon
     per_shot = 1 / data.train[:, : data.n_shots].sum().clamp(min=1e-12)
     can_compare = data.deciding.sum() > 0
+    is_exact = getattr(model.network, "is_of_raw_descriptors", False)  # a formula says what it says
     snapshots = []
     every = max(max_epochs // 10, 1)
     was_training = model.training
     model.train()
     inputs = model.inputs(data.descriptors)
+    size = 2 * model.n_descriptors * max((len(legs) for legs, _ in data.legs), default=1)
+    kept = {n: _inputs_of_legs(model, legs) for n, (legs, _) in enumerate(data.legs[: NUMBERS_KEPT // size])}
     for epoch in range(max_epochs + 1):
-        nll = negative_log_likelihood(networks.member_logits(model.network, inputs), data.counts)
+        logits = networks.member_logits(model.network, inputs)
         if epoch == max_epochs or (can_compare and epoch and epoch % every == 0):
-            loss_of_shots = nll.detach()[:, : data.n_shots].double().cpu().numpy()
-            snapshots.append((epoch, factor.item() * unit, loss_of_shots, [p.detach().clone() for p in parameters]))
+            of_shots = logits.detach()[:, : data.n_shots].double()
+            model.slope.fill_(1.0 if is_exact else data.slope(of_shots))
+            loss_of_shots = negative_log_likelihood(model.calibrated(of_shots), data.counts[: data.n_shots]).cpu().numpy()
+            values = [value.detach().clone() for value in (*parameters, model.slope)]
+            snapshots.append((epoch, factor.item() * unit, loss_of_shots, values))
         if epoch == max_epochs:
             break
         learning_rate = _learning_rate_shape((epoch + 1) / max_epochs)
+        nll = negative_log_likelihood(logits, data.counts)
         loss = (data.train * nll).sum() - weight_decay * networks.log_prior(model.network)
         if data.legs:
-            loss = loss + _loss_of_legs(model, *data.legs[epoch % len(data.legs)], factor * unit)
+            number = epoch % len(data.legs)
+            legs, weights = data.legs[number]
+            of_legs = kept[number] if number in kept else _inputs_of_legs(model, legs)
+            loss = loss + _loss_of_legs(model.network, legs, weights, *of_legs, factor * unit)
         gradients = torch.autograd.grad(loss * per_shot, parameters + factors, allow_unused=True)
         optimiser.step(gradients[: len(parameters)], max_learning_rate * learning_rate)
         optimiser_of_factor.step(gradients[len(parameters) :], MEMORY_LEARNING_RATE * learning_rate)
@@ -240,14 +266,23 @@ def optimise(
         best = min(snapshots, key=lambda snapshot: (data.deciding * snapshot[2]).sum())
         epochs, memory, nll, values = best if data.is_better(best[2], last[2]) else last
     with torch.no_grad():
-        for parameter, value in zip(parameters, values, strict=True):
+        for parameter, value in zip((*parameters, model.slope), values, strict=True):
             parameter.copy_(value)
     return epochs, memory, nll
 
 
-def _loss_of_legs(model: CommittorModel, legs: Legs, weights: Tensor, memory: Tensor) -> Tensor:
-    """Frames of legs against what the model itself believes of later frames (which is not differentiated)."""
-    logits = model.member_logits(legs.descriptors + memory * legs.displacements)
+def _inputs_of_legs(model: CommittorModel, legs: Legs) -> tuple[Tensor, Tensor]:
+    """Inputs of the network at the frames, and their changes since the frame before."""
+    x, before = (
+        model.inputs(torch.as_tensor(values, dtype=torch.float64, device=model.device))
+        for values in (legs.descriptors, legs.descriptors - legs.displacements)
+    )
+    return x, x - before
+
+
+def _loss_of_legs(network, legs: Legs, weights: Tensor, inputs: Tensor, changes: Tensor, memory: Tensor) -> Tensor:
+    """Frames of legs against what the network itself believes of later frames (which is not differentiated)."""
+    logits = networks.member_logits(network, inputs, changes, memory.to(inputs.dtype))
     with torch.no_grad():
         targets = legs.targets(log_committor(logits).exp())
     return (weights * negative_log_likelihood(logits, targets)).sum()

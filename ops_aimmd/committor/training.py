@@ -10,8 +10,12 @@ its fold while the training set grows, until a model is started from new weights
 **Objective.** The posterior of the weights: log-likelihood of the shots plus the log-prior of :mod:`.networks`. The
 prior keeps the log-odds finite where the outcomes are separable and gives a weak prediction from a single shot.
 
+**Slope.** Networks that learn from few shots are too sure of themselves, and frames of legs, which have velocities of their
+own, teach steeper log-odds than the average over velocities has. The log-odds are multiplied by the slope that held-out
+shots ask for (:func:`.recalibration.expected_slope`). All losses below are those with the slope.
+
 **What the held-out shots decide**, always by the same rule: a default is kept unless the alternative has a loss lower by
-more than two (relevance: one, auxiliary data: three) standard errors of the difference, which know of correlated shots.
+more than two standard errors of the difference, which know of correlated shots.
 
 - *When to stop.* The last epoch is the default, an earlier one the alternative.
 - *Relevance.* A first network with a stiff prior measures how strongly its log-odds depend on each descriptor. The
@@ -47,14 +51,8 @@ DECIDE_AGAIN = 3.0
 MIN_SHOTS_TO_DECIDE = 20
 """Independent ones: below, held-out losses decide nothing and the defaults hold."""
 
-SHARPER = 1.0
-"""Standard errors of the held-out loss by which scaling by relevance must be better."""
-
 AUXILIARY_CANDIDATES = ((0.15, 10.0), (0.15, 0.0), (0.0, 0.0))
 """Trials that (the end frame, all other frames together) of one leg count for; the first is the default."""
-
-HARMFUL = 3.0
-"""Standard errors of the held-out loss by which auxiliary data must hurt to be left out."""
 
 STIFFNESS = 6.0
 """Factor on the prior's precision while relevance is measured."""
@@ -131,6 +129,8 @@ class FitReport:
         What the training began with, where a model of another system was there (:mod:`.transfer`).
     loss_of_other_start : float or None
         Held-out loss per shot of the start that was not taken; None where nothing was compared.
+    slope : float
+        Factor on the log-odds of the network by which it is calibrated.
     """
 
     n_shots: int
@@ -151,6 +151,7 @@ class FitReport:
     seconds: float
     start: str = "anew"
     loss_of_other_start: float | None = None
+    slope: float = 1.0
 
     def __str__(self) -> str:
         text = (
@@ -158,6 +159,7 @@ class FitReport:
             f"training {self.train_loss_per_leg:.3f} +- {self.train_loss_per_leg_error:.3f}, "
             f"held out {self.held_out_loss_per_leg:.3f} +- {self.held_out_loss_per_leg_error:.3f}; "
             "trials per leg from its end and its other frames: {:g}, {:g}".format(*self.auxiliary_weights)
+            + f"; log-odds times {self.slope:.2f}"
         )
         if self.loss_of_other_start is not None:
             other = "anew" if self.start == "transferred" else "transferred"
@@ -264,6 +266,7 @@ def fit(
         velocity_memory=chosen.velocity_memory,
         decided_at=decided_at,
         seconds=time.perf_counter() - start,
+        slope=float(model.slope),
     )
 
 
@@ -301,10 +304,10 @@ def _decide(trainer: _Trainer, model: CommittorModel, candidates, relevance) -> 
     if relevance == "auto" and model.n_descriptors > 1 and isinstance(model.network, networks.StackedNetwork):
         stiff = trainer.train(model, default, stiffness=STIFFNESS)
         sharpened = trainer.train(model, default, stiff.measured_relevance())
-        chosen = sharpened if sharpened.is_better_than(chosen, SHARPER) else chosen
+        chosen = sharpened if sharpened.is_better_than(chosen) else chosen
     for weights in candidates[1:]:
         candidate = trainer.train(model, weights, chosen.relevance)
-        chosen = candidate if candidate.is_better_than(chosen, HARMFUL) else chosen
+        chosen = candidate if candidate.is_better_than(chosen) else chosen
     return chosen
 
 
@@ -320,9 +323,9 @@ class _Trained:
     epochs: int
     nll: np.ndarray  # (n_members, n_shots)
 
-    def is_better_than(self, other: _Trained, significant: float) -> bool:
-        """In the held-out shots, by so many standard errors of the difference."""
-        return self.data.is_better(self.nll, other.nll, significant)
+    def is_better_than(self, other: _Trained) -> bool:
+        """In the held-out shots, by some standard errors of the difference."""
+        return self.data.is_better(self.nll, other.nll)
 
     def measured_relevance(self) -> np.ndarray:
         """Influence of each descriptor on the log-odds, squared and clipped; its mean square over descriptors is 1."""

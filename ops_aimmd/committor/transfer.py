@@ -24,7 +24,6 @@ chance would decide, little is lost: a source that misleads is flattened by its 
 from __future__ import annotations
 
 import copy
-import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -32,15 +31,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import nn
 
 from ops_aimmd.committor import networks
 from ops_aimmd.committor.autocorrelation import independent_values
 from ops_aimmd.committor.input_scaling import WIDTHS, InputScaling
-from ops_aimmd.committor.likelihood import log_committor
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.optimisation import held_out_losses
+from ops_aimmd.committor.recalibration import slope_and_shifts
 from ops_aimmd.committor.training import LEARNING_RATE, MIN_SHOTS_TO_DECIDE, FitReport, fit
 from ops_aimmd.committor.training_set import TrainingSet
 
@@ -195,6 +193,7 @@ class TransferredStart:
                 for values, unknown in zip(model.scaling(), (0.0, 0.0, -1.0, 1.0), strict=True)
             )
         )
+        start.slope.copy_(model.slope)
         return cls(start.frozen_copy(), np.where(used, mean[taken], 0.0), np.where(used, std[taken], 0.0))
 
     def adapted(self, descriptors: np.ndarray, weight: float = 1.0, n_shots: int = 0) -> TransferredStart:
@@ -236,25 +235,20 @@ class TransferredStart:
         training_set : TrainingSet
             Shots of this system, also none.
         """
-        counts = torch.from_numpy(training_set.counts * training_set.weights[:, None])
+        counts = training_set.counts * training_set.weights[:, None]
         with torch.no_grad():
             x = torch.tensor(training_set.descriptors, device=self.model.device)
-            logits = self.model(x).double().cpu()
+            logits = self.model(x).double().cpu().numpy()
 
-        def loss(parameters: np.ndarray) -> float:
-            moved = math.exp(parameters[0]) * logits + torch.from_numpy(parameters[1:])
-            improbable = ((parameters[0] - math.log(SLOPE)) / SPREAD_OF_SLOPE) ** 2
-            improbable += ((parameters[1:] / SPREAD_OF_SHIFT) ** 2).sum()
-            return improbable / 2 - float((counts * log_committor(moved)).sum())
-
-        first = np.concatenate([[math.log(SLOPE)], np.zeros(logits.shape[1])])
-        log_slope, *shifts = minimize(loss, first).x
+        slope, shifts = slope_and_shifts(logits, counts, SLOPE, SPREAD_OF_SLOPE, SPREAD_OF_SHIFT)
         model = self.model.copy()
+        slope *= float(model.slope)
+        model.slope.fill_(1.0)
         output, *skip = _output_layers(model.network)
         with torch.no_grad():
             for layer in (output, *skip):
-                layer.weight *= math.exp(log_slope)
-                layer.bias *= math.exp(log_slope)
+                layer.weight *= slope
+                layer.bias *= slope
             output.bias += torch.tensor(shifts).to(output.bias)
         return TransferredStart(model, self.mean, self.std)
 
@@ -266,19 +260,12 @@ def _with_columns(model: CommittorModel, columns, used: np.ndarray, mean: np.nda
     (scaled_mean,) = model.inputs(torch.from_numpy(mean)[None].to(model.device))
     gone = np.setdiff1d(np.arange(model.n_descriptors), columns[used])
     with torch.no_grad():
-        for layer in _input_layers(network):
+        for layer in network.input_layers():
             weight = layer.weight.new_zeros(network.n_members, len(columns), layer.weight.shape[2])
             weight[:, np.flatnonzero(used)] = layer.weight[:, columns[used]]
             layer.bias += scaled_mean[None, None, gone] @ layer.weight[:, gone]
             layer.weight = nn.Parameter(weight)
     return network
-
-
-def _input_layers(network: networks.StackedNetwork) -> list[networks.StackedLinear]:
-    if isinstance(network, networks.Residual):
-        return [network.input]
-    layers = [*network.layers, network.output][:1]
-    return layers + [network.skip] if isinstance(network, networks.FeedForward) and network.linear_skip else layers
 
 
 def _output_layers(network: networks.StackedNetwork) -> list[networks.StackedLinear]:

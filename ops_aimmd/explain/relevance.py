@@ -229,7 +229,7 @@ def _member_losses(model: CommittorModel, shots: _Judged, x: torch.Tensor) -> to
     else:
         logits = torch.stack([member_logits(model.network, part)[k] for k, part in enumerate(inputs)])
     counts = torch.tensor(shots.counts[shots.rows], dtype=torch.float64)
-    return negative_log_likelihood(logits.double(), counts)
+    return negative_log_likelihood(model.calibrated(logits.double()), counts)
 
 
 def _loss_increase(

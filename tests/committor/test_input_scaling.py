@@ -192,7 +192,7 @@ def test_outliers_do_not_destroy_the_committor(clean, n, value, monkeypatch):
             return InputScaling(x.mean(axis=0), x.std(axis=0), np.full(3, -1e9), np.full(3, 1e9))
 
         monkeypatch.setattr(training.InputScaling, "of", moments)
-        assert rmse(fit_of(x, p=p, relevance=None)) > 2 * rmse(clean)
+        assert rmse(fit_of(x, p=p, relevance=None)) > 1.5 * rmse(clean)
 
 
 def test_offsets_do_not_destroy_the_committor(clean):
