@@ -154,7 +154,7 @@ def trained_on_sites(chain):
 def begin(chain, directory, source=None):
     """A run with files, about to begin."""
     seed_everything(0)
-    quick = {"auxiliary_weights": (0.15, 0.0), "max_epochs": 30}
+    quick = {"auxiliary_weights": (0.15, 0.0), "max_epochs": 30, "relevance": None}
     learner = CommittorLearner([chain.site], chain.states, seed=7, fit_options=quick)
     if source is not None:
         transfer(source, learner)
@@ -175,7 +175,7 @@ def what_was_learned(directory):
     return learner.version.number, learner.model.committor(SITES).tolist(), reports
 
 
-@pytest.mark.parametrize("interrupted_at", [[1], [4, 7]])
+@pytest.mark.parametrize("interrupted_at", [pytest.param([1], marks=pytest.mark.slow), [4, 7]])
 def test_a_resumed_run_goes_on_with_the_source(chain, trained_on_sites, tmp_path, interrupted_at):
     directories = {name: tmp_path / name for name in ("whole", "resumed", "alone")}
     for directory in directories.values():

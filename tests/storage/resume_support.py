@@ -143,7 +143,7 @@ def begin_alanine(directory):
     """A run that goes on, and its copy from before it accepts a path."""
     system = alanine_dipeptide()
     seed_everything(0)
-    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=2)
+    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=2, fit_options=QUICK_WITH_FRAMES)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine)
     initial = system.initial_trajectory(3)
     sampler = simulation(directory / "whole.nc", learner, scheme, initial, rejected_trials="ends")

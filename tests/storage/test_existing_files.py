@@ -44,7 +44,7 @@ def run_script(*arguments):
 def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("files")
     yield directory
-    shutil.rmtree(directory)  # every netCDF file has 100 MB
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
