@@ -149,10 +149,10 @@ def test_a_run_may_be_resumed_after_every_step(file, whole):
     check_that_it_goes_on(file, whole)
 
 
-def two_wells(file, shooting, seed=3, **options):
+def two_wells(file, shooting, seed=3, fit_options=QUICK_WITH_FRAMES, **options):
     system = toy.two_gaussian_wells(n_steps_per_frame=100)
     seed_everything(0)
-    learner = CommittorLearner(system.descriptors, system.states, seed=seed)
+    learner = CommittorLearner(system.descriptors, system.states, seed=seed, fit_options=fit_options)
     scheme = CommittorShootingScheme(system.network(), learner, system.engine, shooting, **options)
     return simulation(file, learner, scheme, system.initial_trajectory(1))
 
@@ -168,17 +168,20 @@ def branch(sampler, directory, step, last):
 
 
 def check_same_run(one, other):
-    """Two files hold the same steps, and their checkpoints the same learning and paths."""
+    """Two files hold the same steps, which are returned, and their checkpoints the same learning and paths."""
     assert differences(contents(checkpoint_of(one)), contents(checkpoint_of(other))) == []
-    assert same_steps(steps_in(one), steps_in(other))
+    steps = steps_in(one)
+    assert same_steps(steps, steps_in(other))
+    return steps
 
 
 @netcdf_only
 @pytest.mark.parametrize("shooting", ["two-way", pytest.param("one-way", marks=slow)])
 def test_with_velocities_and_real_numbers(directory, shooting):
-    copy, whole = branch(two_wells(directory / "run.nc", shooting, seed=1), directory, 5, 12)
-    check_same_run(copy, whole)
-    assert any(accepted for number, accepted, *_ in steps_in(whole) if number > 5)
+    """Also with the training that users get."""
+    copy, whole = branch(two_wells(directory / "run.nc", shooting, seed=1, fit_options=None), directory, 5, 12)
+    steps = check_same_run(copy, whole)
+    assert any(accepted for number, accepted, *_ in steps if number > 5)
 
 
 @both_kinds_alike
@@ -186,8 +189,8 @@ def test_exchange_of_shooting_points(directory):
     """Configurations and the hotter engines that move them come back, and so does a lost file."""
     sampler = two_wells(directory / f"run.{SUFFIX}", "two-way", exchange_temperatures=[0.2, 0.3])
     copy, whole = branch(sampler, directory, 5, 14)
-    check_same_run(copy, whole)
-    exchanged = [number for number, *_, active in steps_in(whole) if len(active) == 4 and number > 5]
+    steps = check_same_run(copy, whole)
+    exchanged = [number for number, *_, active in steps if len(active) == 4 and number > 5]
     assert len(exchanged) == 9
     copy.unlink()
     with pytest.warns(ResumeWarning, match="no OPS file"):
@@ -197,14 +200,14 @@ def test_exchange_of_shooting_points(directory):
     table = selection_table(sampler.storage, CommittorSelector(sampler.move_scheme.learner), progress=False)
     assert len(table) == movers.count("ShootingMover") > 0  # exchanges pick by a weight of their own
     sampler.storage.close()
-    assert all(equal_paths(a[3], b[3]) for a, b in zip(steps_in(whole), steps_in(copy), strict=True))
+    assert all(equal_paths(a[3], b[3]) for a, b in zip(steps, steps_in(copy), strict=True))
 
 
 @netcdf_only
 def test_a_run_goes_on_in_full_precision_from_a_file_that_was_behind(directory):
     """OPS puts placeholders for frames of its file into the paths that it stores, and into their reverse."""
     file, behind = directory / "run.nc", directory / "behind.nc"
-    sampler = two_wells(file, "one-way")
+    sampler = two_wells(file, "one-way", seed=1)
     sampler.run(3)
     shutil.copy(file, behind)
     first = sampler.sample_set[0].trajectory
@@ -332,7 +335,7 @@ def test_several_ensembles_with_all_moves_of_ops(directory):
     run_to(sampler, 26)
     for step in (3, 9, 15, 26):  # after all kinds of moves
         run_to(resume(file), step)
-    check_same_run(file, whole)
+    steps = check_same_run(file, whole)
     file.unlink()
     with pytest.warns(ResumeWarning, match="no OPS file"):
         sampler = resume(file)
@@ -340,7 +343,7 @@ def test_several_ensembles_with_all_moves_of_ops(directory):
     assert movers >= {"ShootingMover", "PathReversalMover", "ReplicaExchangeMover", "MinusMover"}
     check_ops_analysis(sampler)
     sampler.storage.close()
-    assert all(equal_paths(a[3], b[3]) for a, b in zip(steps_in(whole), steps_in(file), strict=True))
+    assert all(equal_paths(a[3], b[3]) for a, b in zip(steps, steps_in(file), strict=True))
 
 
 def equal_paths(paths_of_one, paths_of_other):
