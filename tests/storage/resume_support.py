@@ -1,7 +1,7 @@
 """Short runs that are resumed, and what they leave behind; as a script, the runs that need a process of their own.
 
 usage: resume_support.py die FILE SAVE_FREQUENCY STEP       run, and die in this step before OPS stores it
-       resume_support.py begin_alanine|resume_alanine DIRECTORY
+       resume_support.py resume_alanine DIRECTORY
 Prints JSON.
 """
 
@@ -140,7 +140,7 @@ def die(file, save_frequency, step):
 
 
 def begin_alanine(directory):
-    """A run that goes on, and its copy from before it accepts a path."""
+    """A run that goes on, and its copy from before it accepts a path; whether it accepted the trial of each step."""
     system = alanine_dipeptide()
     seed_everything(0)
     learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=2, fit_options=QUICK_WITH_FRAMES)
@@ -150,7 +150,7 @@ def begin_alanine(directory):
     sampler.run(1)
     copy_run(directory / "whole.nc", directory / "run.nc")
     run_to(sampler, 4)
-    return {"accepted": [accepted for _, accepted, *_ in steps_in(directory / "whole.nc")]}
+    return [accepted for _, accepted, *_ in steps_in(directory / "whole.nc")]
 
 
 def resume_alanine(directory):
@@ -180,5 +180,5 @@ def platform_of(sampler):
 if __name__ == "__main__":
     warnings.simplefilter("always")
     action, path, *numbers = sys.argv[1:]
-    actions = {"die": die, "begin_alanine": begin_alanine, "resume_alanine": resume_alanine}
+    actions = {"die": die, "resume_alanine": resume_alanine}
     print("\n" + json.dumps(actions[action](Path(path), *map(int, numbers))))
