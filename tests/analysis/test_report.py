@@ -305,7 +305,12 @@ class Distorted(torch.nn.Module):
 
 @pytest.mark.parametrize(
     "factor, expected",
-    [(1, None), (10, "The model is too sure"), (0, "The model knows nothing"), (-1, "The model is wrong")],
+    [
+        (1, None),
+        (10, "The model is too sure"),
+        pytest.param(0, "The model knows nothing", marks=pytest.mark.slow),  # the words are tested in test_health
+        pytest.param(-1, "The model is wrong", marks=pytest.mark.slow),
+    ],
 )
 def test_frozen_models_that_are_wrong(run, tmp_path, factor, expected):
     """A model of a run, with its log-odds multiplied, guides a new run; times 1 is the control."""
@@ -353,7 +358,7 @@ def between(system, states, seed):
     [
         ((-1.0, -1.0), 0.3, set()),
         ((-1.0, -1.0), 1.3, {"A state is too large"}),
-        ((-1.45, -1.0), 0.15, {"Legs without an outcome"}),
+        pytest.param((-1.45, -1.0), 0.15, {"Legs without an outcome"}, marks=pytest.mark.slow),
     ],
 )
 def test_mis_specified_states(tmp_path, centre, radius, expected):
@@ -375,6 +380,7 @@ def test_paths_that_wait_at_the_door_of_a_state(tmp_path):
     assert health.states[0].dwell > 3 * health.states[1].dwell
 
 
+@pytest.mark.slow
 def test_a_chain_in_one_of_two_channels_is_not_called_healthy_without_reserve(tmp_path):
     """Wolfe-Quapp has two channels; a chain begun in one has switched rarely, or never."""
     system = toy.wolfe_quapp(n_steps_per_frame=40)
