@@ -3,7 +3,7 @@
 import numpy as np
 import openpathsampling as paths
 import pytest
-from sampling_support import Chain, seed_everything, simulation
+from sampling_support import Chain, QuickChain, seed_everything, simulation
 
 import ops_aimmd
 from ops_aimmd.checkpoint import Checkpoint
@@ -15,17 +15,8 @@ from ops_aimmd.sampling.learner_checkpoint import TRANSFERRED, create_checkpoint
 from ops_aimmd.sampling.transfer import transfer
 from ops_aimmd.storage.training_hook import TrainingHook
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
-from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix
 
 SITES = np.arange(7.0)[:, None]
-
-
-class QuickChain(Chain):
-    """With jumps across sites, so that legs have some four frames."""
-
-    def __init__(self):
-        super().__init__()
-        self.engine = MarkovChainEngine(reversible_transition_matrix(np.exp(-abs(SITES - SITES.T) / 3.0)))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from openpathsampling.analysis.shooting_point_analysis import ShootingPointAnaly
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("sampling", ".")]
 
 import small_netcdf_files  # noqa: E402, F401
-from sampling_support import Chain, Steps, site_descriptors  # noqa: E402
+from sampling_support import QuickChain, Steps, site_descriptors  # noqa: E402
 
 import ops_aimmd  # noqa: E402
 from ops_aimmd.sampling.random_state import seed_step  # noqa: E402
@@ -41,7 +41,7 @@ def system_of(file):
     elif file.stem.startswith(("own", "committor")):
         system = two_wells()
     else:
-        return site_descriptors, Chain().states
+        return site_descriptors, QuickChain().states
     return system.descriptors, system.states
 
 
@@ -95,14 +95,14 @@ def two_way_scheme(network, modifier, engine):
 
 
 def one_way(storage):
-    chain = Chain()
+    chain = QuickChain()
     scheme = paths.OneWayShootingMoveScheme(chain.network(), engine=chain.engine)
     return counted_run(storage, scheme, chain.initial(), 40, site_descriptors, chain.states)
 
 
 def two_way(storage):
     """Two simulations in one file."""
-    chain = Chain()
+    chain = QuickChain()
     scheme = two_way_scheme(chain.network(), paths.NoModification(as_copy=True), chain.engine)
     first = counted_run(storage, scheme, chain.initial(), 20, site_descriptors, chain.states)
     second = counted_run(storage, scheme, chain.path([0, 1, 2, 1, 2, 3, 4, 5, 6]), 10, site_descriptors, chain.states)
@@ -111,7 +111,7 @@ def two_way(storage):
 
 def tis(storage):
     """Beside replica exchange, path reversal and minus moves."""
-    chain = Chain()
+    chain = QuickChain()
     interfaces = paths.VolumeInterfaceSet(chain.site, -0.5, [0.5, 1.5, 2.5])
     network = paths.MISTISNetwork([(*chain.states[:1], interfaces, chain.states[1])])
     scheme = paths.DefaultScheme(network, engine=chain.engine)
@@ -132,7 +132,7 @@ class FirstLegsOfSteps(CountedByOPS):
 
 def tis_two_way(storage):
     """Two-way shots in the interface ensembles."""
-    chain = Chain()
+    chain = QuickChain()
     paths.InterfaceSet._reset()  # OPS takes collective variables of one name, in one process, for the same
     interfaces = paths.VolumeInterfaceSet(chain.site, -0.5, [0.5, 1.5])
     network = paths.MISTISNetwork([(chain.states[0], interfaces, chain.states[1])])

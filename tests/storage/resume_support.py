@@ -13,30 +13,19 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import openpathsampling as paths
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sampling"))
 
 from kill_script import new_storage  # noqa: E402
-from sampling_support import QUICK_WITH_FRAMES, Chain, seed_everything  # noqa: E402
+from sampling_support import QUICK_WITH_FRAMES, QuickChain, seed_everything  # noqa: E402
 
 import ops_aimmd  # noqa: E402
 from ops_aimmd.storage.ops_files import open_storage  # noqa: E402
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide  # noqa: E402
-from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix  # noqa: E402
 
 SILENCE = open(os.devnull, "w")
-
-
-class QuickChain(Chain):
-    """With jumps across sites, so that legs have some four frames."""
-
-    def __init__(self):
-        super().__init__()
-        sites = np.arange(7)
-        self.engine = MarkovChainEngine(reversible_transition_matrix(np.exp(-abs(sites[:, None] - sites) / 3.0)))
 
 
 def simulation(file, learner, scheme, initial, save_frequency=1, **options):

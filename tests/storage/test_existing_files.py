@@ -17,8 +17,9 @@ import netCDF4
 import numpy as np
 import openpathsampling as paths
 import pytest
-from existing_files_script import Chain, learned, site_descriptors, system_of
+from existing_files_script import learned, site_descriptors, system_of
 from openpathsampling.engines.toy import Snapshot
+from sampling_support import Chain
 
 import ops_aimmd
 from ops_aimmd import CommittorLearner, CommittorSelector, TrainingSet
