@@ -141,6 +141,7 @@ def test_simstore_files(directory):
     assert found[str(damaged)]["steps"] == found[str(directory / "one-way.db")]["steps"][:-1]
 
 
+@pytest.mark.slow  # test_older_files reads a file of alanine dipeptide, too
 def test_an_alanine_file_made_without_this_package_trains_a_committor(directory):
     report = run_script("alanine", "netcdf", directory)
     file = directory / "alanine.nc"
