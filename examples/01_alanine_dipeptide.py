@@ -24,9 +24,9 @@ from ops_aimmd.systems.alanine_dipeptide import CENTRES, RADIUS, alanine_dipepti
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--steps", type=int, default=600, help="MC steps of guided sampling")
 parser.add_argument("--output", default="alanine_dipeptide", help="name of the files, without extension")
-parser.add_argument("--quick", action="store_true", help="only 12 steps, from a first path that is soon found")
+parser.add_argument("--quick", action="store_true", help="only 8 steps, from a first path that is soon found")
 arguments = parser.parse_args()
-n_steps = 12 if arguments.quick else arguments.steps
+n_steps = 8 if arguments.quick else arguments.steps
 for extension in ("nc", "aimmd", "png", "html"):
     if os.path.exists(f"{arguments.output}.{extension}"):
         parser.error(f"{arguments.output}.{extension} exists; move it away or choose another name with --output")

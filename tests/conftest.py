@@ -2,10 +2,12 @@
 
 import os
 
-import openpathsampling as paths
-import pytest
-
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of two test processes, and of their workers, wait for each other
 os.environ.setdefault("OPENMM_CPU_THREADS", "1")  # more of them add up forces in another order each time
+
+import openpathsampling as paths  # noqa: E402
+import pytest  # noqa: E402
+import small_netcdf_files  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ WRITTEN = {
     "07_many_chains.py": [f"many_chains.{extension}" for extension in ("nc", "aimmd", "png", "html")],
     "06_alanine_in_solvent.py": [f"alanine_in_solvent.{extension}" for extension in ("nc", "aimmd", "png", "html")],
 }
+OPTIONS = {"07_many_chains.py": ["--processes", "1"]}
 SLOW = {"04_licl.py", "05_machine_learned_potential.py"}
 
 
@@ -27,7 +28,7 @@ SLOW = {"04_licl.py", "05_machine_learned_potential.py"}
     [pytest.param(*case, marks=pytest.mark.slow if case[0] in SLOW else ()) for case in WRITTEN.items()],
 )
 def test_example(name, written, tmp_path):
-    run_example(name, written, tmp_path, "--quick")
+    run_example(name, written, tmp_path, "--quick", *OPTIONS.get(name, []))
 
 
 @pytest.mark.slow

@@ -22,12 +22,14 @@ and C5 (63 %), which belongs to no state: transition paths may pass through it.
 from __future__ import annotations
 
 import dataclasses
-import logging
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import openmm
 import openpathsampling as paths
-from openmm import unit
+from openmm import app, unit
 
 from ops_aimmd.descriptors.internal import InternalCoordinates
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
@@ -50,6 +52,14 @@ DIHEDRALS = {
 }
 CENTRES = {"C7eq": [-80.0, 75.0], "C7ax": [65.0, -60.0]}
 RADIUS = 30.0
+
+
+class AlanineFiles(NamedTuple):
+    """Topology, OpenMM system and positions of the test system."""
+
+    topology: app.Topology
+    system: openmm.System
+    positions: unit.Quantity
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -193,12 +203,12 @@ def alanine_dipeptide(temperature=300.0, platform="Reference", n_frames_max=2000
     )
 
 
-def alanine_testsystem():
-    logger = logging.getLogger("pymbar")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # openmmtools imports pymbar, which advertises JAX in ten lines
-    try:
-        from openmmtools.testsystems import AlanineDipeptideVacuum
-    finally:
-        logger.setLevel(level)
-    return AlanineDipeptideVacuum()
+def alanine_testsystem() -> AlanineFiles:
+    """`openmmtools.testsystems.AlanineDipeptideVacuum` from its files: the package itself takes seconds to import."""
+    package = importlib.util.find_spec("openmmtools")
+    if package is None:
+        raise ModuleNotFoundError("alanine dipeptide comes with openmmtools, which is not installed", name="openmmtools")
+    name = str(Path(package.origin).parent / "data" / "alanine-dipeptide-gbsa" / "alanine-dipeptide")
+    parameters = app.AmberPrmtopFile(f"{name}.prmtop")
+    system = parameters.createSystem(constraints=app.HBonds)
+    return AlanineFiles(parameters.topology, system, app.AmberInpcrdFile(f"{name}.crd").getPositions(asNumpy=True))

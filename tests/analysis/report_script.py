@@ -1,6 +1,6 @@
 """Writes short runs and reports about them, each kind of OPS file in a process of its own.
 
-usage: report_script.py simstore DIRECTORY       write a SimStore run and three reports
+usage: report_script.py simstore DIRECTORY       write a SimStore run and a report
        report_script.py report FILE CHECKPOINT   a report about a run that another process may be writing
 Prints JSON in its last line.
 """
@@ -13,19 +13,27 @@ from pathlib import Path
 import openpathsampling as paths
 
 import ops_aimmd
+from ops_aimmd.analysis.health import assess
 from ops_aimmd.analysis.report import report
+from ops_aimmd.analysis.run_data import read_run
 from ops_aimmd.systems import toy
 
 
-def two_wells():
-    """Legs of some twenty frames: quick to make and to store."""
-    return toy.hummer_szabo(n_steps_per_frame=60)
+def two_wells(n_steps_per_frame=60):
+    """Legs of some twenty frames, or of eight: quick to make, and to store, where a frame takes milliseconds."""
+    return toy.hummer_szabo(n_steps_per_frame=n_steps_per_frame)
 
 
-def write_run(system, storage, checkpoint, n_steps, seed=1, states=None, path=None, model=None, hooks=(), **options):
+QUICK = {"max_epochs": 40, "relevance": None}
+"""Training for runs of which the model does not matter."""
+
+
+def write_run(
+    system, storage, checkpoint, n_steps, seed=1, states=None, path=None, model=None, hooks=(), fit_options=None, **options
+):
     """A guided run; `options` are those of `TrainingHook` and, `shooting`, of the scheme."""
     states = system.states if states is None else states
-    learner = ops_aimmd.CommittorLearner(system.descriptors, states=states, seed=seed, model=model)
+    learner = ops_aimmd.CommittorLearner(system.descriptors, states=states, seed=seed, model=model, fit_options=fit_options)
     if model is not None:
         learner.freeze()
     network = paths.TPSNetwork(*states)
@@ -47,11 +55,11 @@ def simstore(directory):
     monkey_patch_all(paths)
     file, checkpoint = directory / "run.db", directory / "run.aimmd"
     storage = Storage(str(file), "w")
-    write_run(two_wells(), storage, checkpoint, 20)
-    open_storage = report(storage, output=directory / "open.html")
+    write_run(two_wells(150), storage, checkpoint, 20, fit_options=QUICK)
+    open_storage = assess(read_run(storage))
     storage.close()
     both = report(file, checkpoint, directory / "both.html", directory / "png")
-    alone = report(file, output=directory / "alone.html")
+    alone = assess(read_run(file))
     return [summary(health) for health in (both, open_storage, alone)]
 
 

@@ -27,7 +27,7 @@ from ops_aimmd.systems.toy import ToyDistance
 sys.path.insert(0, str(Path(__file__).parent))
 
 import report_script  # noqa: E402
-from report_script import summary, two_wells, write_run  # noqa: E402
+from report_script import QUICK, summary, two_wells, write_run  # noqa: E402
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -76,7 +76,7 @@ def run(tmp_path_factory):
     """A short run in a netCDF file with its checkpoint."""
     folder = tmp_path_factory.mktemp("run")
     storage = paths.Storage(str(folder / "run.nc"), "w")
-    write_run(two_wells(), storage, folder / "run.aimmd", 50)
+    write_run(two_wells(150), storage, folder / "run.aimmd", 50)
     storage.close()
     return folder
 
@@ -168,7 +168,7 @@ def test_all_files_tell_the_same(run, tmp_path):
         pd.testing.assert_frame_equal(found.table[expected.columns], expected, check_dtype=False)
         assert found.states == ["A", "B"] and found.same_ensemble
     assert (both.time_unit, checkpoint.time_unit) == ("time units", "frames")
-    assert np.isclose(both.time_per_frame, 60 * 2e-4)
+    assert np.isclose(both.time_per_frame, 150 * 2e-4)
     known, evaluated = summary(assess(both)), summary(assess(alone))
     assert {**known, "slope": 0} == {**evaluated, "slope": 0}
     assert np.allclose(known["slope"], evaluated["slope"], atol=1e-4)  # float32 in the OPS file
@@ -196,7 +196,7 @@ def test_a_running_simulation(tmp_path):
     hook = paths.beta.hooks.PathSimulatorHook()
     hook.implemented_for, hook.after_step = ["after_step"], look
     storage = paths.Storage(str(tmp_path / "run.nc"), "w")
-    sampler = write_run(two_wells(), storage, tmp_path / "run.aimmd", 22, hooks=[hook])
+    sampler = write_run(two_wells(150), storage, tmp_path / "run.aimmd", 22, hooks=[hook], fit_options=QUICK)
     storage.close()
     assert [result["shots"] for result in found] == [20, 20]
     assert Page(tmp_path / "run.html").pictures
@@ -232,9 +232,9 @@ def test_what_does_not_fit_is_said(run, tmp_path):
 @pytest.mark.parametrize("options", [{"keep_paths": False}, {"shooting": "one-way"}])
 def test_a_checkpoint_that_does_not_hold_everything(options, tmp_path):
     """What the log lacks comes from the OPS file; without it the page says so or leaves it out."""
-    system = two_wells()
+    system = two_wells(150)
     storage = paths.Storage(str(tmp_path / "run.nc"), "w")
-    sampler = write_run(system, storage, tmp_path / "run.aimmd", 25, **options)
+    sampler = write_run(system, storage, tmp_path / "run.aimmd", 25, fit_options=QUICK, **options)
     expected = step_table(storage.steps, system.states)
     storage.close()
     assert len(expected) == 25 and sampler.step == 25
@@ -247,7 +247,7 @@ def test_a_checkpoint_that_does_not_hold_everything(options, tmp_path):
 
 
 def test_a_file_made_without_this_package(tmp_path):
-    system = two_wells()
+    system = two_wells(150)
     network = system.network()
     storage = paths.Storage(str(tmp_path / "stock.nc"), "w")
     scheme = paths.OneWayShootingMoveScheme(network, engine=system.engine)
@@ -305,7 +305,12 @@ class Distorted(torch.nn.Module):
 
 @pytest.mark.parametrize(
     "factor, expected",
-    [(1, None), (10, "The model is too sure"), (0, "The model knows nothing"), (-1, "The model is wrong")],
+    [
+        (1, None),
+        (10, "The model is too sure"),
+        pytest.param(0, "The model knows nothing", marks=pytest.mark.slow),  # the words are tested in test_health
+        pytest.param(-1, "The model is wrong", marks=pytest.mark.slow),
+    ],
 )
 def test_frozen_models_that_are_wrong(run, tmp_path, factor, expected):
     """A model of a run, with its log-odds multiplied, guides a new run; times 1 is the control."""
@@ -353,7 +358,7 @@ def between(system, states, seed):
     [
         ((-1.0, -1.0), 0.3, set()),
         ((-1.0, -1.0), 1.3, {"A state is too large"}),
-        ((-1.45, -1.0), 0.15, {"Legs without an outcome"}),
+        pytest.param((-1.45, -1.0), 0.15, {"Legs without an outcome"}, marks=pytest.mark.slow),
     ],
 )
 def test_mis_specified_states(tmp_path, centre, radius, expected):
@@ -375,6 +380,7 @@ def test_paths_that_wait_at_the_door_of_a_state(tmp_path):
     assert health.states[0].dwell > 3 * health.states[1].dwell
 
 
+@pytest.mark.slow
 def test_a_chain_in_one_of_two_channels_is_not_called_healthy_without_reserve(tmp_path):
     """Wolfe-Quapp has two channels; a chain begun in one has switched rarely, or never."""
     system = toy.wolfe_quapp(n_steps_per_frame=40)

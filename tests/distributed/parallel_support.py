@@ -140,7 +140,7 @@ def main(file, n_steps, n_workers, pause):
 
     sampler = resume(file) if file.exists() else begin(file, rounds=True)
     sampler.attach_hook(tell, "after_step")
-    with executor_for(n_workers) as executor:
+    with executor_for(n_workers or None) as executor:
         sampler.executor = executor
         sampler.run_until(n_steps)
     sampler.storage.close()

@@ -130,7 +130,7 @@ def undisturbed(tmp_path_factory):
     return ledger_of(file)
 
 
-@pytest.mark.parametrize("deaths", [[1], [5, 4], [9, 2, 7]])
+@pytest.mark.parametrize("deaths", [[1], pytest.param([5, 4], marks=pytest.mark.slow), [9, 2, 7]])
 def test_a_run_in_rounds_that_dies_with_shots_under_way_is_the_run_that_did_not(tmp_path, undisturbed, deaths):
     file = tmp_path / "run.nc"
     executor = Counting({deaths[0]: die})

@@ -29,10 +29,11 @@ def each_executor(request):
     return request.getfixturevalue(request.param)
 
 
-remote = pytest.mark.parametrize("each_executor", ["spawned", "dask_executor"], indirect=True)
-
-
-@remote
+@pytest.mark.parametrize(
+    "each_executor",
+    [pytest.param("spawned", marks=pytest.mark.slow), "dask_executor"],  # a run in rounds is killed so with "spawned"
+    indirect=True,
+)
 def test_killed_in_mid_shot(each_executor, tmp_path):
     walk = Walk(breaking_site, folder=tickets(tmp_path, 2), fault="kill")
     key = each_executor.start(walk.engine, walk.states)

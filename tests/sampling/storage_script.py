@@ -35,7 +35,7 @@ def open_storage(kind, file, mode):
 
 
 def write(kind, file):
-    system = toy.wolfe_quapp(n_steps_per_frame=30)  # a netCDF file takes milliseconds for each frame
+    system = toy.wolfe_quapp(n_steps_per_frame=60)  # a netCDF file takes milliseconds for each frame
     storage = open_storage(kind, file, "w")
     schedule = ops_aimmd.DiminishingSchedule(every=2)
     learner = ops_aimmd.CommittorLearner(

@@ -96,9 +96,9 @@ def test_velocities_are_fair_with_inertia():
     path = system.initial_trajectory(1)
     rng = np.random.default_rng(0)
     x = system.descriptors(path)
-    near = brute_force_committor(system, x, 100, rng)[:, 1] / 100
+    near = brute_force_committor(system, x, 25, rng)[:, 1] / 25
     rows = [int(np.abs(near - value).argmin()) for value in (0.2, 0.35, 0.5, 0.65, 0.8)]
-    p = brute_force_committor(system, x[rows], 10_000, rng)[:, 1] / 10_000
+    p = brute_force_committor(system, x[rows], 4000, rng)[:, 1] / 4000  # an error of 0.008, beside 0.06 of 80 legs
     learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=1)
     learner.committor(path)
     snapshots = [path[row] for row in rows]

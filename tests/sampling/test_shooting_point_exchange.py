@@ -226,7 +226,10 @@ def exchange_run(system, initial, seed, temperatures):
     return steps
 
 
-@pytest.mark.parametrize(("make_system", "hot"), [(toy.two_gaussian_wells, 0.2), (alanine_dipeptide, 400.0)])
+@pytest.mark.parametrize(
+    ("make_system", "hot"),
+    [(toy.two_gaussian_wells, 0.2), pytest.param(alanine_dipeptide, 400.0, marks=pytest.mark.slow)],
+)
 def test_same_seed_same_run(make_system, hot):
     system = make_system()
     initial = system.initial_trajectory(4)

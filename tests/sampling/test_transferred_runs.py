@@ -3,7 +3,7 @@
 import numpy as np
 import openpathsampling as paths
 import pytest
-from sampling_support import Chain, seed_everything, simulation
+from sampling_support import Chain, QuickChain, seed_everything, simulation
 
 import ops_aimmd
 from ops_aimmd.checkpoint import Checkpoint
@@ -15,17 +15,8 @@ from ops_aimmd.sampling.learner_checkpoint import TRANSFERRED, create_checkpoint
 from ops_aimmd.sampling.transfer import transfer
 from ops_aimmd.storage.training_hook import TrainingHook
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
-from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix
 
 SITES = np.arange(7.0)[:, None]
-
-
-class QuickChain(Chain):
-    """With jumps across sites, so that legs have some four frames."""
-
-    def __init__(self):
-        super().__init__()
-        self.engine = MarkovChainEngine(reversible_transition_matrix(np.exp(-abs(SITES - SITES.T) / 3.0)))
 
 
 @pytest.fixture
@@ -154,7 +145,7 @@ def trained_on_sites(chain):
 def begin(chain, directory, source=None):
     """A run with files, about to begin."""
     seed_everything(0)
-    quick = {"auxiliary_weights": (0.15, 0.0), "max_epochs": 30}
+    quick = {"auxiliary_weights": (0.15, 0.0), "max_epochs": 30, "relevance": None}
     learner = CommittorLearner([chain.site], chain.states, seed=7, fit_options=quick)
     if source is not None:
         transfer(source, learner)
@@ -175,7 +166,7 @@ def what_was_learned(directory):
     return learner.version.number, learner.model.committor(SITES).tolist(), reports
 
 
-@pytest.mark.parametrize("interrupted_at", [[1], [4, 7]])
+@pytest.mark.parametrize("interrupted_at", [pytest.param([1], marks=pytest.mark.slow), [4, 7]])
 def test_a_resumed_run_goes_on_with_the_source(chain, trained_on_sites, tmp_path, interrupted_at):
     directories = {name: tmp_path / name for name in ("whole", "resumed", "alone")}
     for directory in directories.values():

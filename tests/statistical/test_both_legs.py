@@ -83,6 +83,12 @@ def point(request):
     return FixedPoint(request.param)
 
 
+of_stock_movers = pytest.mark.parametrize(
+    "point", [pytest.param("overdamped", marks=pytest.mark.slow), "langevin"], indirect=True
+)
+"""The dynamics is that of the engine; with inertia the legs of a shot are correlated, too."""
+
+
 def test_no_leg_is_lost_and_counts_are_unbiased(point):
     changes = point.shoot(point.own_mover(), seed=1)
     outcomes = np.array([change.canonical.details.leg_outcomes for change in changes])
@@ -96,6 +102,7 @@ def test_no_leg_is_lost_and_counts_are_unbiased(point):
     assert abs(point.standard_errors(counts)) < AGREES
 
 
+@of_stock_movers
 def test_control_complete_pairs_of_a_mover_that_stops_early_are_biased(point):
     """The forward leg always first, the backward leg only where the path can still become one from A to B."""
     changes = point.shoot(point.mover(ForwardFirstTwoWayShootingMover), seed=2)
@@ -106,6 +113,7 @@ def test_control_complete_pairs_of_a_mover_that_stops_early_are_biased(point):
     assert point.standard_errors(complete) > DISAGREES
 
 
+@of_stock_movers
 def test_legs_of_the_stock_two_way_mover(point):
     """It loses a quarter of the legs in a one-directional network; the rest is unbiased, as both directions go first."""
     counts = [point.counts(change) for change in point.shoot(point.mover(paths.TwoWayShootingMover), seed=3)]

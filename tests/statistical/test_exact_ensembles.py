@@ -211,7 +211,12 @@ def test_control_ratio_left_out_of_reversed_paths(chain):
 
 @pytest.mark.parametrize(
     "move, with_path_reversal",
-    [(two_way, False), (two_way, True), (one_way, False), pytest.param(one_way, True, marks=pytest.mark.slow)],
+    [
+        (two_way, False),
+        pytest.param(two_way, True, marks=pytest.mark.slow),
+        (one_way, False),
+        pytest.param(one_way, True, marks=pytest.mark.slow),
+    ],
 )
 def test_interface_ensemble(chain, move, with_path_reversal, n_steps):
     ensemble = interface(chain)
@@ -330,7 +335,7 @@ WRONG_MODEL = [0.0, -5.0, -4.0, -3.0, 0.0, 0.0]
 """Log-odds of a model that takes the last site before B for the transition state."""
 
 
-@pytest.mark.parametrize("move", [two_way, ops_two_way, ops_one_way])
+@pytest.mark.parametrize("move", [two_way, pytest.param(ops_two_way, marks=pytest.mark.slow), ops_one_way])
 def test_committor_selector_with_a_wrong_model(chain, move, n_steps):
     ensemble = one_directional(chain)
     selector = CommittorSelector(learner_with(chain, model_version(7, WRONG_MODEL, [1, 1, 2, 3, 4, 4, 4, 4])))
@@ -504,7 +509,7 @@ def sample_adaptively(chain, shooting, selector_class, n_steps, tmp_path):
     return recorder.sampled[N_EQUILIBRATION:], learner
 
 
-@pytest.mark.parametrize("shooting", ["two-way", "one-way"])
+@pytest.mark.parametrize("shooting", ["two-way", pytest.param("one-way", marks=pytest.mark.slow)])
 def test_a_model_that_learns_while_it_samples(chain, shooting, tmp_path, n_steps):
     sampled, learner = sample_adaptively(chain, shooting, CommittorSelector, n_steps, tmp_path)
     assert learner.version.number > 10

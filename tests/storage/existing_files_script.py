@@ -16,9 +16,10 @@ import openpathsampling as paths
 from openmm import unit
 from openpathsampling.analysis.shooting_point_analysis import ShootingPointAnalysis
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "sampling"))
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("sampling", ".")]
 
-from sampling_support import Chain, Steps, site_descriptors  # noqa: E402
+import small_netcdf_files  # noqa: E402, F401
+from sampling_support import QuickChain, Steps, site_descriptors  # noqa: E402
 
 import ops_aimmd  # noqa: E402
 from ops_aimmd.sampling.random_state import seed_step  # noqa: E402
@@ -29,8 +30,8 @@ LEARNED = ("descriptors", "counts", "steps", "chains", "velocity_origin", "predi
 
 
 def two_wells():
-    """Legs of some twenty frames, with velocities to draw anew."""
-    return toy.hummer_szabo(n_steps_per_frame=60)
+    """Legs of some eight frames, with velocities to draw anew."""
+    return toy.hummer_szabo(n_steps_per_frame=150)
 
 
 def system_of(file):
@@ -40,7 +41,7 @@ def system_of(file):
     elif file.stem.startswith(("own", "committor")):
         system = two_wells()
     else:
-        return site_descriptors, Chain().states
+        return site_descriptors, QuickChain().states
     return system.descriptors, system.states
 
 
@@ -94,14 +95,14 @@ def two_way_scheme(network, modifier, engine):
 
 
 def one_way(storage):
-    chain = Chain()
+    chain = QuickChain()
     scheme = paths.OneWayShootingMoveScheme(chain.network(), engine=chain.engine)
     return counted_run(storage, scheme, chain.initial(), 40, site_descriptors, chain.states)
 
 
 def two_way(storage):
     """Two simulations in one file."""
-    chain = Chain()
+    chain = QuickChain()
     scheme = two_way_scheme(chain.network(), paths.NoModification(as_copy=True), chain.engine)
     first = counted_run(storage, scheme, chain.initial(), 20, site_descriptors, chain.states)
     second = counted_run(storage, scheme, chain.path([0, 1, 2, 1, 2, 3, 4, 5, 6]), 10, site_descriptors, chain.states)
@@ -110,12 +111,12 @@ def two_way(storage):
 
 def tis(storage):
     """Beside replica exchange, path reversal and minus moves."""
-    chain = Chain()
+    chain = QuickChain()
     interfaces = paths.VolumeInterfaceSet(chain.site, -0.5, [0.5, 1.5, 2.5])
     network = paths.MISTISNetwork([(*chain.states[:1], interfaces, chain.states[1])])
     scheme = paths.DefaultScheme(network, engine=chain.engine)
     initial = [chain.initial(), chain.path([0, 1, 0, 1, 0])]
-    return counted_run(storage, scheme, initial, 80, site_descriptors, chain.states)
+    return counted_run(storage, scheme, initial, 60, site_descriptors, chain.states)
 
 
 class FirstLegsOfSteps(CountedByOPS):
@@ -131,13 +132,13 @@ class FirstLegsOfSteps(CountedByOPS):
 
 def tis_two_way(storage):
     """Two-way shots in the interface ensembles."""
-    chain = Chain()
+    chain = QuickChain()
     paths.InterfaceSet._reset()  # OPS takes collective variables of one name, in one process, for the same
     interfaces = paths.VolumeInterfaceSet(chain.site, -0.5, [0.5, 1.5])
     network = paths.MISTISNetwork([(chain.states[0], interfaces, chain.states[1])])
     scheme = two_way_scheme(network, paths.NoModification(as_copy=True), chain.engine)
     hook = FirstLegsOfSteps(site_descriptors, chain.states)
-    run(storage, scheme, chain.initial(), 40, hook)
+    run(storage, scheme, chain.initial(), 24, hook)
     return hook.found
 
 
@@ -158,7 +159,7 @@ def committor(storage):
 def own(storage, checkpoint=None, shooting="two-way", **options):
     system = two_wells()
     schedule = ops_aimmd.DiminishingSchedule(every=4)
-    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=1, schedule=schedule)
+    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=1, schedule=schedule, fit_options=FIT)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine, shooting=shooting)
     run(storage, scheme, system.initial_trajectory(1), 20, ops_aimmd.TrainingHook(learner, checkpoint, **options))
     return learned(learner.training_set)
@@ -176,6 +177,9 @@ def alanine(storage):
     second = counted_run(storage, scheme, initial, 4, system.descriptors, system.states)
     return {name: first[name] + second[name] for name in first}
 
+
+FIT = {"max_epochs": 40, "relevance": None}
+"""Training that takes a tenth of a second, after which predictions differ from frame to frame."""
 
 WRITERS = {
     "one-way": one_way,
@@ -198,7 +202,7 @@ OPTIONS = {
 def write(kind, directory):
     """All files of one kind, each with a report."""
     reports = {}
-    for name in WRITERS if kind == "simstore" else {**WRITERS, **OPTIONS}:
+    for name in ("one-way", "two-way", "tis", "committor", "own") if kind == "simstore" else {**WRITERS, **OPTIONS}:
         seed_step(1, 0)
         storage = open_storage(kind, directory / name)
         if kind == "netcdf" and name in OPTIONS:

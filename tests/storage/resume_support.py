@@ -1,7 +1,7 @@
 """Short runs that are resumed, and what they leave behind; as a script, the runs that need a process of their own.
 
 usage: resume_support.py die FILE SAVE_FREQUENCY STEP       run, and die in this step before OPS stores it
-       resume_support.py begin_alanine|resume_alanine DIRECTORY
+       resume_support.py resume_alanine DIRECTORY
 Prints JSON.
 """
 
@@ -13,30 +13,19 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import openpathsampling as paths
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sampling"))
 
 from kill_script import new_storage  # noqa: E402
-from sampling_support import QUICK_WITH_FRAMES, Chain, seed_everything  # noqa: E402
+from sampling_support import QUICK_WITH_FRAMES, QuickChain, seed_everything  # noqa: E402
 
 import ops_aimmd  # noqa: E402
 from ops_aimmd.storage.ops_files import open_storage  # noqa: E402
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide  # noqa: E402
-from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix  # noqa: E402
 
 SILENCE = open(os.devnull, "w")
-
-
-class QuickChain(Chain):
-    """With jumps across sites, so that legs have some four frames."""
-
-    def __init__(self):
-        super().__init__()
-        sites = np.arange(7)
-        self.engine = MarkovChainEngine(reversible_transition_matrix(np.exp(-abs(sites[:, None] - sites) / 3.0)))
 
 
 def simulation(file, learner, scheme, initial, save_frequency=1, **options):
@@ -140,17 +129,17 @@ def die(file, save_frequency, step):
 
 
 def begin_alanine(directory):
-    """A run that goes on, and its copy from before it accepts a path."""
+    """A run that goes on, and its copy from before it accepts a path; whether it accepted the trial of each step."""
     system = alanine_dipeptide()
     seed_everything(0)
-    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=2)
+    learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=2, fit_options=QUICK_WITH_FRAMES)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine)
     initial = system.initial_trajectory(3)
     sampler = simulation(directory / "whole.nc", learner, scheme, initial, rejected_trials="ends")
     sampler.run(1)
     copy_run(directory / "whole.nc", directory / "run.nc")
     run_to(sampler, 4)
-    return {"accepted": [accepted for _, accepted, *_ in steps_in(directory / "whole.nc")]}
+    return [accepted for _, accepted, *_ in steps_in(directory / "whole.nc")]
 
 
 def resume_alanine(directory):
@@ -180,5 +169,5 @@ def platform_of(sampler):
 if __name__ == "__main__":
     warnings.simplefilter("always")
     action, path, *numbers = sys.argv[1:]
-    actions = {"die": die, "begin_alanine": begin_alanine, "resume_alanine": resume_alanine}
+    actions = {"die": die, "resume_alanine": resume_alanine}
     print("\n" + json.dumps(actions[action](Path(path), *map(int, numbers))))

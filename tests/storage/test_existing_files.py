@@ -17,8 +17,9 @@ import netCDF4
 import numpy as np
 import openpathsampling as paths
 import pytest
-from existing_files_script import Chain, learned, site_descriptors, system_of
+from existing_files_script import learned, site_descriptors, system_of
 from openpathsampling.engines.toy import Snapshot
+from sampling_support import Chain
 
 import ops_aimmd
 from ops_aimmd import CommittorLearner, CommittorSelector, TrainingSet
@@ -44,7 +45,7 @@ def run_script(*arguments):
 def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("files")
     yield directory
-    shutil.rmtree(directory)  # every netCDF file has 100 MB
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,7 @@ def test_simstore_files(directory):
     assert found[str(damaged)]["steps"] == found[str(directory / "one-way.db")]["steps"][:-1]
 
 
+@pytest.mark.slow  # test_older_files reads a file of alanine dipeptide, too
 def test_an_alanine_file_made_without_this_package_trains_a_committor(directory):
     report = run_script("alanine", "netcdf", directory)
     file = directory / "alanine.nc"

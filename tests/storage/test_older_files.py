@@ -17,6 +17,7 @@ import ops_aimmd
 from ops_aimmd.checkpoint import Checkpoint, CheckpointLockedError, CheckpointVersionError, conversion
 from ops_aimmd.checkpoint.conversion import FORMAT_VERSION, ConversionWarning
 from ops_aimmd.checkpoint.write_lock import WriteLock
+from ops_aimmd.storage.run_files import SETUP_FILE, compressed, decompressed, setup_copy
 
 FILES = Path(__file__).parents[1] / "files"
 sys.path.insert(0, str(FILES))
@@ -113,6 +114,16 @@ def test_a_committor_simulation_is_read_and_extended(version, tmp_path):
     with pytest.warns(ConversionWarning):
         counts = extended_committor(file).counts
     assert (counts.sum(axis=1) == 5).all() and (counts >= result.counts).all()
+
+
+def test_the_copy_of_a_new_ops_file_is_read(version):
+    """Also as versions before 0.2.0 compressed it, with LZMA alone."""
+    with Checkpoint.open(version / "two_way.aimmd", read_only=True) as checkpoint:
+        stored, copy = checkpoint.file(SETUP_FILE), setup_copy(checkpoint)
+    assert copy.startswith(b"\x89HDF")
+    again = compressed(copy)
+    assert decompressed(again) == copy
+    assert len(again) < len(stored) / 2 or version.name != "0.1.0"
 
 
 @pytest.mark.parametrize("name", sorted({f"{Path(name).stem}.aimmd" for name in OPS_FILES}))

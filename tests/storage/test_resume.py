@@ -29,6 +29,7 @@ from resume_support import (
     At,
     QuickChain,
     begin,
+    begin_alanine,
     checkpoint_of,
     copy_run,
     resume,
@@ -67,6 +68,8 @@ def both_kinds_alike(test):
     return both_kinds(test, "where it does not")
 
 
+slow = pytest.mark.slow
+
 netcdf_only = pytest.mark.skipif(SUFFIX != "nc", reason="one kind of file is enough, or only netCDF has it")
 
 
@@ -74,7 +77,7 @@ netcdf_only = pytest.mark.skipif(SUFFIX != "nc", reason="one kind of file is eno
 def directory(tmp_path):
     yield tmp_path
     gc.collect()
-    shutil.rmtree(tmp_path)  # every netCDF file has 100 MB
+    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,10 @@ def stands_at(file):
 
 
 def numbers_in(file):
-    return [number for number, *_ in steps_in(file)]
+    """Numbers of the steps in a file, of which the last is read whole."""
+    with closing(open_storage(file)) as storage:
+        assert all(len(sample.trajectory.xyz) for sample in storage.steps[-1].active)
+        return [step.mccycle for step in storage.steps]
 
 
 def check_that_it_goes_on(file, whole, **options):
@@ -144,10 +150,10 @@ def test_a_run_may_be_resumed_after_every_step(file, whole):
     check_that_it_goes_on(file, whole)
 
 
-def two_wells(file, shooting, seed=3, **options):
+def two_wells(file, shooting, seed=3, fit_options=QUICK_WITH_FRAMES, **options):
     system = toy.two_gaussian_wells(n_steps_per_frame=100)
     seed_everything(0)
-    learner = CommittorLearner(system.descriptors, system.states, seed=seed)
+    learner = CommittorLearner(system.descriptors, system.states, seed=seed, fit_options=fit_options)
     scheme = CommittorShootingScheme(system.network(), learner, system.engine, shooting, **options)
     return simulation(file, learner, scheme, system.initial_trajectory(1))
 
@@ -163,26 +169,29 @@ def branch(sampler, directory, step, last):
 
 
 def check_same_run(one, other):
-    """Two files hold the same steps, and their checkpoints the same learning and paths."""
+    """Two files hold the same steps, which are returned, and their checkpoints the same learning and paths."""
     assert differences(contents(checkpoint_of(one)), contents(checkpoint_of(other))) == []
-    assert same_steps(steps_in(one), steps_in(other))
+    steps = steps_in(one)
+    assert same_steps(steps, steps_in(other))
+    return steps
 
 
 @netcdf_only
-@pytest.mark.parametrize("shooting", ["two-way", "one-way"])
+@pytest.mark.parametrize("shooting", ["two-way", pytest.param("one-way", marks=slow)])
 def test_with_velocities_and_real_numbers(directory, shooting):
-    copy, whole = branch(two_wells(directory / "run.nc", shooting, seed=1), directory, 5, 12)
-    check_same_run(copy, whole)
-    assert any(accepted for number, accepted, *_ in steps_in(whole) if number > 5)
+    """Also with the training that users get."""
+    copy, whole = branch(two_wells(directory / "run.nc", shooting, seed=1, fit_options=None), directory, 5, 12)
+    steps = check_same_run(copy, whole)
+    assert any(accepted for number, accepted, *_ in steps if number > 5)
 
 
-@both_kinds
+@both_kinds_alike
 def test_exchange_of_shooting_points(directory):
     """Configurations and the hotter engines that move them come back, and so does a lost file."""
     sampler = two_wells(directory / f"run.{SUFFIX}", "two-way", exchange_temperatures=[0.2, 0.3])
     copy, whole = branch(sampler, directory, 5, 14)
-    check_same_run(copy, whole)
-    exchanged = [number for number, *_, active in steps_in(whole) if len(active) == 4 and number > 5]
+    steps = check_same_run(copy, whole)
+    exchanged = [number for number, *_, active in steps if len(active) == 4 and number > 5]
     assert len(exchanged) == 9
     copy.unlink()
     with pytest.warns(ResumeWarning, match="no OPS file"):
@@ -192,14 +201,14 @@ def test_exchange_of_shooting_points(directory):
     table = selection_table(sampler.storage, CommittorSelector(sampler.move_scheme.learner), progress=False)
     assert len(table) == movers.count("ShootingMover") > 0  # exchanges pick by a weight of their own
     sampler.storage.close()
-    assert all(equal_paths(a[3], b[3]) for a, b in zip(steps_in(whole), steps_in(copy), strict=True))
+    assert all(equal_paths(a[3], b[3]) for a, b in zip(steps, steps_in(copy), strict=True))
 
 
 @netcdf_only
 def test_a_run_goes_on_in_full_precision_from_a_file_that_was_behind(directory):
     """OPS puts placeholders for frames of its file into the paths that it stores, and into their reverse."""
     file, behind = directory / "run.nc", directory / "behind.nc"
-    sampler = two_wells(file, "one-way")
+    sampler = two_wells(file, "one-way", seed=1)
     sampler.run(3)
     shutil.copy(file, behind)
     first = sampler.sample_set[0].trajectory
@@ -251,20 +260,19 @@ def test_frames_that_ops_has_forgotten_keep_their_digits(directory):
 
 @netcdf_only
 def test_alanine_dipeptide_on_the_reference_platform(directory):
-    reports = []
-    for action in ("begin_alanine", "resume_alanine"):
-        process = child(resume_support.__file__, action, directory)
-        assert process.returncode == 0, process.stderr[-4000:]
-        reports.append(json.loads(process.stdout.splitlines()[-1]))
+    accepted = begin_alanine(directory)
+    process = child(resume_support.__file__, "resume_alanine", directory)
+    assert process.returncode == 0, process.stderr[-4000:]
+    report = json.loads(process.stdout.splitlines()[-1])
     run, whole, elsewhere = (contents(directory / f"{name}.aimmd") for name in ("run", "whole", "elsewhere"))
     assert differences(run, whole) == []
-    assert any(reports[0]["accepted"][2:-1])  # of this path the copy has not read all digits from a file
+    assert any(accepted[2:-1])  # of this path the copy has not read all digits from a file
     frames = elsewhere["leg frames descriptors"]
     assert not np.array_equal(whole["leg frames descriptors"][: len(frames)], frames)  # control: on another platform
-    assert "'Abacus'" in reports[1]["no such platform"] and "platform=" in reports[1]["no such platform"]
-    assert "Reference" in reports[1]["no such platform"]  # what there is
-    assert reports[1]["platform"] == reports[1]["platform now"] == "CPU"
-    assert reports[1]["platform of the run"] == "Reference"
+    assert "'Abacus'" in report["no such platform"] and "platform=" in report["no such platform"]
+    assert "Reference" in report["no such platform"]  # what there is
+    assert report["platform"] == report["platform now"] == "CPU"
+    assert report["platform of the run"] == "Reference"
 
 
 @netcdf_only
@@ -295,7 +303,7 @@ def stock_scheme(chain, selector, kind):
 
 
 @netcdf_only
-@pytest.mark.parametrize("kind", ["one-way", "two-way"])
+@pytest.mark.parametrize("kind", ["one-way", pytest.param("two-way", marks=slow)])
 def test_a_scheme_of_ones_own_with_stock_moves(directory, kind):
     chain = QuickChain()
     seed_everything(0)
@@ -327,7 +335,7 @@ def test_several_ensembles_with_all_moves_of_ops(directory):
     run_to(sampler, 26)
     for step in (3, 9, 15, 26):  # after all kinds of moves
         run_to(resume(file), step)
-    check_same_run(file, whole)
+    steps = check_same_run(file, whole)
     file.unlink()
     with pytest.warns(ResumeWarning, match="no OPS file"):
         sampler = resume(file)
@@ -335,7 +343,7 @@ def test_several_ensembles_with_all_moves_of_ops(directory):
     assert movers >= {"ShootingMover", "PathReversalMover", "ReplicaExchangeMover", "MinusMover"}
     check_ops_analysis(sampler)
     sampler.storage.close()
-    assert all(equal_paths(a[3], b[3]) for a, b in zip(steps_in(whole), steps_in(file), strict=True))
+    assert all(equal_paths(a[3], b[3]) for a, b in zip(steps, steps_in(file), strict=True))
 
 
 def equal_paths(paths_of_one, paths_of_other):
@@ -391,7 +399,7 @@ def test_steps_that_ops_had_not_written_when_the_process_died(directory, runs, w
 
 
 @both_kinds_alike
-@pytest.mark.parametrize("save_frequency", [1, 5])
+@pytest.mark.parametrize("save_frequency", [pytest.param(1, marks=slow), 5])
 def test_a_hook_that_raises_between_the_checkpoint_and_ops_file(file, whole, save_frequency):
     sampler = resume(file)
     sampler.save_frequency = save_frequency
@@ -479,7 +487,7 @@ def truncated(content):
 
 
 @both_kinds_alike
-@pytest.mark.parametrize("damage", [zero_bytes, garbage, truncated])
+@pytest.mark.parametrize("damage", [zero_bytes, pytest.param(garbage, marks=slow), truncated])
 def test_a_file_that_cannot_be_read_is_put_aside_and_made_again(file, whole, damage):
     content = file.read_bytes()
     for number in (1, 2):
@@ -511,7 +519,7 @@ def test_a_file_that_is_gone_is_made_again(runs, file, whole):
 
 
 @netcdf_only
-@pytest.mark.parametrize("n_flips", [300, 10_000])
+@pytest.mark.parametrize("n_flips", [3, 30])
 def test_flipped_bits(file, whole, n_flips):
     """The file is made again, or they are where no run looks: in what is empty, a coordinate, or an old step."""
     content = bytearray(file.read_bytes())
@@ -811,7 +819,7 @@ def what_is_learned(found):
 
 
 @netcdf_only
-@pytest.mark.parametrize("save_frequency", [1, 5])
+@pytest.mark.parametrize("save_frequency", [pytest.param(1, marks=slow), 5])
 def test_paths_that_are_not_kept(directory, whole, save_frequency):
     file = directory / "run.nc"
     sampler = begin(file, keep_paths=False, save_frequency=save_frequency)
@@ -865,7 +873,7 @@ def test_a_process_that_dies_where_paths_are_not_kept_loses_none(directory, whol
 
 
 @netcdf_only
-@pytest.mark.parametrize("path_stride", [1, 3])
+@pytest.mark.parametrize("path_stride", [pytest.param(1, marks=slow), 3])
 def test_a_step_that_ops_had_not_written_where_paths_are_not_kept(directory, whole, path_stride):
     file = directory / "run.nc"
     sampler = begin(file, keep_paths=False, path_stride=path_stride)
@@ -1014,7 +1022,7 @@ def run_on(sampler, step, times):
 
 
 @both_kinds_alike
-@pytest.mark.parametrize("before_ops, save_frequency", [(True, 1), (False, 1), (True, 5)])
+@pytest.mark.parametrize("before_ops, save_frequency", [pytest.param(True, 1, marks=slow), (False, 1), (True, 5)])
 def test_interruptions_between_steps(file, whole, before_ops, save_frequency):
     sampler = resume(file)
     sampler.save_frequency = save_frequency
@@ -1115,6 +1123,7 @@ def test_a_learner_comes_back_as_it_was(file):
 def test_with_simstore(why):
     """In a process of its own."""
     tests = [f"{__file__}::{name}" for name in WITH_SIMSTORE[why]]
-    process = child("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, RESUME_TESTS_SUFFIX="db")
+    options = [] if why == "where it differs" else ["-m", "slow or not slow"]
+    process = child("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests, RESUME_TESTS_SUFFIX="db")
     assert process.returncode == 0, process.stdout[-6000:]
     assert "skipped" not in process.stdout.splitlines()[-1]

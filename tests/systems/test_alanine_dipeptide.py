@@ -10,10 +10,11 @@ import openmm
 import openpathsampling as paths
 import pytest
 from openmm import unit
+from openmmtools.testsystems import AlanineDipeptideVacuum
 from openpathsampling.engines import openmm as ops_openmm
 from openpathsampling.experimental.storage import Storage as SimStore
 
-from ops_aimmd.systems.alanine_dipeptide import DIHEDRALS, alanine_dipeptide
+from ops_aimmd.systems.alanine_dipeptide import DIHEDRALS, alanine_dipeptide, alanine_testsystem
 from ops_aimmd.systems.batched_cv import positions_of
 
 
@@ -42,6 +43,13 @@ def test_engine_is_as_described(system):
     )
     assert engine.snapshot_timestep == 20.0 * unit.femtosecond
     assert engine.options["n_frames_max"] == 2000
+
+
+def test_the_molecule_is_that_of_openmmtools():
+    ours, theirs = alanine_testsystem(), AlanineDipeptideVacuum()
+    assert openmm.XmlSerializer.serialize(ours.system) == openmm.XmlSerializer.serialize(theirs.system)
+    assert np.array_equal(ours.positions, theirs.positions)
+    assert [str(atom) for atom in ours.topology.atoms()] == [str(atom) for atom in theirs.topology.atoms()]
 
 
 def test_dihedrals_are_made_of_bonded_atoms(system):

@@ -63,7 +63,7 @@ def configurations(sigma):
 
 
 @pytest.mark.parametrize("repeats", REPEATS)
-@pytest.mark.parametrize("sigma", [0.0, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("sigma", [0.0, *(pytest.param(sigma, marks=pytest.mark.slow) for sigma in (0.3, 0.5)), 0.8])
 def test_many_shots_of_a_configuration(sigma, repeats):
     found = Repeats(configurations(sigma), repeats, 200_000, np.random.default_rng(1), legs_are_shots=True)
     for name in ("slope", "intercept", "loss_per_leg"):
