@@ -368,9 +368,9 @@ def _about_calibration(state: str, result: Calibration) -> list[Finding]:
             Finding(
                 "The model is too sure" if sure else "The model is too careful",
                 f"{shots} have {slope} against the outcomes for {state} ({loss}).",
-                "It is over-fitted: use the default regularisation, more shots or fewer descriptors."
+                "It says more than it has learned: collect more shots, or leave out descriptors that do not matter."
                 if sure
-                else "It under-fits: train longer, with a weaker regularisation or better descriptors.",
+                else "It says less than it has learned: collect more shots, or look for better descriptors.",
             )
         )
     if abs(result.intercept) > max(SIGNIFICANT * result.intercept_error, INTERCEPT_MARGIN):

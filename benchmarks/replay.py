@@ -1,0 +1,127 @@
+"""Is the committor calibrated while it is learned? Guided runs of alanine dipeptide, recorded once and replayed.
+
+`record` makes guided runs like that of the README, each from another first path, without an OPS file. `replay` learns from
+the recorded shots as the run did: it trains whenever the schedule asks for it, and predicts the shots until the next
+training. Options of `fit` may be changed, and versions of this package compared on the same shots.
+
+For the last 300 shots of each run `replay` prints slope and intercept of the outcomes against the predictions (1 and 0 are
+right; errors from blocks of 15 shots), the loss per leg beside that of a constant, and the CPU seconds of all trainings.
+The same for the predictions that were made in the run itself.
+
+    python benchmarks/replay.py record runs --seeds 1 2 3 4 5     # 3 minutes each on an idle core; may be killed, goes on
+    python benchmarks/replay.py replay runs/*.aimmd               # half a minute each
+    python benchmarks/replay.py replay runs/*.aimmd --options '{"auxiliary_weights": [0, 0]}'
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import openpathsampling as paths
+import pandas as pd
+
+import ops_aimmd
+from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.training import DiminishingSchedule, fit
+from ops_aimmd.committor.training_set import TrainingSet
+from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
+
+LAST = 300
+BLOCK = 15
+
+
+def record(folder, seeds, n_steps):
+    """One checkpoint for each seed, of learner and first path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    system = alanine_dipeptide()
+    for seed in seeds:
+        file = folder / f"run_{seed}.aimmd"
+        if file.exists():
+            continue
+        unfinished = file.with_suffix(".part")
+        unfinished.unlink(missing_ok=True)
+        learner = ops_aimmd.CommittorLearner(system.descriptors, states=system.states, seed=seed)
+        scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=system.engine)
+        with contextlib.redirect_stdout(io.StringIO()):
+            first = scheme.initial_conditions_from_trajectories(system.initial_trajectory(seed=seed))
+        sampler = paths.PathSampling(None, scheme, first)
+        sampler.output_stream = open(os.devnull, "w")
+        sampler.attach_hook(ops_aimmd.TrainingHook(learner, str(unfinished), keep_paths=False))
+        sampler.run(n_steps)
+        unfinished.rename(file)
+        print(f"{file}: {len(learner.training_set)} shots", flush=True)
+
+
+def replay(shots, seed, first, options):
+    """Predictions (n,) of the last state, NaN before the first training, and CPU seconds of the trainings."""
+    n, schedule = len(shots), DiminishingSchedule()
+    predicted, known, trained_at = np.full(n, np.nan), TrainingSet.empty(shots.n_descriptors, shots.n_states), 0
+    model = CommittorModel.for_descriptors(shots.n_descriptors, seed=seed)
+    report, begin = None, time.process_time()
+    for row, shot in enumerate(shots):
+        if schedule.due(row, trained_at):
+            trained_at = row
+            if row >= first:
+                seed_of_fit = int(np.random.SeedSequence([seed, row]).generate_state(1)[0])
+                report = fit(model, known, seed_of_fit, previous=report, **options)
+        if report is not None:
+            predicted[row] = model.committor(shot.descriptors[None])[0]
+        known.append(shot)
+    return predicted, time.process_time() - begin
+
+
+def row_of(shots, predicted):
+    """Calibration of the last predictions."""
+    late = np.isfinite(predicted) & (np.arange(len(shots)) >= len(shots) - LAST)
+    counts = shots.counts[late]
+    verdict = ops_aimmd.calibration(predicted[late], counts, clusters=np.arange(late.sum()) // BLOCK)
+    fraction = counts.sum(axis=0) / counts.sum()
+    return {
+        "slope": verdict.slope,
+        "+-": verdict.slope_error,
+        "intercept": verdict.intercept,
+        "loss": verdict.loss_per_leg,
+        "of a constant": -(fraction * np.log(fraction)).sum(),
+    }
+
+
+def main():
+    """Parse and do."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    of_record = commands.add_parser("record", help="make runs")
+    of_record.add_argument("folder", type=Path)
+    of_record.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 11)))
+    of_record.add_argument("--steps", type=int, default=600)
+    of_replay = commands.add_parser("replay", help="learn from recorded runs again")
+    of_replay.add_argument("runs", type=Path, nargs="+")
+    of_replay.add_argument("--first", type=int, default=150, help="shots of the first training")
+    of_replay.add_argument("--options", type=json.loads, default={}, help="keyword arguments of fit, in JSON")
+    arguments = parser.parse_args()
+    if arguments.command == "record":
+        record(arguments.folder, arguments.seeds, arguments.steps)
+        return
+    options = {name: tuple(v) if isinstance(v, list) else v for name, v in arguments.options.items()}
+    tables = {"in the run": {}, "replayed": {}}
+    for file in arguments.runs:
+        shots = ops_aimmd.load_learner(file).training_set
+        predicted, seconds = replay(shots, int(file.stem.split("_")[-1]), arguments.first, options)
+        tables["in the run"][file.stem] = row_of(shots, shots.predicted_committor[:, -1])
+        tables["replayed"][file.stem] = row_of(shots, predicted) | {"CPU s": seconds}
+    for name, rows in tables.items():
+        table = pd.DataFrame(rows).T
+        slope = table["slope"]
+        error = slope.std(ddof=1) / np.sqrt(len(slope))
+        print(f"\n{name}\n{table.to_string(float_format='{:.3f}'.format)}")
+        print(f"mean slope {slope.mean():.3f} +- {error:.3f}, lowest {slope.min():.2f}, loss {table['loss'].mean():.4f}")
+
+
+if __name__ == "__main__":
+    main()
