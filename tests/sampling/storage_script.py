@@ -45,7 +45,7 @@ def write(kind, file):
     network = system.network()
     scheme = ops_aimmd.CommittorShootingScheme(network, learner, system.engine, selector=selector, max_length=np.int64(80))
     seed_step(1, 0)
-    conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(1))
+    conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(7))
     one_way = ops_aimmd.OneWayShooting(network.sampling_ensembles[0], selector, system.states, system.engine, 60)
     function = ops_aimmd.CommittorSelector(ops_aimmd.CommittorLearner(centre, system.states), weight=weight)
     storage.save([one_way.named("one-way"), function.named("function")])
