@@ -140,7 +140,7 @@ def check_killed_runs(directory, suffix, n_kills):
     return killed
 
 
-@pytest.mark.parametrize("suffix", ["nc", "db"])
+@pytest.mark.parametrize("suffix", ["nc", pytest.param("db", marks=pytest.mark.slow)])
 def test_a_run_that_was_killed_is_the_run_that_was_not(tmp_path, suffix):
     killed = check_killed_runs(tmp_path, suffix, n_kills=2)
     assert len(killed["steps"]) > 0
