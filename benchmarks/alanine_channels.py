@@ -29,7 +29,7 @@ from scipy.stats import chi2
 
 import ops_aimmd
 from ops_aimmd.analysis.series import StepRecorder
-from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
+from ops_aimmd.committor.autocorrelation import chance_of_difference, integrated_autocorrelation
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 METHODS = ("guided two-way", "guided one-way", "learning exchange", "guided exchange", "stock two-way", "stock one-way")
@@ -159,19 +159,14 @@ def chain_row(table, md_steps=np.inf):
 
 
 def disagreement(series):
-    """Probability that independent chains that agree differ as much in their means (chi-squared).
+    """Probability that chains which agree differ as much in their means; 0 for chains that never moved and differ.
 
     Variance and autocorrelation are those within the chains, all chains together: a rare spell in one channel is not known
-    to the chain that has not had it. 0 for chains that have never moved and differ.
+    to the chain that has not had it.
     """
-    series = [np.asarray(one, dtype=float) for one in series]
-    means, numbers = np.array([one.mean() for one in series]), np.array([len(one) for one in series])
-    if np.ptp(means) == 0 or len(series) == 1:
-        return 1.0
-    within = np.concatenate([one - one.mean() for one in series])
-    if within.std() == 0:
-        return 0.0
-    return _chance(means, np.sqrt(2 * integrated_autocorrelation(within).tau * within.var() / numbers))
+    values, chain = np.concatenate(series), np.repeat(np.arange(len(series)), [len(one) for one in series])
+    chance, _ = chance_of_difference(values, chain, chain)
+    return float(np.nan_to_num(chance, nan=0.0 if np.ptp(values) > 0 else 1.0)) if len(series) > 1 else 1.0
 
 
 def disagreement_by_own_errors(values, errors):

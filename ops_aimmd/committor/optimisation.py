@@ -264,7 +264,8 @@ def optimise(
         )
     if can_compare:
         best = min(snapshots, key=lambda snapshot: (data.deciding * snapshot[2]).sum())
-        epochs, memory, nll, values = best if data.is_better(best[2], last[2]) else last
+        stops = not data.legs or data.is_better(best[2], last[2])  # what later frames teach takes its time to settle
+        epochs, memory, nll, values = best if stops else last
     with torch.no_grad():
         for parameter, value in zip((*parameters, model.slope), values, strict=True):
             parameter.copy_(value)

@@ -10,14 +10,15 @@ its fold while the training set grows, until a model is started from new weights
 **Objective.** The posterior of the weights: log-likelihood of the shots plus the log-prior of :mod:`.networks`. The
 prior keeps the log-odds finite where the outcomes are separable and gives a weak prediction from a single shot.
 
-**Slope.** Networks that learn from few shots are too sure of themselves, and frames of legs, which have velocities of their
-own, teach steeper log-odds than the average over velocities has. The log-odds are multiplied by the slope that held-out
-shots ask for (:func:`.recalibration.expected_slope`). All losses below are those with the slope.
+**Slope.** Networks that learn from few shots are too sure of themselves. Frames of legs, which still have a velocity, teach
+steeper log-odds than the average over velocities has. The log-odds are multiplied by the slope that held-out shots ask for
+(:func:`.recalibration.expected_slope`). All losses below are those with the slope.
 
 **What the held-out shots decide**, always by the same rule: a default is kept unless the alternative has a loss lower by
 more than two standard errors of the difference, which know of correlated shots.
 
-- *When to stop.* The last epoch is the default, an earlier one the alternative.
+- *When to stop.* The last epoch is the default, an earlier one the alternative. Without frames of legs, which keep a network
+  from memorising and need many epochs, the epoch of the lowest loss is kept.
 - *Relevance.* A first network with a stiff prior measures how strongly its log-odds depend on each descriptor. The
   alternative to descriptors of equal variance is to scale them by that, so that irrelevant ones cannot be used for
   memorising (automatic relevance determination; R. M. Neal 1996, doi:10.1007/978-1-4612-0745-0).

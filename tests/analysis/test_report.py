@@ -289,7 +289,8 @@ def test_a_healthy_run_fires_nothing(tmp_path):
     health = assessed(tmp_path, two_wells(), 300)
     assert titles(health) == set()
     # what no run of one chain can know, and what 300 steps cannot tell
-    assert {caution.title for caution in health.cautions} == {"One channel only", "Too short to tell"}
+    cautions = {caution.title for caution in health.cautions}
+    assert "One channel only" in cautions and cautions <= {"One channel only", "Too short to tell"}
 
 
 class Distorted(torch.nn.Module):

@@ -160,7 +160,7 @@ def test_with_inertia_the_memory_of_the_velocities_is_learned():
     outcomes = np.array([o for _, o in legs]).reshape(-1, 2).mean(axis=1)
     slope = (starts @ (outcomes - 0.5)) / (starts @ starts)
     learned, ignored, memories = [], [], []
-    for seed in range(4):
+    for seed in range(6):
         shots = training_set(*walks(60, memory, rng))
         model = CommittorModel.for_descriptors(1, seed=seed)
         memories.append(fit(model, shots, seed=seed).velocity_memory)
