@@ -17,8 +17,8 @@ steeper log-odds than the average over velocities has. The log-odds are multipli
 **What the held-out shots decide**, always by the same rule: a default is kept unless the alternative has a loss lower by
 more than two standard errors of the difference, which know of correlated shots.
 
-- *When to stop.* The last epoch is the default, an earlier one the alternative. Without frames of legs, which keep a network
-  from memorising and need many epochs, the epoch of the lowest loss is kept.
+- *When to stop.* The last epoch is the default, an earlier one the alternative. Frames of legs keep a network from
+  memorising, and need many epochs. Without them the epoch of the lowest loss is kept.
 - *Relevance.* A first network with a stiff prior measures how strongly its log-odds depend on each descriptor. The
   alternative to descriptors of equal variance is to scale them by that, so that irrelevant ones cannot be used for
   memorising (automatic relevance determination; R. M. Neal 1996, doi:10.1007/978-1-4612-0745-0).

@@ -357,7 +357,7 @@ def between(system, states, seed):
 @pytest.mark.parametrize(
     "centre, radius, expected",
     [
-        ((-1.0, -1.0), 0.3, set()),
+        pytest.param((-1.0, -1.0), 0.3, set(), marks=pytest.mark.slow),
         ((-1.0, -1.0), 1.3, {"A state is too large"}),
         pytest.param((-1.45, -1.0), 0.15, {"Legs without an outcome"}, marks=pytest.mark.slow),
     ],

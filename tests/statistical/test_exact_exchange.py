@@ -107,7 +107,7 @@ class InverseRatio(ShootingPointExchangeMover):
         return 1.0 / super()._exchange_ratio(old, new)
 
 
-@pytest.mark.parametrize("wrong", [WithoutRatio, InverseRatio])
+@pytest.mark.parametrize("wrong", [WithoutRatio, pytest.param(InverseRatio, marks=pytest.mark.slow)])
 def test_control(chain, wrong):
     exchange = Exchange(chain, one_directional(chain), wrong)
     assert_wrong(sampled_by(exchange, exchange.both, 1), chain.exact([(0, 1)]))

@@ -128,6 +128,7 @@ def test_another_order_of_the_states(training_set, directory):
     assert not np.array_equal(back.counts, there.counts)
 
 
+@pytest.mark.slow
 def test_simstore_files(directory):
     """In processes of their own: SimStore changes the classes of OPS."""
     reports = run_script("write", "simstore", directory)
