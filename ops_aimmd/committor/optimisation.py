@@ -34,10 +34,10 @@ NUMBERS_KEPT = 2**26
 """Inputs of batches of legs that are kept between epochs. Those of larger sets are made again for each epoch."""
 
 MEMORY_LEARNING_RATE = 0.03
-"""Of the memory of velocities in units of its typical size."""
+"""Learning rate of the velocity memory, relative to `Legs.typical_memory`."""
 
 LONGEST_MEMORY = 3.0
-"""In the same units."""
+"""Largest velocity memory, relative to `Legs.typical_memory`."""
 
 
 @dataclass(frozen=True)

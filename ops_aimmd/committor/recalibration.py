@@ -1,4 +1,4 @@
-r"""A slope, and shifts, of the log-odds of a model, from predictions for shots that it was not trained on.
+r"""Recalibration: slope and shifts of the log-odds of a model, from predictions for shots that it was not trained on.
 
 Networks that learn from few shots are too sure of themselves. One factor on their log-odds, :math:`z \to b z`, puts most of
 that right (temperature scaling; C. Guo, G. Pleiss, Y. Sun, K. Weinberger 2017, arXiv:1706.04599). A model of another system

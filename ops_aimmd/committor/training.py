@@ -44,7 +44,7 @@ from ops_aimmd.committor.optimisation import TrainingData, optimise
 from ops_aimmd.committor.training_set import TrainingSet
 
 LEARNING_RATE = 0.03
-"""Largest one of a training."""
+"""Peak learning rate."""
 
 DECIDE_AGAIN = 3.0
 """Growth of the number of shots after which relevance and auxiliary data are decided again."""

@@ -1,4 +1,4 @@
-r"""A model that was trained on one system starts that of another.
+r"""Transfer learning: initialise a committor model from one trained on a related system.
 
 What is kept is the network. Its columns are matched by name (:func:`match_columns`). A column that only the new system has
 starts with weights of zero; one that only the old system has is held at its mean.
@@ -9,7 +9,7 @@ as if the old ones came from `PRIOR_FRAMES` frames.
 
 **Calibration.** A model knows another system less well than its own, so that its log-odds are too large there. They are
 multiplied by a slope and shifted, which few shots can determine (Platt scaling; A. Niculescu-Mizil and R. Caruana 2005,
-doi:10.1145/1102351.1102430), under a prior that expects a slope of `SLOPE` and no shift.
+doi:10.1145/1102351.1102430; :mod:`.recalibration`), under a prior that expects a slope of `SLOPE` and no shift.
 
 **Training.** Then all weights are trained further with `FINE_TUNING` of the usual learning rate (less with few shots, which
 should not undo what many have taught), for a third of the usual epochs. Beside it a model is started anew, and from

@@ -258,8 +258,10 @@ def test_a_source_that_misleads_is_left(hot, cold):
     assert set(starts) == {"transferred"}  # too few shots to decide, but flattened until it hardly says anything
     assert difference < 2.6 * error + 0.01  # 95 % of Student's t with 5 degrees of freedom
     difference, error, starts = differences(start, cold, n_shots=90, n_seeds=6)
-    assert starts.count("anew") >= 4
-    assert difference < 2.6 * error + 0.01  # all anew: 0 +- 0
+    assert "anew" in starts
+    assert difference < 2.6 * error + 0.01
+    _, _, starts = differences(start, cold, n_shots=150, n_seeds=4)
+    assert set(starts) == {"anew"}
 
 
 def test_the_report_tells_which_start_won(hot, cold):
