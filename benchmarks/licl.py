@@ -176,7 +176,7 @@ def summarise(folder):
 
 
 def draw(folders, file):
-    """Transition-path times, and the shots that pay, of some runs."""
+    """Transition-path times, and the efficiency of shooting, of some runs."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     for folder in folders:
         table = pd.read_csv(folder / "steps.csv").drop_duplicates("step", keep="last")
@@ -282,7 +282,7 @@ def main():
     run.add_argument("--steps", type=int, default=1000, help="of the whole run")
     table = commands.add_parser("table", help="print the table of some runs")
     table.add_argument("folders", type=Path, nargs="+")
-    table.add_argument("--figure", type=Path, help="draw transition-path times and the shots that pay")
+    table.add_argument("--figure", type=Path, help="draw transition-path times and the efficiency of shooting")
     commands.add_parser("volume", help="print the volume of a water")
     calibration = commands.add_parser("calibration", help="print how right the predictions of a run were")
     calibration.add_argument("checkpoint", type=Path)

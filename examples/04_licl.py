@@ -64,7 +64,7 @@ points = axes[0].scatter(distance, first_shell, c=learner.model.committor(shots.
 figure.colorbar(points, ax=axes[0], label="learned committor of the unbound state")
 axes[0].set(xlabel="r(LiCl) (nm)", ylabel="oxygen atoms at 0.25 nm of Li (G2)", title="shooting points")
 plots.plot_counts(axes[1], table)
-axes[1].set_title("what the model promised, and what came")
+axes[1].set_title("expected and generated transition paths")
 axes[2].hist(0.02 * (np.asarray(table.path_length) - 1), bins=30)
 axes[2].set(xlabel="transition-path time (ps)", ylabel="MC steps", title="how long the paths take")
 figure.savefig("licl.png", dpi=150)

@@ -225,7 +225,7 @@ def main():
     axes[0].set(xlabel="phi (degrees)", ylabel="psi (degrees)", xlim=(-180, 180), ylim=(-180, 180))
     axes[0].set_title("transition paths on the learned potential")
     plots.plot_counts(axes[1], table)
-    axes[1].set_title("what the model promised, and what came")
+    axes[1].set_title("expected and generated transition paths")
     figure.savefig("learned_potential.png", dpi=150)
     sampler.storage.close()
     print("wrote learned_potential.nc, learned_potential.aimmd and learned_potential.png")

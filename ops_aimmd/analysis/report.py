@@ -290,7 +290,7 @@ PICTURES = (
     ),
     Picture(
         "acceptance",
-        "Shots that pay",
+        "Efficiency of shooting",
         "Fractions in equal parts of the run, with errors by the correlation of the shots.",
         _draw_acceptance,
         lambda health: True,
