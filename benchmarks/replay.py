@@ -28,6 +28,7 @@ import openpathsampling as paths
 import pandas as pd
 
 import ops_aimmd
+from ops_aimmd.committor.correlated_shots import blocks
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import DiminishingSchedule, fit
 from ops_aimmd.committor.training_set import TrainingSet
@@ -81,7 +82,7 @@ def row_of(shots, predicted):
     """Calibration of the last predictions."""
     late = np.isfinite(predicted) & (np.arange(len(shots)) >= len(shots) - LAST)
     counts = shots.counts[late]
-    verdict = ops_aimmd.calibration(predicted[late], counts, clusters=np.arange(late.sum()) // BLOCK)
+    verdict = ops_aimmd.calibration(predicted[late], counts, clusters=blocks(shots.chains[late], shots.steps[late], BLOCK))
     fraction = counts.sum(axis=0) / counts.sum()
     return {
         "slope": verdict.slope,

@@ -1,4 +1,4 @@
-"""New netCDF files of OPS with 1 MB instead of 100 MB; whoever imports this writes such files from then on.
+"""Importing this module makes new netCDF files of OPS small, 1 MB instead of 100 MB.
 
 OPS makes room for 65536 entries in each of its tables of text when a file begins, which takes a second of each test that
 writes a file. Here there is room for 256 at first; more is made as it is needed, as in OPS's own files. Tests that kill

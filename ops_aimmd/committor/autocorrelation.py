@@ -1,4 +1,4 @@
-r"""How many independent paths is a run worth, and how well does the run know that?
+r"""Autocorrelation times of paths and shots with their intervals, and how many independent ones a run is worth.
 
 The integrated autocorrelation time of a stationary series is :math:`\tau = 1/2 + \sum_{t>0} \rho(t)` steps, so that n steps
 are worth :math:`n / (2\tau)` independent samples (A. Sokal, in Functional Integration, NATO ASI B 361, 131 (1997),

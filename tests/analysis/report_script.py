@@ -25,7 +25,7 @@ def two_wells(n_steps_per_frame=60):
 
 
 QUICK = {"max_epochs": 40, "relevance": None}
-"""Training for runs of which the model does not matter."""
+"""Quick training, for runs in which the model does not matter."""
 
 
 def write_run(

@@ -6,6 +6,8 @@ import torch
 from scipy.special import expit, softmax
 
 from ops_aimmd import CommittorModel, TrainingSet, calibration, fit
+from ops_aimmd.committor import optimisation
+from ops_aimmd.committor.correlated_shots import position_in_chain
 from ops_aimmd.committor.recalibration import AS_IT_IS, LOG_SLOPES, expected_slope
 
 
@@ -79,3 +81,24 @@ def test_the_slope_is_kept_with_the_model():
     assert again.slope == 0.5 and model.frozen_copy().slope == 0.5
     older = {name: array for name, array in model.arrays().items() if name != "slope"}  # as version 0.1.0 wrote it
     assert CommittorModel.from_description(model.description(), older).slope == 1.0
+
+
+def test_late_shots_count_more_for_the_slope(monkeypatch):
+    """A chain in which the outcomes depend less on the input later. Control: all shots count alike."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(600, 1))
+    steepness = np.where(np.arange(600) < 360, 2.0, 0.4)
+    reached = rng.binomial(2, expit(steepness * x[:, 0]))
+    shots = TrainingSet(x, np.stack([2 - reached, reached], axis=1), steps=np.arange(600))
+    slopes = []
+    for power in (optimisation.RECENT, 0.0):
+        monkeypatch.setattr(optimisation, "RECENT", power)
+        model = CommittorModel.for_descriptors(1, seed=1)
+        fit(model, shots, 1)
+        slopes.append(float(np.diff(model.reaction_coordinate(np.array([[-0.5], [0.5]])))[0]))
+    assert slopes[0] < 0.85 * slopes[1]
+
+
+def test_position_in_chain():
+    chains, steps = np.array([1, 0, 0, 1, 0, 0]), np.array([5, 9, 2, 3, 4, 7])
+    assert position_in_chain(chains, steps).tolist() == [1, 1, 0.25, 0.5, 0.5, 0.75]

@@ -30,7 +30,7 @@ LEARNED = ("descriptors", "counts", "steps", "chains", "velocity_origin", "predi
 
 
 def two_wells():
-    """Legs of some eight frames, with velocities to draw anew."""
+    """Legs of some eight frames, with velocities that a shot can replace."""
     return toy.hummer_szabo(n_steps_per_frame=150)
 
 

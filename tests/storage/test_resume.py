@@ -108,7 +108,7 @@ def stands_at(file):
 
 
 def numbers_in(file):
-    """Numbers of the steps in a file, of which the last is read whole."""
+    """Numbers of the steps in a file. The last step is read whole."""
     with closing(open_storage(file)) as storage:
         assert all(len(sample.trajectory.xyz) for sample in storage.steps[-1].active)
         return [step.mccycle for step in storage.steps]
