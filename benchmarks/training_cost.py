@@ -51,9 +51,9 @@ def main():
         report = fit(model, shots, 1, previous=report)
         print(f"{name:17} {time.process_time() - begin:6.1f} s CPU, {report.epochs} epochs")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"peak memory       {peak:6.2f} GiB, of which the frames {shots.auxiliary.descriptors.nbytes * 1.5 / 2**30:.2f} GiB"
-    )
+    frames = shots.auxiliary
+    of_frames = (frames.descriptors.nbytes + frames.displacements.nbytes) / 2**30
+    print(f"peak memory       {peak:6.2f} GiB; frames of legs alone {of_frames:.2f} GiB")
 
 
 if __name__ == "__main__":
