@@ -237,7 +237,7 @@ def optimise(
         logits = networks.member_logits(model.network, inputs)
         if epoch == max_epochs or (can_compare and epoch and epoch % every == 0):
             of_shots = logits.detach()[:, : data.n_shots].double()
-            model.slope.fill_(1.0 if is_exact else data.slope(of_shots))
+            model.slope.fill_(data.slope(of_shots) if can_compare and not is_exact else 1.0)
             loss_of_shots = negative_log_likelihood(model.calibrated(of_shots), data.counts[: data.n_shots]).cpu().numpy()
             values = [value.detach().clone() for value in (*parameters, model.slope)]
             snapshots.append((epoch, factor.item() * unit, loss_of_shots, values))

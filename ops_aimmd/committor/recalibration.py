@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 AS_IT_IS = 0.7
-"""Prior probability that a network needs no slope: few shots should not change what frames of legs have taught well."""
+"""Prior probability that a network needs no slope: few shots should hardly change what frames of legs have taught well."""
 
 SPREAD = 0.5
 """Standard deviation of the logarithm of the slope where it needs one."""
