@@ -1,9 +1,7 @@
 """The page about a run: nothing is missing, nothing comes from elsewhere, and it warns of what is wrong with real runs."""
 
 import base64
-import json
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +11,7 @@ import openpathsampling as paths
 import pandas as pd
 import pytest
 import torch
+from child_processes import result_of
 from openpathsampling.engines import EngineMaxLengthError
 
 from ops_aimmd import CommittorModel, load_learner
@@ -37,11 +36,7 @@ def titles(health):
 
 
 def child(*arguments):
-    result = subprocess.run(
-        [sys.executable, report_script.__file__, *map(str, arguments)], capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+    return result_of(report_script.__file__, *arguments)
 
 
 class Page(HTMLParser):

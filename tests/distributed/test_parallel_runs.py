@@ -2,14 +2,13 @@
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import parallel_support
 import pytest
+from child_processes import Child, run_script
 from parallel_support import QUICK, begin, deadly_chain, ledger, ledger_of, simulation
 from sampling_support import Steps
 
@@ -93,18 +92,12 @@ def test_a_coordinator_that_is_killed_loses_nothing(tmp_path, n_kills):
     file = tmp_path / "run.nc"
     chance = random.Random(3)
     for _ in range(n_kills):
-        process = subprocess.Popen(
-            [sys.executable, SCRIPT, file, str(n_steps), "2", "0.3"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = Child(SCRIPT, file, n_steps, 2, 0.3)
         for _ in range(chance.randint(2, 6)):
-            assert process.stdout.readline() == "step\n", process.stderr.read()[-3000:]
+            assert process.stdout.readline() == "step\n", process.kill()[-3000:]
         time.sleep(chance.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
         assert process.returncode == -signal.SIGKILL
-    done = subprocess.run([sys.executable, SCRIPT, file, str(n_steps), "0", "0"], capture_output=True, text=True)
+    done = run_script(SCRIPT, file, n_steps, 0, 0)
     assert done.returncode == 0, done.stderr[-3000:]
     assert ledger_of(file) == ledger_of(whole)

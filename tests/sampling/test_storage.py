@@ -3,19 +3,15 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import storage_script
-
-SCRIPT = Path(storage_script.__file__)
+from child_processes import result_of
 
 
 def run_script(*arguments):
-    process = subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr[-4000:]
-    return json.loads(process.stdout.splitlines()[-1])
+    return result_of(storage_script.__file__, *arguments)
 
 
 @pytest.fixture(scope="module")

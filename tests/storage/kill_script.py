@@ -1,10 +1,13 @@
 """A run that starts or resumes, whichever is possible, and goes on until it is killed or has made enough steps.
 
 usage: kill_script.py OPS_FILE CHECKPOINT [N_STEPS]
+       kill_script.py "steps of" OPS_FILE
 
-Says "ready" when sampling begins, and "storing" in each step when OPS is about to write to its file.
+The first says "ready" when sampling begins, and "storing" in each step when OPS is about to write to its file.
+The second prints the numbers of the steps in the file, as OPS and as we read them.
 """
 
+import json
 import os
 import sys
 import warnings
@@ -19,6 +22,7 @@ from sampling_support import QUICK_WITH_FRAMES  # noqa: E402
 import ops_aimmd  # noqa: E402
 from ops_aimmd.checkpoint import Checkpoint, NotACheckpointError  # noqa: E402
 from ops_aimmd.sampling.random_state import seed_step  # noqa: E402
+from ops_aimmd.storage.ops_files import check_steps, open_storage, step_numbers  # noqa: E402
 from ops_aimmd.systems import toy  # noqa: E402
 
 
@@ -61,8 +65,15 @@ def start_or_resume(file, checkpoint, start=start):
     return start(new_storage(file), checkpoint)
 
 
-if __name__ == "__main__":
-    file, checkpoint, *n_steps = sys.argv[1:]
+def print_steps(file):
+    storage = open_storage(file)
+    check_steps(iter(storage.steps))
+    (simulation,) = storage.pathsimulators
+    by_ops = [int(step.mccycle) for step in storage.steps]
+    print(json.dumps([by_ops, [int(number) for number in step_numbers(storage, str(simulation.__uuid__))]]))
+
+
+def main(file, checkpoint, n_steps=None):
     out, sys.stdout = sys.stdout, open(os.devnull, "w")
     warnings.simplefilter("always")
     sampler = start_or_resume(file, checkpoint)
@@ -73,4 +84,11 @@ if __name__ == "__main__":
 
     sampler.hooks["after_step"].insert(0, announce)  # the training hook will step in front of it
     print("ready", file=out, flush=True)
-    sampler.run(int(n_steps[0]) - sampler.step if n_steps else 10**6)
+    sampler.run(int(n_steps) - sampler.step if n_steps else 10**6)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "steps of":
+        print_steps(sys.argv[2])
+    else:
+        main(*sys.argv[1:])

@@ -2,12 +2,9 @@
 
 import functools
 import gc
-import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +14,7 @@ import netCDF4
 import numpy as np
 import openpathsampling as paths
 import pytest
+from child_processes import result_of
 from existing_files_script import learned, site_descriptors, system_of
 from openpathsampling.engines.toy import Snapshot
 from sampling_support import Chain
@@ -27,18 +25,9 @@ from ops_aimmd.storage.existing_files import selection_table
 
 WEIGHTS = ["selection_probability_old", "selection_probability_new", "weight_sum_old", "weight_sum_new"]
 
-SCRIPT = Path(existing_files_script.__file__)
-
 
 def run_script(*arguments):
-    process = subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.returncode == 0, process.stderr[-4000:]
-    return json.loads(process.stdout.splitlines()[-1])
+    return result_of(existing_files_script.__file__, *arguments)
 
 
 @pytest.fixture(scope="module")

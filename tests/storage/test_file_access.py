@@ -20,6 +20,7 @@ from pathlib import Path
 import netCDF4
 import openpathsampling as paths
 import pytest
+from child_processes import PYTEST, run_script
 from resume_support import QuickChain, begin, checkpoint_of, copy_run, resume, run_to
 from test_resume import SUFFIX, child, numbers_in, stands_at
 
@@ -401,5 +402,5 @@ def test_users_of_a_file(tmp_path):
 @netcdf_only
 def test_with_simstore():
     """In a process of its own."""
-    process = child("-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, RESUME_TESTS_SUFFIX="db")
+    process = run_script(PYTEST, "-q", "-p", "no:cacheprovider", __file__, RESUME_TESTS_SUFFIX="db")
     assert process.returncode == 0, process.stdout[-6000:]

@@ -1,30 +1,18 @@
 """A run that is killed again and again, at any moment, is the run that was never killed."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import kill_script
 import numpy as np
 import pytest
+from child_processes import Child, result_of, run_script
 
 from ops_aimmd.checkpoint import Checkpoint
 
 SCRIPT = Path(kill_script.__file__)
-
-
-def child(*arguments):
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 WHEN = {"starting or resuming": 0.15, "sampling": 0.35, "storing": 0.5}
@@ -33,27 +21,25 @@ WHEN = {"starting or resuming": 0.15, "sampling": 0.35, "storing": 0.5}
 
 def run_and_kill(file, checkpoint, when, chance):
     """Kill the run at a random moment of a part of its life; what it said on stderr."""
-    process = child(file, checkpoint)
+    process = Child(SCRIPT, file, checkpoint)
     if when == "starting or resuming":
-        time.sleep(chance.uniform(0, 4))
+        time.sleep(chance.uniform(0, 2))
     else:
-        assert process.stdout.readline() == "ready\n", process.stderr.read()[-3000:]
+        assert process.stdout.readline() == "ready\n", process.kill()[-3000:]
     if when == "sampling":
         time.sleep(chance.uniform(0, 2))
     if when == "storing":
         for _ in range(chance.randint(1, 3)):
-            assert process.stdout.readline() == "storing\n", process.stderr.read()[-3000:]
+            assert process.stdout.readline() == "storing\n", process.kill()[-3000:]
         time.sleep(chance.uniform(0, 0.1))
-    process.send_signal(signal.SIGKILL)
-    errors = process.communicate()[1]
+    errors = process.kill()
     assert process.returncode == -signal.SIGKILL, errors[-3000:]
     return errors
 
 
 def finish(file, checkpoint, n_steps):
-    process = child(file, checkpoint, n_steps)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors[-3000:]
+    done = run_script(SCRIPT, file, checkpoint, n_steps)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def contents(checkpoint):
@@ -101,20 +87,9 @@ def same(one, other):
 
 
 def steps_of(file):
-    code = f"""
-import sys
-import ops_aimmd
-from ops_aimmd.storage.ops_files import check_steps, open_storage, step_numbers
-storage = open_storage({str(file)!r})
-check_steps(iter(storage.steps))
-(simulation,) = storage.pathsimulators
-print([int(step.mccycle) for step in storage.steps])
-print(step_numbers(storage, str(simulation.__uuid__)))
-"""
-    read = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    one, other = read.stdout.strip().splitlines()[-2:]
-    assert one == other
-    return eval(one)
+    by_ops, by_us = result_of(SCRIPT, "steps of", file)
+    assert by_ops == by_us
+    return by_ops
 
 
 def check_killed_runs(directory, suffix, n_kills):

@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from child_processes import result_of
 
 import ops_aimmd
 from ops_aimmd.checkpoint import Checkpoint, CheckpointLockedError, CheckpointVersionError, conversion
@@ -69,9 +69,7 @@ def close_to(found, expected):
 @pytest.mark.parametrize("name", OPS_FILES)
 def test_a_run_is_opened_analysed_resumed_and_extended(version, name, tmp_path):
     script = Path(__file__).with_name("older_files_script.py")
-    command = [sys.executable, str(script), str(version), name, str(tmp_path)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found, expected = json.loads(output.splitlines()[-1]), expected_of(version)[name]
+    found, expected = result_of(script, version, name, tmp_path), expected_of(version)[name]
     went_on = expected.pop("went on")
     steps = expected.pop("steps")
     assert close_to(found["learned"], expected)

@@ -21,6 +21,7 @@ import openpathsampling as paths
 import pytest
 import resume_support
 import torch
+from child_processes import run_script
 from openpathsampling.high_level.move_scheme import MoveAcceptanceAnalysis
 from openpathsampling.netcdfplus import WeakLRUCache
 from openpathsampling.visualize import PathTree, ReplicaEvolution
@@ -261,7 +262,7 @@ def test_frames_that_ops_has_forgotten_keep_their_digits(directory):
 @netcdf_only
 def test_alanine_dipeptide_on_the_reference_platform(directory):
     accepted = begin_alanine(directory)
-    process = child(resume_support.__file__, "resume_alanine", directory)
+    process = run_script(resume_support.__file__, "resume_alanine", directory)
     assert process.returncode == 0, process.stderr[-4000:]
     report = json.loads(process.stdout.splitlines()[-1])
     run, whole, elsewhere = (contents(directory / f"{name}.aimmd") for name in ("run", "whole", "elsewhere"))
@@ -385,7 +386,7 @@ def steps_that_can_be_read(file):
 @netcdf_only
 def test_steps_that_ops_had_not_written_when_the_process_died(directory, runs, whole):
     file = directory / f"run.{SUFFIX}"
-    died = child(resume_support.__file__, "die", file, 5, 9)
+    died = run_script(resume_support.__file__, "die", file, 5, 9)
     assert died.returncode == 9, died.stderr[-4000:]
     assert stands_at(file) == 9
     assert steps_that_can_be_read(file) <= 6
@@ -1124,6 +1125,14 @@ def test_with_simstore(why):
     """In a process of its own."""
     tests = [f"{__file__}::{name}" for name in WITH_SIMSTORE[why]]
     options = [] if why == "where it differs" else ["-m", "slow or not slow"]
-    process = child("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests, RESUME_TESTS_SUFFIX="db")
+    process = run_script(
+        Path(pytest.__file__).with_name("__main__.py"),
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *options,
+        *tests,
+        RESUME_TESTS_SUFFIX="db",
+    )
     assert process.returncode == 0, process.stdout[-6000:]
     assert "skipped" not in process.stdout.splitlines()[-1]

@@ -2,15 +2,13 @@
 
 import contextlib
 import io
-import os
 import signal
-import subprocess
-import sys
 
 import mstis_script
 import openpathsampling as paths
 import pytest
 import torch
+from child_processes import Child
 from test_kills import contents, differences
 
 import ops_aimmd
@@ -33,16 +31,9 @@ def run(tmp_path_factory):
     """OPS file and checkpoint of a run that was killed in one process and finished in another."""
     directory = tmp_path_factory.mktemp("mstis")
     file, checkpoint = directory / "run.nc", directory / "run.aimmd"
-    process = subprocess.Popen(
-        [sys.executable, mstis_script.__file__, file, checkpoint, "1000000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    process = Child(mstis_script.__file__, file, checkpoint, 1_000_000)
     last = next((line for line in process.stdout if line == f"step {KILLED_AT}\n"), None)
-    process.send_signal(signal.SIGKILL)
-    errors = process.communicate()[1]
+    errors = process.kill()
     assert last is not None and process.returncode == -signal.SIGKILL, errors[-3000:]
     paths.InterfaceSet._reset()
     with contextlib.redirect_stdout(io.StringIO()):
