@@ -8,9 +8,13 @@ For the last 300 shots of each run `replay` prints slope and intercept of the ou
 right; errors from blocks of 15 shots), the loss per leg beside that of a constant, and the CPU seconds of all trainings.
 The same for the predictions that were made in the run itself.
 
+`cross-validate` asks whether the choices that the held-out shots make are as good as fixed ones: the loss per leg of blocks
+of 30 shots, a fifth of them at a time, that no member of the model was trained on.
+
     python benchmarks/replay.py record runs --seeds 1 2 3 4 5     # 3 minutes each on an idle core; may be killed, goes on
     python benchmarks/replay.py replay runs/*.aimmd               # half a minute each
     python benchmarks/replay.py replay runs/*.aimmd --options '{"auxiliary_weights": [0, 0]}'
+    python benchmarks/replay.py cross-validate runs/*.aimmd       # three minutes each
 """
 
 import argparse
@@ -36,6 +40,13 @@ from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 LAST = 300
 BLOCK = 15
+BLOCK_LEFT_OUT = 30
+CHOICES = {
+    "default": {},
+    "weights of frames 0.15, 10": {"auxiliary_weights": (0.15, 10.0)},
+    "weights of frames 0.15, 1": {"auxiliary_weights": (0.15, 1.0)},
+    "shooting points alone": {"auxiliary_weights": (0.0, 0.0)},
+}
 
 
 def record(folder, seeds, n_steps):
@@ -93,6 +104,37 @@ def row_of(shots, predicted):
     }
 
 
+def loss_left_out(shots, seed, options):
+    """Loss per leg of the blocks that were left out, a fifth at a time."""
+    part = blocks(shots.chains, shots.steps, BLOCK_LEFT_OUT) % 5
+    log_likelihood = 0.0
+    for number in range(5):
+        known = TrainingSet.empty(shots.n_descriptors, shots.n_states)
+        for row, shot in enumerate(shots):
+            if part[row] != number:
+                known.append(shot)
+        model = CommittorModel.for_descriptors(shots.n_descriptors, seed=seed)
+        fit(model, known, seed, **options)
+        left_out = part == number
+        p = np.clip(model.committor(shots.descriptors[left_out]), 1e-12, 1 - 1e-12)
+        log_likelihood += (shots.counts[left_out] * np.log(np.stack([1 - p, p], axis=1))).sum()
+    return -log_likelihood / shots.counts.sum()
+
+
+def cross_validate(files):
+    """Losses of the default and of fixed choices, and the mean difference with its standard error."""
+    rows = {}
+    for file in files:
+        shots = ops_aimmd.load_learner(file).training_set
+        seed = int(file.stem.split("_")[-1])
+        rows[file.stem] = {name: loss_left_out(shots, seed, options) for name, options in CHOICES.items()}
+        print(file.stem, *(f"{name} {loss:.4f}" for name, loss in rows[file.stem].items()), sep="  ", flush=True)
+    table = pd.DataFrame(rows).T
+    for name in table:
+        difference = table["default"] - table[name]
+        print(f"{name:28} {table[name].mean():.4f}; default less this {difference.mean():+.4f} +- {difference.sem():.4f}")
+
+
 def main():
     """Parse and do."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -105,9 +147,14 @@ def main():
     of_replay.add_argument("runs", type=Path, nargs="+")
     of_replay.add_argument("--first", type=int, default=150, help="shots of the first training")
     of_replay.add_argument("--options", type=json.loads, default={}, help="keyword arguments of fit, in JSON")
+    of_validate = commands.add_parser("cross-validate", help="the default beside fixed choices")
+    of_validate.add_argument("runs", type=Path, nargs="+")
     arguments = parser.parse_args()
     if arguments.command == "record":
         record(arguments.folder, arguments.seeds, arguments.steps)
+        return
+    if arguments.command == "cross-validate":
+        cross_validate(arguments.runs)
         return
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in arguments.options.items()}
     tables = {"in the run": {}, "replayed": {}}
