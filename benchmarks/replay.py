@@ -23,6 +23,7 @@ import io
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,9 +84,11 @@ def replay(shots, seed, first, options):
             if row >= first:
                 seed_of_fit = int(np.random.SeedSequence([seed, row]).generate_state(1)[0])
                 report = fit(model, known, seed_of_fit, previous=report, **options)
+        before = None
         if report is not None:
             predicted[row] = model.committor(shot.descriptors[None])[0]
-        known.append(shot)
+            before = np.array([1 - predicted[row], predicted[row]])
+        known.append(replace(shot, predicted_committor=before))
     return predicted, time.process_time() - begin
 
 

@@ -30,6 +30,9 @@ SIGNIFICANT = 2.0
 RECENT = 2.0
 """Power of the position in its chain with which a shot counts for the slope. The next shots resemble the last ones."""
 
+LARGEST_LOGIT = 40.0
+"""Logarithms of probabilities that have become zero count as minus this."""
+
 NUMBERS_KEPT = 2**26
 """Inputs of batches of legs that are kept between epochs. Those of larger sets are made again for each epoch."""
 
@@ -59,6 +62,8 @@ class TrainingData:
     folds : Folds
     legs : list of (Legs, tensor of shape (n_members, m))
         Other frames of the legs in batches, one for each epoch, and their weights.
+    foreseen : array, shape (n_shots, k)
+        Logits, before they were calibrated, with which earlier versions of the model predicted a shot; NaN where none did.
     """
 
     descriptors: Tensor
@@ -71,9 +76,12 @@ class TrainingData:
     steps: np.ndarray
     folds: Folds
     legs: list[tuple[Legs, Tensor]]
+    foreseen: np.ndarray
 
     @classmethod
-    def of(cls, model: CommittorModel, training_set: TrainingSet, auxiliary_weights, max_frames, rng) -> TrainingData:
+    def of(
+        cls, model: CommittorModel, training_set: TrainingSet, auxiliary_weights, max_frames, rng, earlier_slopes=()
+    ) -> TrainingData:
         """
         Parameters
         ----------
@@ -83,6 +91,8 @@ class TrainingData:
             Trials that (the end frame, all other frames together) of a leg count for.
         max_frames : int
             Frames of legs in a batch, and ends; each batch has the weight of all.
+        earlier_slopes : sequence of (int, float)
+            As in :class:`.FitReport`.
         """
 
         def tensor(array, dtype=model.dtype):
@@ -131,6 +141,7 @@ class TrainingData:
             steps,
             folds,
             legs,
+            foreseen_logits(training_set.predicted_committor, earlier_slopes),
         )
 
     def mean_of_judges(self, values: np.ndarray) -> np.ndarray:
@@ -140,12 +151,20 @@ class TrainingData:
             return (judges * values).sum(axis=0) / judges.sum(axis=0)
 
     def slope(self, logits: Tensor) -> float:
-        """Slope for the logits (n_members, n_shots, k) of a network, by the shots that members have not seen."""
-        unseen = self.mean_of_judges(logits.double().cpu().numpy())
+        """Slope for the logits (n_members, n_shots, k) of a network, by predictions for shots that were not seen.
+
+        Members that a shot was held out from have seen fewer shots, but later ones; earlier versions of the model saw what
+        the chain had made before. Where a shot has both predictions, each counts half.
+        """
         weights = self.deciding.max(axis=0) * (RECENT + 1) * position_in_chain(self.chains, self.steps) ** RECENT
-        used = (weights > 0) & np.isfinite(unseen).all(axis=1)
-        counts = self.counts[: self.n_shots].double().cpu().numpy()[used] * weights[used, None]
-        return expected_slope(unseen[used], counts)
+        counts = self.counts[: self.n_shots].double().cpu().numpy() * weights[:, None]
+        predictions = [self.mean_of_judges(logits.double().cpu().numpy()), self.foreseen]
+        known = [np.isfinite(prediction).all(axis=1) & (weights > 0) for prediction in predictions]
+        share = 1 / np.maximum(np.sum(known, axis=0), 1)[:, None]
+        return expected_slope(
+            np.concatenate([prediction[rows] for prediction, rows in zip(predictions, known, strict=True)]),
+            np.concatenate([(share * counts)[rows] for rows in known]),
+        )
 
     def gap(self, model: CommittorModel) -> int:
         """Gap between folds for the correlation of the residuals, at most one block; 0 for uncorrelated residuals."""
@@ -184,6 +203,18 @@ class TrainingData:
         """Whether a loss of the deciding shots is lower by more than some standard errors of the difference."""
         difference, error = self.weighted_ratio(nll - other, self.deciding, np.ones(nll.shape[-1]))
         return bool(difference < -SIGNIFICANT * error)
+
+
+def foreseen_logits(predicted: np.ndarray, earlier_slopes) -> np.ndarray:
+    """Logits (n, k) of the predictions before each shot (n, n_states), divided by the slope that the model then had.
+
+    NaN for shots before the first of the trainings. Rows are in the order in which the shots came.
+    """
+    with np.errstate(divide="ignore"):
+        logits = np.maximum(np.log(predicted), -LARGEST_LOGIT)
+    logits = logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits
+    n_shots, slopes = np.array([(0, np.nan), *earlier_slopes]).T
+    return logits / slopes[np.searchsorted(n_shots, np.arange(len(logits)), side="right") - 1, None]
 
 
 def held_out_losses(model: CommittorModel, training_set: TrainingSet) -> np.ndarray:

@@ -11,8 +11,9 @@ its fold while the training set grows, until a model is started from new weights
 prior keeps the log-odds finite where the outcomes are separable and gives a weak prediction from a single shot.
 
 **Slope.** Networks that learn from few shots are too sure of themselves. Frames of legs, which still have a velocity, teach
-steeper log-odds than the average over velocities has. The log-odds are multiplied by the slope that held-out shots ask for
-(:func:`.recalibration.expected_slope`). All losses below are those with the slope.
+steeper log-odds than the average over velocities has. The log-odds are multiplied by the slope that shots ask for which had
+not been seen when they were predicted (:func:`.recalibration.expected_slope`): by members that they are held out from, and
+by earlier versions of the model. All losses below are those with the slope.
 
 **What the held-out shots decide**, always by the same rule: a default is kept unless the alternative has a loss lower by
 more than two standard errors of the difference, which know of correlated shots.
@@ -48,6 +49,9 @@ LEARNING_RATE = 0.03
 
 DECIDE_AGAIN = 3.0
 """Growth of the number of shots after which relevance and auxiliary data are decided again."""
+
+ALL_EFFORT = 100
+"""Shots from which training takes all its epochs and frames. The first shots need half of each."""
 
 MIN_SHOTS_TO_DECIDE = 20
 """Independent ones: below, held-out losses decide nothing and the defaults hold."""
@@ -132,6 +136,8 @@ class FitReport:
         Held-out loss per shot of the start that was not taken; None where nothing was compared.
     slope : float
         Factor on the log-odds of the network by which it is calibrated.
+    earlier_slopes : tuple of (int, float)
+        Number of shots and slope of each earlier training of the model.
     """
 
     n_shots: int
@@ -153,6 +159,7 @@ class FitReport:
     start: str = "anew"
     loss_of_other_start: float | None = None
     slope: float = 1.0
+    earlier_slopes: tuple[tuple[int, float], ...] = ()
 
     def __str__(self) -> str:
         text = (
@@ -208,13 +215,14 @@ def fit(
         kept and trained further, as for a model that was trained on other data, or a formula with a network beside it.
     max_epochs : int
         Epochs of Adam (Kingma and Ba 2015, arXiv:1412.6980) on all data at once; each takes ten milliseconds or less.
+        With fewer than ``ALL_EFFORT`` shots there are fewer epochs, down to a half.
     learning_rate : float
         Its maximum; it rises and then falls to zero along a cosine.
     weight_decay : float
         Precision of the prior in units of the natural one (:func:`.networks.log_prior`).
     frames_per_epoch : int
         Bound on the cost: each epoch uses about as many frames of legs, in turns, and at most as many ends; they have the
-        weight of all.
+        weight of all. Fewer with few shots, as for ``max_epochs``.
 
     Returns
     -------
@@ -234,15 +242,17 @@ def fit(
     n_shots, x = len(training_set), training_set.all_descriptors()
     scaling = InputScaling.of(x, n_shots)
     scaling.warn(x, n_shots)
+    effort = min(0.5 + 0.5 * n_shots / ALL_EFFORT, 1.0)
     trainer = _Trainer(
         training_set,
         Folds.longest(training_set.chains, model.n_folds),
         scaling,
         np.random.SeedSequence(seed),
-        max_epochs,
+        math.ceil(effort * max_epochs),
         learning_rate,
         weight_decay,
-        frames_per_epoch,
+        math.ceil(effort * frames_per_epoch),
+        () if previous is None else (*previous.earlier_slopes, (previous.n_shots, previous.slope)),
     )
     candidates = trainer.candidates() if auxiliary_weights == "auto" else [tuple(float(w) for w in auxiliary_weights)]
     if not start_anew or getattr(model.network, "is_of_raw_descriptors", False):
@@ -268,6 +278,7 @@ def fit(
         decided_at=decided_at,
         seconds=time.perf_counter() - start,
         slope=float(model.slope),
+        earlier_slopes=trainer.earlier_slopes,
     )
 
 
@@ -367,6 +378,7 @@ class _Trainer:
     learning_rate: float
     weight_decay: float
     frames_per_epoch: int
+    earlier_slopes: tuple[tuple[int, float], ...]
     decides: bool = True
 
     def candidates(self) -> list[tuple[float, float]]:
@@ -396,7 +408,7 @@ class _Trainer:
 
     def _optimise(self, trial, auxiliary_weights, relevance, max_epochs, stiffness, velocity_memory=0.0) -> _Trained:
         rng = np.random.default_rng(self.seed)
-        data = TrainingData.of(trial, self.training_set, auxiliary_weights, self.frames_per_epoch, rng)
+        data = TrainingData.of(trial, self.training_set, auxiliary_weights, self.frames_per_epoch, rng, self.earlier_slopes)
         if not self.decides:
             data = replace(data, deciding=np.zeros_like(data.deciding))
         weight_decay = self.weight_decay * stiffness

@@ -225,9 +225,7 @@ def _restored_start(checkpoint: Checkpoint, device: str | None) -> TransferredSt
 def _reports(checkpoint: Checkpoint) -> list[FitReport]:
     stored = (checkpoint.model_version(number)[1]["report"] for number in checkpoint.model_versions())
     return [
-        FitReport(**{name: tuple(value) if isinstance(value, list) else value for name, value in report.items()})
-        for report in stored
-        if report is not None
+        FitReport(**{name: _as_tuple(value) for name, value in report.items()}) for report in stored if report is not None
     ]
 
 
@@ -254,6 +252,11 @@ def _unpack(number: int, description: dict, arrays: dict[str, np.ndarray], netwo
         density = CommittorDensity(tuple((i, j) for i, j in description["density_pairs"]), density_values)
     model = CommittorModel.from_description(description["model"], arrays, network=network, device=device)
     return ModelVersion(number, model.frozen_copy(), density)
+
+
+def _as_tuple(value):
+    """Lists of JSON, and lists in them, as tuples."""
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def _pack(version: ModelVersion, report: FitReport | None) -> tuple[int, dict, dict[str, np.ndarray]]:

@@ -99,6 +99,43 @@ def test_late_shots_count_more_for_the_slope(monkeypatch):
     assert slopes[0] < 0.85 * slopes[1]
 
 
+@pytest.mark.parametrize(
+    "earlier, expected",
+    [((), 0.5), (((0, 1.0),), 0.5**0.5), (((0, 0.5),), 0.5), (((200, 1.0), (300, 1.0)), None)],
+    ids=["held out alone", "foreseen better", "foreseen alike", "foreseen from shot 200 on"],
+)
+def test_predictions_of_earlier_versions_count_half(earlier, expected):
+    """Log-odds of members that are twice too steep; predictions before each shot that were right as they were given."""
+    rng = np.random.default_rng(6)
+    q = rng.normal(size=(4000, 1))
+    counts = outcomes(q, 1.0, rng)
+    p = expit(np.concatenate([-q, q], axis=1))
+    model = CommittorModel.for_descriptors(1, seed=1)
+    shots = TrainingSet(q, counts, steps=np.arange(4000), predicted_committor=p)
+    data = optimisation.TrainingData.of(model, shots, (0.0, 0.0), 0, rng, earlier)
+    slope = data.slope(torch.tensor(2 * q).expand(model.n_folds, -1, -1))
+    if expected is None:
+        assert 0.55 < slope < 0.5**0.5
+    else:
+        assert slope == pytest.approx(expected, rel=0.08)
+
+
+def test_logits_of_earlier_versions():
+    p = np.array([[0.5, 0.5], [0.2, 0.8], [0.2, 0.8], [1.0, 0.0], [np.nan, np.nan]])
+    found = optimisation.foreseen_logits(p, ((1, 1.0), (2, 0.5)))[:, 0]
+    np.testing.assert_allclose(found, [np.nan, np.log(4), 2 * np.log(4), -2 * optimisation.LARGEST_LOGIT, np.nan])
+    three = np.array([[0.2, 0.3, 0.5]])
+    np.testing.assert_allclose(softmax(0.5 * optimisation.foreseen_logits(three, [[0, 0.5]]), axis=1), three)
+
+
+def test_each_training_knows_the_slopes_of_the_earlier_ones():
+    model, reports = CommittorModel.for_descriptors(30, seed=1), [None]
+    for n in (60, 70, 80):
+        reports.append(fit(model, noisy(n, np.random.default_rng(7)), 1, previous=reports[-1], max_epochs=20))
+    assert reports[-1].earlier_slopes == ((60, reports[1].slope), (70, reports[2].slope))
+    assert fit(model, noisy(80, np.random.default_rng(7)), 1, max_epochs=20).earlier_slopes == ()
+
+
 def test_position_in_chain():
     chains, steps = np.array([1, 0, 0, 1, 0, 0]), np.array([5, 9, 2, 3, 4, 7])
     assert position_in_chain(chains, steps).tolist() == [1, 1, 0.25, 0.5, 0.5, 0.75]
