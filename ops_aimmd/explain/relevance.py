@@ -44,7 +44,7 @@ from ops_aimmd.explain.replacement import REPLACEMENTS, Replacement
 
 METHODS = (*REPLACEMENTS, "gradient")
 
-MARGIN = 4
+MARGIN = 8
 """Factor on the length of blocks: the chance of the replacements hides the end of the correlation."""
 
 SHARED_SHOTS = 2.0
