@@ -19,8 +19,9 @@ from openpathsampling.integration_tools import is_simtk_quantity
 from openpathsampling.netcdfplus import StorableObject
 
 from ops_aimmd.checkpoint import FrameBlock
+from ops_aimmd.engines.frames import ARRAYS, can_be_kept
 from ops_aimmd.sampling.legs import Leg
-from ops_aimmd.storage.snapshots import ARRAYS, IDENTITY, LOW_BITS, can_be_kept, is_reversed, pack_frames, unpack_frames
+from ops_aimmd.storage.snapshots import IDENTITY, LOW_BITS, is_reversed, pack_frames, unpack_frames
 
 DIRECTIONS = ("backward", "forward")
 STATUSES = ("ok", "max_length", "nan")

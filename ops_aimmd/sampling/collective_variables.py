@@ -12,7 +12,7 @@ from openpathsampling.engines import BaseSnapshot
 from openpathsampling.integration_tools import is_simtk_quantity
 
 from ops_aimmd.descriptors.descriptor_set import Descriptors
-from ops_aimmd.systems.batched_cv import boxes_of, positions_of
+from ops_aimmd.engines.frames import boxes_of, positions_of
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
 
 SAME = 1e-3

@@ -16,12 +16,14 @@ from openpathsampling.pathmover import (
     SpecializedRandomChoiceMover,
 )
 
+from ops_aimmd.engines.frames import is_at_rest
+
 from .joining_ensembles import joined_states
 from .learner import PATHS_REMEMBERED
 from .legs import Leg, check_engine, length_limit, make_legs
 from .selectors import CommittorSelector
 from .states import state_index
-from .velocities import has_inertia, is_at_rest
+from .velocities import has_inertia
 
 KEEP_VELOCITIES = (paths.NoModification, paths.VelocityDirectionModifier, paths.SingleAtomVelocityDirectionModifier)
 """Modifiers whose velocities are those of the frame, in part or in whole."""

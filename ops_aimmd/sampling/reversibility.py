@@ -7,7 +7,7 @@ positions, so that a reversed start is wrong by the acceleration times the time 
 friction can take the energy away: `benchmarks/reversibility.py` shows how hot the paths of alanine dipeptide become.
 
 openmmtools' BAOABIntegrator, VVVRIntegrator and LangevinIntegrator have velocities at the time of the positions, and so
-has `ops_aimmd.systems.integrators.baoab_integrator`. Reference: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34
+has `ops_aimmd.engines.integrators.baoab_integrator`. Reference: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34
 (2013), doi:10.1093/amrx/abs010.
 """
 

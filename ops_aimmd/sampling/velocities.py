@@ -13,8 +13,8 @@ import numpy as np
 import openpathsampling as paths
 from openpathsampling.integration_tools import is_simtk_quantity, openmm, unit
 from openpathsampling.snapshot_modifier import SnapshotModifier
-from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import spsolve
+
+from ops_aimmd.engines.constraints import project_on_constraints
 
 from .engines import is_openmm
 
@@ -80,10 +80,6 @@ class BoltzmannVelocities(SnapshotModifier):
         return 1.0
 
 
-FEW_CONSTRAINTS = 60
-"""Up to so many, full matrices are faster than sparse ones."""
-
-
 @dataclasses.dataclass(frozen=True)
 class _Mechanics:
     """What of an OpenMM system the velocities depend on: masses (n,) in dalton, constraints as pairs (c, 2)."""
@@ -145,51 +141,6 @@ def _openmm_velocities(engine, mechanics, snapshot, temperature):
     return velocities * (unit.nanometer / unit.picosecond)
 
 
-def project_on_constraints(velocities, positions, inverse_masses, pairs):
-    r"""Remove the components of velocities that would change constrained distances.
-
-    :math:`v - M^{-1} J^T \lambda` with :math:`J M^{-1} J^T \lambda = J v`; the rows of the sparse matrix J are the
-    derivatives of the constrained distances. Equals OpenMM's ``applyVelocityConstraints`` without its tolerance.
-
-    Parameters
-    ----------
-    velocities, positions : numpy.ndarray, shape (n_atoms, 3)
-    inverse_masses : numpy.ndarray, shape (n_atoms,)
-    pairs : numpy.ndarray of int, shape (n_constraints, 2)
-        atoms at constrained distances
-
-    Returns
-    -------
-    numpy.ndarray, shape (n_atoms, 3)
-    """
-    if len(pairs) == 0:
-        return velocities
-    bonds = np.asarray(positions, dtype=np.float64)[pairs[:, 0]] - np.asarray(positions, dtype=np.float64)[pairs[:, 1]]
-    bonds /= np.linalg.norm(bonds, axis=1, keepdims=True)
-    if len(pairs) <= FEW_CONSTRAINTS:
-        jacobian = np.zeros((len(pairs), len(velocities), 3))
-        rows = np.arange(len(pairs))
-        jacobian[rows, pairs[:, 0]], jacobian[rows, pairs[:, 1]] = bonds, -bonds
-        jacobian = jacobian.reshape(len(pairs), -1)
-        weighted = (jacobian * np.repeat(inverse_masses, 3)).T
-        solve = _solve_or_nan
-    else:
-        columns = (3 * pairs[:, :, None] + np.arange(3)).reshape(-1)
-        entries = np.hstack([bonds, -bonds]).reshape(-1)
-        jacobian = csr_matrix((entries, columns, np.arange(0, len(entries) + 1, 6)), shape=(len(pairs), velocities.size))
-        weighted = jacobian.multiply(np.repeat(inverse_masses, 3)).T.tocsc()
-        solve = spsolve
-    multipliers = solve(jacobian @ weighted, jacobian @ velocities.reshape(-1))
-    return velocities - (weighted @ multipliers).reshape(velocities.shape)
-
-
-def _solve_or_nan(matrix, right_side):
-    try:
-        return np.linalg.solve(matrix, right_side)
-    except np.linalg.LinAlgError:  # as spsolve does
-        return np.full_like(right_side, np.nan)
-
-
 def temperature_of_integrator(integrator):
     """Temperature of an OpenMM integrator.
 
@@ -221,14 +172,6 @@ def has_inertia(engine) -> bool:
         steps = [integrator.getComputationStep(i) for i in range(integrator.getNumComputations())]
         return any(re.search(r"\bv\b", expression) for _, _, expression in steps)
     return not isinstance(integrator, openmm.BrownianIntegrator)
-
-
-def is_at_rest(snapshot) -> bool:
-    """Whether a frame has no velocities, or all are exactly zero, as in frames from files that hold none."""
-    velocities = snapshot.velocities
-    if is_simtk_quantity(velocities):
-        velocities = velocities.value_in_unit(velocities.unit)
-    return velocities is None or not np.any(velocities)
 
 
 def _require(known, integrator, what):

@@ -11,9 +11,10 @@ from openpathsampling.engines.topology import Topology
 from sampling_support import Chain, simulation, site_of
 
 from ops_aimmd import CommittorLearner, CommittorSelector, CommittorShootingScheme, ParallelPathSampling, TrainingHook
-from ops_aimmd.sampling.velocities import has_inertia, is_at_rest
+from ops_aimmd.engines.frames import is_at_rest
+from ops_aimmd.engines.integrators import baoab_integrator
+from ops_aimmd.sampling.velocities import has_inertia
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
-from ops_aimmd.systems.integrators import baoab_integrator
 from ops_aimmd.systems.toy import two_gaussian_wells
 
 REFUSED = {"match": "has no velocities"}

@@ -11,9 +11,9 @@ from openmmtools import integrators, testsystems
 from openpathsampling.engines import openmm as ops_openmm
 
 import ops_aimmd
+from ops_aimmd.engines.integrators import baoab_integrator
 from ops_aimmd.sampling.reversibility import IrreversibleDynamicsWarning, warn_if_irreversible
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
-from ops_aimmd.systems.integrators import baoab_integrator
 
 STEP = 2.0 * unit.femtosecond
 

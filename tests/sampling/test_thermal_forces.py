@@ -11,9 +11,9 @@ from openpathsampling.engines.topology import MDTrajTopology
 
 from ops_aimmd import CommittorLearner, CommittorShootingScheme
 from ops_aimmd.distributed import worker
+from ops_aimmd.engines.integrators import baoab_integrator
 from ops_aimmd.sampling.tempered_engines import check_rising, engine_at, temperature_of
 from ops_aimmd.sampling.thermal_forces import THERMAL_FORCES, thermal_forces
-from ops_aimmd.systems.integrators import baoab_integrator
 
 
 def thermal_force(name, temperature=300.0):

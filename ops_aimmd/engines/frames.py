@@ -1,0 +1,115 @@
+"""Frames (OPS snapshots) as arrays, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+from openpathsampling.engines import BaseSnapshot
+from openpathsampling.integration_tools import is_simtk_quantity, unit
+from openpathsampling.netcdfplus import LoaderProxy
+
+ARRAYS = ("coordinates", "velocities", "box_vectors")
+SCALARS = (bool, int, float, str, type(None))
+
+
+def positions_of(snapshots):
+    """Positions of OPS snapshots as one array, without their unit.
+
+    Parameters
+    ----------
+    snapshots : iterable of openpathsampling snapshots
+        frames of one system; the unit of length is that of the engine (nm for OpenMM)
+
+    Returns
+    -------
+    numpy.ndarray, shape (n_frames, n_atoms, n_spatial)
+    """
+    return np.array([_positions(snapshot) for snapshot in snapshots], dtype=np.float64)
+
+
+def _positions(snapshot):
+    statics = getattr(snapshot, "statics", None)
+    if statics is None or not is_simtk_quantity(statics.coordinates):
+        return snapshot.xyz
+    return statics.coordinates.value_in_unit(unit.nanometer)  # xyz, without a copy in between
+
+
+def boxes_of(snapshots):
+    """Box vectors of OPS snapshots as one array in nm, or None where there are none.
+
+    Parameters
+    ----------
+    snapshots : iterable of openpathsampling snapshots
+
+    Returns
+    -------
+    numpy.ndarray, shape (n_frames, 3, 3), or None
+    """
+    boxes = [snapshot.box_vectors for snapshot in snapshots]
+    if any(box is None for box in boxes):
+        return None
+    return np.array([box.value_in_unit(unit.nanometer) for box in boxes], dtype=np.float64)
+
+
+def is_at_rest(snapshot) -> bool:
+    """Whether a frame has no velocities, or all are exactly zero, as in frames from files that hold none."""
+    velocities = snapshot.velocities
+    if is_simtk_quantity(velocities):
+        velocities = velocities.value_in_unit(velocities.unit)
+    return velocities is None or not np.any(velocities)
+
+
+def can_be_kept(snapshot) -> bool:
+    """Whether a snapshot holds its coordinates, velocities and box vectors itself, and plain values beside them.
+
+    Snapshots of external engines hold the name of a file and a position in it, and read their coordinates when asked.
+    """
+    return holds_its_arrays(snapshot) and all(
+        name in ARRAYS or isinstance(getattr(snapshot, name), SCALARS) for name in variables_of(snapshot)
+    )
+
+
+def holds_its_arrays(snapshot) -> bool:
+    """Whether coordinates and all other arrays of a snapshot, or of a class of snapshots, are in memory."""
+    names = set(variables_of(snapshot))
+    return "coordinates" in names and not {*ARRAYS} & ({*snapshot.__features__.properties} - names)
+
+
+def parts_in_memory(snapshot) -> list:
+    """All objects that hold the numbers of a snapshot.
+
+    A netCDF file keeps a snapshot that it has saved only for some time, and then reads it again, in single precision. Who
+    holds these objects keeps all digits.
+    """
+    frame = snapshot.__subject__ if type(snapshot) is LoaderProxy else snapshot
+    if "statics" in frame.__features__.variables:
+        return [frame, frame.statics, frame.kinetics]
+    return [frame]
+
+
+def construct(snapshot_class, engine, parts: dict) -> BaseSnapshot:
+    if "statics" not in snapshot_class.__features__.variables:
+        return snapshot_class(engine=engine, **parts)
+    # containers copy what they are made of, which for quantities takes as long as all the rest: they are filled afterwards
+    statics = snapshot_class.StaticContainer(coordinates=None, box_vectors=None, engine=engine)
+    statics.coordinates, statics.box_vectors = parts["coordinates"], parts.get("box_vectors")
+    kinetics = snapshot_class.KineticContainer(velocities=None, engine=engine)
+    kinetics.velocities = parts["velocities"]
+    return snapshot_class(engine=engine, statics=statics, kinetics=kinetics)
+
+
+def variables_of(snapshot) -> list[str]:
+    """What a snapshot consists of; OpenMM's snapshots hold their arrays in two containers."""
+    variables = list(snapshot.__features__.variables)
+    if "statics" in variables:
+        return list(ARRAYS)
+    return [name for name in variables if name != "engine"]
+
+
+def number_array(value, name: str) -> np.ndarray:
+    if is_simtk_quantity(value):
+        value = value.value_in_unit(unit_of(name))
+    return np.asarray(value, dtype=np.float64)
+
+
+def unit_of(name: str):
+    return unit.nanometer / unit.picosecond if name == "velocities" else unit.nanometer
