@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ops_aimmd.distributed.shots import ShotFailure, ShotResult, ShotSpec
 from ops_aimmd.distributed.workbench import Workbench, engine_key
 from ops_aimmd.distributed.worker import shoot
-from ops_aimmd.sampling.engines import is_openmm
+from ops_aimmd.engines.choose import adapter_of
 
 
 class Executor(ABC):
@@ -109,8 +109,7 @@ class InThisProcess(Executor):
         return 1
 
     def start(self, engine, states: Sequence, run_id: str = "") -> str:
-        if is_openmm(engine):
-            engine.initialize()  # does nothing if it is; before, the key would be that of an unknown platform
+        adapter_of(engine).initialise()  # before, the key would be that of an unknown platform
         key = engine_key(engine, states)
         self._workbenches[key] = Workbench(engine, tuple(states))
         return key

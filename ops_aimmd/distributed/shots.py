@@ -15,18 +15,15 @@ from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
-from openpathsampling.integration_tools import is_simtk_quantity
 from openpathsampling.netcdfplus import StorableObject
 
 from ops_aimmd.checkpoint import FrameBlock
-from ops_aimmd.engines.frames import ARRAYS, can_be_kept
+from ops_aimmd.engines.frames import ARRAYS, UNITS, can_be_kept, has_unit
 from ops_aimmd.sampling.legs import Leg
 from ops_aimmd.storage.snapshots import IDENTITY, LOW_BITS, is_reversed, pack_frames, unpack_frames
 
 DIRECTIONS = ("backward", "forward")
 STATUSES = ("ok", "max_length", "nan")
-UNITS = {"coordinates": "nanometer", "velocities": "nanometer/picosecond", "box_vectors": "nanometer"}
-"""Of snapshots that have units."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +47,7 @@ class ShotSpec:
     seed : int
         At least 0; fixes all random numbers of the dynamics.
     with_units : bool
-        Whether the snapshot has units, as those of OpenMM have.
+        Whether the arrays of the snapshot have units.
     values : dict of str to plain value
         What else the snapshot consists of.
     last_frame_only : bool
@@ -217,7 +214,7 @@ def specification(
             f"snapshots of the class {snapshot.__class__.__name__} hold more than coordinates, velocities, box vectors and "
             "plain values (None, bool, int, float, str), or their coordinates lie in files of the engine, and only arrays "
             "and plain values in memory travel to workers: use an engine that keeps its "
-            "frames in memory (OpenMM, toy), or sample with openpathsampling.PathSampling, in one process"
+            "frames in memory, or sample with openpathsampling.PathSampling, in one process"
         )
     block = _block([snapshot])
     boxes = block.arrays.get("box_vectors")
@@ -230,7 +227,7 @@ def specification(
         directions=tuple(directions),
         max_frames=None if max_frames is None or math.isinf(max_frames) else int(max_frames),
         seed=int(seed),
-        with_units=is_simtk_quantity(snapshot.coordinates),
+        with_units=has_unit(snapshot.coordinates),
         values={name: values[0] for name, values in block.meta["values"].items()},
         last_frame_only=last_frame_only,
     )
@@ -279,7 +276,7 @@ def legs_from_result(result: ShotResult, snapshot, engine) -> dict[str, Leg]:
     dict of str to Leg
         By direction.
     """
-    with_units = is_simtk_quantity(snapshot.coordinates)
+    with_units = has_unit(snapshot.coordinates)
     legs = {}
     for leg in result.legs:
         arrays = {name: getattr(leg, name) for name in ARRAYS if getattr(leg, name) is not None}

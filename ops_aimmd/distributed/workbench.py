@@ -6,14 +6,15 @@ import io
 import pickle
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cloudpickle
 from openpathsampling.engines.delayedinterrupt import EmptyContext
 from openpathsampling.netcdfplus import StorableObject
 
 from ops_aimmd.distributed.fingerprint import content_of, fingerprint
-from ops_aimmd.sampling.engines import is_openmm
+from ops_aimmd.engines.base import EngineAdapter
+from ops_aimmd.engines.choose import adapter_of
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,25 @@ class Workbench:
     engine : openpathsampling.engines.DynamicsEngine
         Ready to run.
     states : tuple of openpathsampling.Volume
-    blank : openmm.State or None
-        Time, parameters and variables of the integrator with which each leg begins; known after the first one.
+    adapter : EngineAdapter
+        That of the engine.
     """
 
     engine: object
     states: tuple
-    blank: object | None = None
+    adapter: EngineAdapter = field(init=False)
+
+    def __post_init__(self):
+        self.adapter = adapter_of(self.engine)
 
 
 def engine_key(engine, states: Sequence) -> str:
     """Hash of what determines the dynamics of a leg: the engine with its options and platform, and the states.
 
     The same in every process for the same set-up, also after it was read from a file; seeds of random numbers and uuids do
-    not count. An OpenMM engine that is not initialised has another key than one that is: its platform is not yet known.
+    not count. An engine that is not initialised has another key than one that is: its platform is not yet known.
     """
-    return fingerprint([_platform(engine), engine, list(states)])
+    return fingerprint([adapter_of(engine).platform, engine, list(states)])
 
 
 def describe(engine, states: Sequence) -> EngineDescription:
@@ -64,15 +68,15 @@ def describe(engine, states: Sequence) -> EngineDescription:
 
     Objects travel as OPS stores them, by `to_dict` and `from_dict`, and keep their uuids and names; functions of
     collective variables travel by name if they are importable, and else with all that they refer to. The platform of an
-    initialised OpenMM engine and its properties travel along; one that is not initialised gets the platform that OpenMM
-    takes for the fastest where it arrives.
+    initialised engine and its properties travel along; one that is not initialised gets the platform that is the fastest
+    where it arrives.
 
     Raises
     ------
     TypeError
         If something cannot travel; the message names it.
     """
-    payload = _pack((_platform(engine), engine, tuple(states)))
+    payload = _pack((adapter_of(engine).platform, engine, tuple(states)))
     return EngineDescription(engine_key(engine, states), payload)
 
 
@@ -107,13 +111,8 @@ def _build(description: EngineDescription) -> Workbench:
             "functions travel as code"
         ) from error
     engine.interrupter = EmptyContext
-    if is_openmm(engine):
-        engine.initialize(platform)
+    adapter_of(engine).initialise(platform)
     return Workbench(engine, states)
-
-
-def _platform(engine) -> str | None:
-    return engine.platform if is_openmm(engine) else None
 
 
 class _Packer(cloudpickle.Pickler):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from openpathsampling.engines import BaseSnapshot
+from openpathsampling.engines.features.shared import KineticContainer, StaticContainer
 from openpathsampling.integration_tools import is_simtk_quantity, unit
 from openpathsampling.netcdfplus import LoaderProxy
 
 ARRAYS = ("coordinates", "velocities", "box_vectors")
+UNITS = {"coordinates": "nanometer", "velocities": "nanometer/picosecond", "box_vectors": "nanometer"}
 SCALARS = (bool, int, float, str, type(None))
+CONTAINERS = (StaticContainer, KineticContainer)
+"""Objects in which snapshots of OpenMM hold their arrays; OPS stores them apart."""
 
 
 def positions_of(snapshots):
@@ -52,9 +58,7 @@ def boxes_of(snapshots):
 
 def is_at_rest(snapshot) -> bool:
     """Whether a frame has no velocities, or all are exactly zero, as in frames from files that hold none."""
-    velocities = snapshot.velocities
-    if is_simtk_quantity(velocities):
-        velocities = velocities.value_in_unit(velocities.unit)
+    velocities = without_unit(snapshot.velocities)
     return velocities is None or not np.any(velocities)
 
 
@@ -86,7 +90,36 @@ def parts_in_memory(snapshot) -> list:
     return [frame]
 
 
-def construct(snapshot_class, engine, parts: dict) -> BaseSnapshot:
+def variables_of(snapshot) -> list[str]:
+    """What a snapshot consists of; OpenMM's snapshots hold their arrays in two containers."""
+    variables = list(snapshot.__features__.variables)
+    if "statics" in variables:
+        return list(ARRAYS)
+    return [name for name in variables if name != "engine"]
+
+
+def arrays_of(snapshot) -> dict:
+    """What a snapshot consists of, by name.
+
+    Returns
+    -------
+    dict
+        `ARRAYS` as float64 arrays, with units in nm and nm/ps; other values as they are.
+    """
+    return {name: _part(name, getattr(snapshot, name)) for name in variables_of(snapshot)}
+
+
+def _part(name: str, value):
+    if name not in ARRAYS or value is None:
+        return value
+    if is_simtk_quantity(value):
+        value = value.value_in_unit(_unit(name))
+    return np.asarray(value, dtype=np.float64)
+
+
+def construct(snapshot_class, engine, parts: Mapping, with_units: bool) -> BaseSnapshot:
+    """A snapshot from what `arrays_of` gives; with units, it keeps the arrays themselves."""
+    parts = {name: _with_unit(name, value) if with_units else value for name, value in parts.items()}
     if "statics" not in snapshot_class.__features__.variables:
         return snapshot_class(engine=engine, **parts)
     # containers copy what they are made of, which for quantities takes as long as all the rest: they are filled afterwards
@@ -97,19 +130,26 @@ def construct(snapshot_class, engine, parts: dict) -> BaseSnapshot:
     return snapshot_class(engine=engine, statics=statics, kinetics=kinetics)
 
 
-def variables_of(snapshot) -> list[str]:
-    """What a snapshot consists of; OpenMM's snapshots hold their arrays in two containers."""
-    variables = list(snapshot.__features__.variables)
-    if "statics" in variables:
-        return list(ARRAYS)
-    return [name for name in variables if name != "engine"]
+def _with_unit(name: str, value):
+    return unit.Quantity(value, _unit(name)) if name in ARRAYS and value is not None else value
 
 
-def number_array(value, name: str) -> np.ndarray:
-    if is_simtk_quantity(value):
-        value = value.value_in_unit(unit_of(name))
-    return np.asarray(value, dtype=np.float64)
-
-
-def unit_of(name: str):
+def _unit(name: str):
     return unit.nanometer / unit.picosecond if name == "velocities" else unit.nanometer
+
+
+def moved(snapshot, other) -> BaseSnapshot:
+    """A copy of a snapshot with the coordinates, velocities and box of another one."""
+    return snapshot.copy_with_replacement(
+        **{name: getattr(other, name) for name in ARRAYS if name in variables_of(snapshot)}
+    )
+
+
+def has_unit(value) -> bool:
+    """Whether a value has a unit of OpenMM."""
+    return is_simtk_quantity(value)
+
+
+def without_unit(value):
+    """The number or array of a value in its own unit; values without a unit as they are."""
+    return value._value if is_simtk_quantity(value) else value

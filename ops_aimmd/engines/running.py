@@ -8,12 +8,15 @@ from contextlib import suppress
 
 import openpathsampling as paths
 
+from .choose import adapter_of
+
 
 def generate(engine, start, running: Callable) -> paths.Trajectory:
     """Dynamics from a snapshot on, as `engine.generate` makes it, with an engine that is stopped however it ends.
 
     OPS stops the engine at the end of the dynamics and at an error in making a frame. At an error, or Ctrl-C, in the
-    condition that looks at a frame it does not: the process of an external engine would run on.
+    condition that looks at a frame it does not: the process of an external engine would run on. After an error the engine
+    forgets its frame, so that the next dynamics begins from its own one.
 
     Parameters
     ----------
@@ -47,6 +50,7 @@ def generate(engine, start, running: Callable) -> paths.Trajectory:
                 stop(trajectory)
             except Exception as second:  # it must not hide the first
                 warnings.warn(f"after {error!r} the engine could not be stopped: {second!r}", stacklevel=2)
+        adapter_of(engine).forget_current_frame()
         raise
     finally:
         del _running_engines[id(engine)]

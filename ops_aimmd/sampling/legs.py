@@ -14,7 +14,6 @@ from openpathsampling.engines import EngineMaxLengthError, EngineNaNError
 
 from ops_aimmd.engines.running import generate
 
-from .engines import is_openmm
 from .states import state_index
 
 WRECKED = 1e30
@@ -95,13 +94,9 @@ def run_leg(engine, start, states: Sequence, limit: float) -> Leg:
     try:
         leg = generate(engine, start, still_running)
     except EngineNaNError as error:
-        _forget_current_frame(engine)
         return Leg(error.last_trajectory, -1, "nan")
     except EngineMaxLengthError as error:
         return Leg(error.last_trajectory, -1, "max_length")
-    except BaseException:
-        _forget_current_frame(engine)
-        raise
     return Leg(leg, outcome, None if outcome >= 0 else "max_length")
 
 
@@ -134,10 +129,3 @@ def make_legs(engine, start, directions: Sequence[str], states: Sequence, limit:
 def _is_wrecked(snapshot) -> bool:
     """Positions that descriptors cannot take the eighth power of: OPS notices NaN, but not what comes shortly before."""
     return not np.abs(snapshot.xyz).max() < WRECKED
-
-
-def _forget_current_frame(engine) -> None:
-    """An OpenMM engine that failed in the middle of a frame still takes the frame before for what its context holds,
-    and would go on from the wrecked context if that frame is shot from again."""
-    if is_openmm(engine):
-        engine._changed()

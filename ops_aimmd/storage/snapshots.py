@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from openpathsampling.engines import BaseSnapshot
-from openpathsampling.integration_tools import is_simtk_quantity, unit
 
 from ops_aimmd.checkpoint import FrameBlock
-from ops_aimmd.engines.frames import ARRAYS, can_be_kept, construct, holds_its_arrays, number_array, unit_of, variables_of
+from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.engines.frames import ARRAYS, UNITS, can_be_kept, has_unit, holds_its_arrays
 
 IDENTITY = "uuid"
 LOW_BITS = 2**64 - 1
@@ -55,17 +55,20 @@ def pack_frames(snapshots: Sequence[BaseSnapshot]) -> FrameBlock:
         of the engine), and other values of each frame.
     """
     first = snapshots[0]
+    adapter = adapter_of(first.engine)
     frames = [snapshot.reversed if is_reversed(snapshot) else snapshot for snapshot in snapshots]
     keys = [frame_key(frame) for frame in frames]
+    parts = [adapter.arrays_of(frame) for frame in frames]
     arrays = {IDENTITY: np.array([[key >> 64, key & LOW_BITS] for key in keys], dtype=np.uint64)}
     meta = {"class": _class_name(first), "engine": str(first.engine.__uuid__), "units": {}, "values": {}}
-    for name in variables_of(first):
-        values = [getattr(frame, name) for frame in frames]
+    with_units = has_unit(first.coordinates)
+    for name, value in parts[0].items():
+        values = [part[name] for part in parts]
         if name not in ARRAYS:
             meta["values"][name] = values
-        elif values[0] is not None:
-            meta["units"][name] = str(unit_of(name)) if is_simtk_quantity(values[0]) else None
-            stacked = np.stack([number_array(value, name) for value in values])
+        elif value is not None:
+            meta["units"][name] = UNITS[name] if with_units else None
+            stacked = np.stack(values)
             constant = name == "box_vectors" and (stacked == stacked[:1]).all()
             arrays[name] = stacked[:1] if constant else stacked
     return FrameBlock(meta, arrays)
@@ -96,17 +99,15 @@ def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[Base
         raise KeyError(
             f"the frames are of the class {block.meta['class']}, the engine {engine.name!r} makes {snapshot_class.__name__}"
         )
-    columns = [
-        (name, np.array(block.arrays[name], dtype=np.float64), None if unit_name is None else unit_of(name))
-        for name, unit_name in block.meta["units"].items()
-    ]
+    adapter = adapter_of(engine)
+    with_units = any(block.meta["units"].values())
+    columns = {name: np.array(block.arrays[name], dtype=np.float64) for name in block.meta["units"]}
     snapshots = []
     for row, (high, low) in enumerate(block.arrays[IDENTITY].tolist()):
         parts = {name: values[row] for name, values in block.meta["values"].items()}
-        for name, array, unit_of_array in columns:
-            value = array[0 if len(array) == 1 else row].copy()  # of its own: a frame must not keep all the others
-            parts[name] = value if unit_of_array is None else unit.Quantity(value, unit_of_array)
-        snapshot = construct(snapshot_class, engine, parts)
+        for name, array in columns.items():
+            parts[name] = array[0 if len(array) == 1 else row].copy()  # of its own: a frame must not keep all the others
+        snapshot = adapter.frame_of(parts, with_units)
         snapshot.__uuid__ = (high << 64) | low
         snapshots.append(snapshot)
     return snapshots
