@@ -1,8 +1,8 @@
 """Shots as data: what goes to a worker and what comes back, arrays and plain values, no objects of OPS.
 
-A snapshot of OPS does not unpickle, and belongs to the process that made its uuid. So a shooting point travels as arrays,
-the frames of the new legs come back as arrays, and snapshots are made of them where the paths are: uuids are made in one
-process only.
+A snapshot of OPS does not unpickle, and belongs to the process that made its uuid. A shooting point therefore travels as
+arrays, the frames of the new legs come back as arrays, and snapshots are made of them where the paths are: uuids are made
+in one process only.
 """
 
 from __future__ import annotations
@@ -15,19 +15,36 @@ from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
-from openpathsampling.netcdfplus import StorableObject
 
-from ops_aimmd.checkpoint import FrameBlock
-from ops_aimmd.engines.frames import ARRAYS, UNITS, can_be_kept, has_unit
+from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.engines.frames import ARRAYS, can_be_kept, has_unit, stacked, unstacked
 from ops_aimmd.sampling.legs import Leg
-from ops_aimmd.storage.snapshots import IDENTITY, LOW_BITS, is_reversed, pack_frames, unpack_frames
 
 DIRECTIONS = ("backward", "forward")
 STATUSES = ("ok", "max_length", "nan")
 
 
+class _Record:
+    """Plain values and arrays, for a journal and back."""
+
+    def to_document(self) -> dict:
+        """All fields, without objects of this module."""
+        return {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self)}
+
+    @classmethod
+    def from_document(cls, document: Mapping):
+        """Rebuild from `to_document`."""
+        return cls(**document)
+
+
+def _plain(value):
+    if isinstance(value, tuple):
+        return [part.to_document() if isinstance(part, _Record) else part for part in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 @dataclass(frozen=True, eq=False)
-class ShotSpec:
+class ShotSpec(_Record):
     """All that a worker needs to know of a shot; the same specification always gives the same frames.
 
     Attributes
@@ -85,10 +102,6 @@ class ShotSpec:
                 sha.update(f"{name}: {value!r}\n".encode())
         return sha.hexdigest()
 
-    def to_document(self) -> dict:
-        """Plain values and arrays, for a journal."""
-        return {**_content(self), "directions": list(self.directions), "values": dict(self.values)}
-
     @classmethod
     def from_document(cls, document: Mapping) -> ShotSpec:
         """Rebuild from `to_document`."""
@@ -96,7 +109,7 @@ class ShotSpec:
 
 
 @dataclass(frozen=True, eq=False)
-class LegResult:
+class LegResult(_Record):
     """A leg that a worker has made.
 
     Attributes
@@ -126,18 +139,9 @@ class LegResult:
         if self.status not in STATUSES:
             raise ValueError(f"the status of a leg is one of {STATUSES}; got {self.status!r}")
 
-    def to_document(self) -> dict:
-        """Plain values and arrays, for a journal."""
-        return {**_content(self), "values": dict(self.values)}
-
-    @classmethod
-    def from_document(cls, document: Mapping) -> LegResult:
-        """Rebuild from `to_document`."""
-        return cls(**document)
-
 
 @dataclass(frozen=True, eq=False)
-class ShotResult:
+class ShotResult(_Record):
     """What came of a shot.
 
     Attributes
@@ -155,10 +159,6 @@ class ShotResult:
     legs: tuple[LegResult, ...]
     worker: str
     seconds: float
-
-    def to_document(self) -> dict:
-        """Plain values and arrays, for a journal."""
-        return {**_content(self), "legs": [leg.to_document() for leg in self.legs]}
 
     @classmethod
     def from_document(cls, document: Mapping) -> ShotResult:
@@ -216,30 +216,26 @@ def specification(
             "and plain values in memory travel to workers: use an engine that keeps its "
             "frames in memory, or sample with openpathsampling.PathSampling, in one process"
         )
-    block = _block([snapshot])
-    boxes = block.arrays.get("box_vectors")
+    parts = adapter_of(snapshot.engine).arrays_of(snapshot)
     return ShotSpec(
         shot_id=shot_id,
         engine_key=engine_key,
-        coordinates=block.arrays["coordinates"][0],
-        velocities=block.arrays["velocities"][0],
-        box_vectors=None if boxes is None else boxes[0],
+        coordinates=np.array(parts["coordinates"]),
+        velocities=np.array(parts["velocities"]),
+        box_vectors=None if parts.get("box_vectors") is None else np.array(parts["box_vectors"]),
         directions=tuple(directions),
         max_frames=None if max_frames is None or math.isinf(max_frames) else int(max_frames),
         seed=int(seed),
         with_units=has_unit(snapshot.coordinates),
-        values={name: values[0] for name, values in block.meta["values"].items()},
+        values={name: value for name, value in parts.items() if name not in ARRAYS},
         last_frame_only=last_frame_only,
     )
 
 
 def shooting_point(spec: ShotSpec, engine):
     """The snapshot of a specification, as a frame of an engine."""
-    arrays = {"coordinates": spec.coordinates[None], "velocities": spec.velocities[None]}
-    if spec.box_vectors is not None:
-        arrays["box_vectors"] = spec.box_vectors[None]
-    values = {name: [value] for name, value in spec.values.items()}
-    return _snapshots(arrays, values, spec.with_units, engine)[0]
+    arrays = {name: getattr(spec, name)[None] for name in ARRAYS if getattr(spec, name) is not None}
+    return _snapshots(arrays, {name: [value] for name, value in spec.values.items()}, spec.with_units, engine)[0]
 
 
 def leg_result(direction: str, leg: Leg, last_frame_only: bool = False) -> LegResult:
@@ -247,8 +243,10 @@ def leg_result(direction: str, leg: Leg, last_frame_only: bool = False) -> LegRe
     start, frames = leg.trajectory[0], list(leg.trajectory[1:])
     if last_frame_only:
         frames = frames[-1:]
-    block = _block(frames or [start])
-    arrays = {name: array if frames else array[:0] for name, array in block.arrays.items()}
+    adapter = adapter_of(start.engine)
+    arrays, values = stacked([adapter.arrays_of(frame) for frame in frames or [start]])
+    if not frames:
+        arrays, values = ({name: column[:0] for name, column in columns.items()} for columns in (arrays, values))
     return LegResult(
         direction=direction,
         status="ok" if leg.failure is None else leg.failure,
@@ -256,7 +254,7 @@ def leg_result(direction: str, leg: Leg, last_frame_only: bool = False) -> LegRe
         coordinates=arrays["coordinates"],
         velocities=arrays["velocities"],
         box_vectors=arrays.get("box_vectors"),
-        values={name: values if frames else [] for name, values in block.meta["values"].items()},
+        values=values,
     )
 
 
@@ -287,27 +285,7 @@ def legs_from_result(result: ShotResult, snapshot, engine) -> dict[str, Leg]:
     return legs
 
 
-def _content(record) -> dict:
-    return {entry.name: getattr(record, entry.name) for entry in fields(record)}
-
-
-def _block(snapshots: Sequence) -> FrameBlock:
-    """Snapshots as arrays, with the velocities that they have: `pack_frames` keeps one partner of each reversed pair."""
-    block = pack_frames(snapshots)
-    signs = np.array([-1.0 if is_reversed(snapshot) else 1.0 for snapshot in snapshots])
-    velocities = block.arrays["velocities"]
-    velocities = velocities * signs.reshape(-1, *[1] * (velocities.ndim - 1))
-    return block._replace(arrays={**block.arrays, "velocities": velocities})
-
-
 def _snapshots(arrays: Mapping, values: Mapping, with_units: bool, engine) -> list:
     """New snapshots of an engine from arrays with one row per frame."""
-    keys = [StorableObject.get_uuid() for _ in arrays["coordinates"]]
-    identity = np.array([[key >> 64, key & LOW_BITS] for key in keys], dtype=np.uint64).reshape(-1, 2)
-    meta = {
-        "class": dict(engine.descriptor)["class"].__name__,
-        "engine": str(engine.__uuid__),
-        "units": {name: UNITS[name] if with_units else None for name in arrays},
-        "values": values,
-    }
-    return unpack_frames(FrameBlock(meta, {IDENTITY: identity, **arrays}), {meta["engine"]: engine})
+    adapter = adapter_of(engine)
+    return [adapter.frame_of(parts, with_units) for parts in unstacked(arrays, values)]

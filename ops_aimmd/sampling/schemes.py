@@ -203,14 +203,14 @@ class CommittorShootingScheme(MoveScheme):
         reaction channel to another; the temperatures are those of their hotter replicas (kelvin; toy engines: kT), rising
         from above that of the paths: for instance ``[380, 480, 610, 780, 1000, 1300]`` if they are at 300 K. At the
         hottest, dynamics should go from channel to channel by itself, and neighbours be close enough to exchange. ``[]``
-        for configurations at the temperature of the paths alone. Not beside a barostat, nor another force with a
-        temperature of its own. See `ops_aimmd.sampling.shooting_point_exchange`.
+        for configurations at the temperature of the paths alone. Barostats, Andersen thermostats and custom forces with
+        a parameter kT follow to these temperatures. See `ops_aimmd.sampling.shooting_point_exchange`.
 
     Raises
     ------
     ValueError
         For fixed-length networks, whose legs pass through states, and where learner and network know other states. When
-        the movers are made: if the system does not allow `exchange_temperatures`.
+        the movers are made: if something in the system has a temperature that cannot be changed with certainty.
 
     Notes
     -----

@@ -13,7 +13,7 @@ from openpathsampling.engines import BaseSnapshot
 
 from ops_aimmd.checkpoint import FrameBlock
 from ops_aimmd.engines.choose import adapter_of
-from ops_aimmd.engines.frames import ARRAYS, UNITS, can_be_kept, has_unit, holds_its_arrays
+from ops_aimmd.engines.frames import UNITS, can_be_kept, has_unit, holds_its_arrays, stacked, unstacked
 
 IDENTITY = "uuid"
 LOW_BITS = 2**64 - 1
@@ -58,20 +58,16 @@ def pack_frames(snapshots: Sequence[BaseSnapshot]) -> FrameBlock:
     adapter = adapter_of(first.engine)
     frames = [snapshot.reversed if is_reversed(snapshot) else snapshot for snapshot in snapshots]
     keys = [frame_key(frame) for frame in frames]
-    parts = [adapter.arrays_of(frame) for frame in frames]
-    arrays = {IDENTITY: np.array([[key >> 64, key & LOW_BITS] for key in keys], dtype=np.uint64)}
-    meta = {"class": _class_name(first), "engine": str(first.engine.__uuid__), "units": {}, "values": {}}
+    arrays, values = stacked([adapter.arrays_of(frame) for frame in frames])
     with_units = has_unit(first.coordinates)
-    for name, value in parts[0].items():
-        values = [part[name] for part in parts]
-        if name not in ARRAYS:
-            meta["values"][name] = values
-        elif value is not None:
-            meta["units"][name] = UNITS[name] if with_units else None
-            stacked = np.stack(values)
-            constant = name == "box_vectors" and (stacked == stacked[:1]).all()
-            arrays[name] = stacked[:1] if constant else stacked
-    return FrameBlock(meta, arrays)
+    meta = {
+        "class": first.__class__.__name__,  # type() would name the proxy of a stored frame
+        "engine": str(first.engine.__uuid__),
+        "units": {name: UNITS[name] if with_units else None for name in arrays},
+        "values": values,
+    }
+    identity = np.array([[key >> 64, key & LOW_BITS] for key in keys], dtype=np.uint64)
+    return FrameBlock(meta, {IDENTITY: identity, **arrays})
 
 
 def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[BaseSnapshot]:
@@ -101,17 +97,8 @@ def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[Base
         )
     adapter = adapter_of(engine)
     with_units = any(block.meta["units"].values())
-    columns = {name: np.array(block.arrays[name], dtype=np.float64) for name in block.meta["units"]}
-    snapshots = []
-    for row, (high, low) in enumerate(block.arrays[IDENTITY].tolist()):
-        parts = {name: values[row] for name, values in block.meta["values"].items()}
-        for name, array in columns.items():
-            parts[name] = array[0 if len(array) == 1 else row].copy()  # of its own: a frame must not keep all the others
-        snapshot = adapter.frame_of(parts, with_units)
+    rows = unstacked({name: block.arrays[name] for name in block.meta["units"]}, block.meta["values"])
+    snapshots = [adapter.frame_of(parts, with_units) for parts in rows]
+    for snapshot, (high, low) in zip(snapshots, block.arrays[IDENTITY].tolist(), strict=True):
         snapshot.__uuid__ = (high << 64) | low
-        snapshots.append(snapshot)
     return snapshots
-
-
-def _class_name(snapshot) -> str:
-    return snapshot.__class__.__name__  # type() would name the proxy of a stored frame
