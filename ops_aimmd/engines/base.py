@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from .frames import arrays_of, construct
 
+USE_ANOTHER_MODIFIER = "pass modifier=openpathsampling.RandomVelocities(beta), or a modifier of your own"
+
 
 class IrreversibleDynamicsWarning(UserWarning):
     """Reversing the velocities of a frame does not reverse the dynamics."""
@@ -17,9 +19,7 @@ class EngineAdapter:
     This class serves engines of an unknown kind: it knows nothing beside what OPS promises of all engines. A subclass
     overrides what is known of one kind of engine, and `ops_aimmd.engines.choose` registers it.
 
-    Parameters
-    ----------
-    engine : openpathsampling.engines.DynamicsEngine
+    Temperatures are in kelvin, energies in kJ/mol; toy engines: kT and energies in the units of the potential.
     """
 
     has_inertia = False
@@ -31,8 +31,14 @@ class EngineAdapter:
     irreversible_because: str | None = None
     """Why reversed velocities do not reverse the dynamics; None if they do, and if unknown."""
 
+    temperature_conflicts: Sequence[str] = ()
+    """What has another temperature than the integrator, in one sentence each."""
+
     energy_depends_on_temperature = False
     """Whether the potential energy function itself depends on the temperature."""
+
+    gas_constant = 1.0
+    """kT divided by the temperature."""
 
     def __init__(self, engine):
         self.engine = engine
@@ -40,29 +46,15 @@ class EngineAdapter:
     # ---- dynamics ---------------------------------------------------------------------------------------------------
 
     def initialise(self, platform: str | None = None) -> None:
-        """Make the engine ready to run; an engine that is ready stays as it is.
-
-        Raises
-        ------
-        ValueError
-            If it cannot be set up on this platform.
-        """
+        """Make the engine ready to run, or raise ValueError; an engine that is ready stays as it is."""
 
     def seed(self, seed: int) -> None:
-        """Seed the engine's own random numbers, 0 < seed < 2**31; positions, velocities, box and time do not change.
-
-        An engine that draws from numpy's global generator has none of its own.
-        """
+        """Seed the engine's own random numbers, 0 < seed < 2**31, if it has any beside numpy's; nothing else changes."""
 
     def forget_history(self, start, seed: Sequence[int]) -> None:
-        """Reset everything that the engine keeps from one leg to the next, so that a leg follows from start and seed.
+        """Reset what the engine keeps from one leg to the next, so that a leg depends on its first frame and seed only.
 
-        Parameters
-        ----------
-        start : Snapshot
-            First frame of the leg.
-        seed : sequence of int
-            Entropy for random number generators that `seed` does not reach.
+        `seed` is entropy for generators that :meth:`seed` does not reach.
         """
 
     def forget_current_frame(self) -> None:
@@ -72,62 +64,33 @@ class EngineAdapter:
 
     @property
     def temperature(self) -> float:
-        """Temperature in kelvin; toy engines: kT in the units of the potential.
-
-        Raises
-        ------
-        ValueError
-            If the engine does not tell.
-        """
-        raise ValueError(f"the temperature of a {type(self.engine).__name__} is not known")
+        """Temperature of the ensemble; ValueError if it is not known."""
+        raise self._unknown("the temperature and its velocities", USE_ANOTHER_MODIFIER)
 
     @property
     def inverse_temperature(self) -> float:
-        """1 / kT in the inverse units of `potential_energy`."""
-        raise ValueError(f"the temperature of a {type(self.engine).__name__} is not known")
-
-    @property
-    def temperature_conflicts(self) -> list[str]:
-        """What has another temperature than the integrator, in one sentence each."""
-        return []
+        """1 / kT, in the inverse unit of energies."""
+        return 1.0 / (self.gas_constant * self.temperature)
 
     def check_other_temperatures(self) -> None:
-        """Check that `at_temperature` makes an engine with the right ensemble.
-
-        Raises
-        ------
-        ValueError
-            If something depends on the temperature in a way that is not known.
-        """
-        raise ValueError(
-            f"replicas at other temperatures are known for OpenMM and toy engines, not for {type(self.engine).__name__}: "
-            "leave out the temperatures"
-        )
+        """Raise ValueError if something depends on the temperature in a way that is not known."""
+        raise self._unknown("replicas at other temperatures", "leave out the temperatures")
 
     def at_temperature(self, temperature: float) -> EngineAdapter:
-        """Adapter of a new engine that differs in the temperature only (kelvin; toy engines: kT).
-
-        Raises
-        ------
-        ValueError
-            As `check_other_temperatures`.
-        """
+        """Adapter of a new engine that differs in the temperature only; ValueError as `check_other_temperatures`."""
         self.check_other_temperatures()
         raise NotImplementedError
 
     def potential_energy(self, frame) -> float:
-        """Potential energy of a frame: kJ/mol for OpenMM, the units of the potential for toy engines."""
-        raise ValueError(f"the potential energy of a {type(self.engine).__name__} is not known")
+        """Potential energy of a frame."""
+        raise self._unknown("potential energies", "give the engine an adapter (ops_aimmd.engines)")
 
     def ensemble_energy(self, frame) -> float:
-        r"""Energy H of a frame, as `potential_energy`, with which the engine samples :math:`e^{-\beta H}`.
-
-        At constant volume this is the potential energy U, at constant pressure U + PV.
-        """
+        r"""Energy H in the sampled distribution :math:`e^{-\beta H}`: U at constant volume, U + PV at constant pressure."""
         return self.potential_energy(frame)
 
     def fresh_velocities(self, snapshot, temperature=None):
-        """Velocities of all atoms from the Maxwell-Boltzmann distribution, drawn from numpy's global generator.
+        """Velocities from the Maxwell-Boltzmann distribution, drawn from numpy's global generator.
 
         Parameters
         ----------
@@ -146,10 +109,17 @@ class EngineAdapter:
             If the distribution or the temperature is not known, the temperature is not positive, or the velocities are not
             finite.
         """
-        raise ValueError(
-            f"Boltzmann velocities are known for OpenMM and toy engines, not for {self.engine!r}; "
-            "pass modifier=openpathsampling.RandomVelocities(beta), or a modifier of your own"
-        )
+        temperature = self.temperature if temperature is None else temperature
+        if not temperature > 0.0:
+            raise ValueError(f"the temperature is {temperature!r}, expected a positive number")
+        return self._draw_velocities(snapshot, temperature * self.gas_constant)
+
+    def _draw_velocities(self, snapshot, kT: float):
+        raise self._unknown("Boltzmann velocities", USE_ANOTHER_MODIFIER)
+
+    def _unknown(self, what: str, advice: str) -> ValueError:
+        kind = type(self.engine).__name__
+        return ValueError(f"{what} are known for OpenMM and toy engines, not for {kind}: {advice}")
 
     # ---- content ----------------------------------------------------------------------------------------------------
 
@@ -166,18 +136,12 @@ class EngineAdapter:
         return content
 
     def arrays_of(self, frame) -> dict:
-        """What a frame consists of: float64 arrays in nm and nm/ps, or in the engine's own units, and plain values."""
+        """What a frame consists of: see `ops_aimmd.engines.frames.arrays_of`."""
         return arrays_of(frame)
 
     def frame_of(self, parts: Mapping, with_units: bool):
         """A new frame from `arrays_of`; the arrays get units if `with_units`."""
         return construct(dict(self.engine.descriptor)["class"], self.engine, parts, with_units)
-
-
-def check_positive(temperature) -> None:
-    """Raise ValueError for a temperature that is not positive."""
-    if not temperature > 0.0:
-        raise ValueError(f"the temperature is {temperature!r}, expected a positive number")
 
 
 def no_temperature(integrator, unit: str) -> ValueError:

@@ -23,7 +23,7 @@ import openmm
 from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 
-from .base import EngineAdapter, check_positive, no_temperature
+from .base import EngineAdapter, no_temperature
 from .constraints import project_on_constraints
 from .thermal_forces import (
     GAS_CONSTANT,
@@ -52,11 +52,11 @@ RANDOM_SEED = re.compile(r'randomSeed="-?\d+"')
 
 LARGEST_SEED = 2**31 - 1
 
-ALL_BUT_GENERATOR = {"positions": True, "velocities": True, "parameters": True, "integratorParameters": True}
-
 
 class OpenMMAdapter(EngineAdapter):
     """Adapter of `openpathsampling.engines.openmm.Engine`: nm, ps, kJ/mol, kelvin."""
+
+    gas_constant = GAS_CONSTANT
 
     # ---- dynamics ---------------------------------------------------------------------------------------------------
 
@@ -118,7 +118,11 @@ class OpenMMAdapter(EngineAdapter):
         which are seeded only while a context is made.
         """
         context = self.engine.simulation.context
-        context.setState(self._blank_state(start))
+        if self._blank is None:
+            self.engine.current_snapshot = start
+            self._blank = _blank(context)
+            self.forget_current_frame()
+        context.setState(self._blank)
         self._load(start)
         self.forget_current_frame()  # the leg shall load its first frame, whatever happens to the context until then
         random_forces = thermal_forces(context.getSystem())
@@ -129,24 +133,7 @@ class OpenMMAdapter(EngineAdapter):
             force.setRandomNumberSeed(int(number) % LARGEST_SEED + 1)
         _make_again(context)
 
-    def _blank_state(self, start):
-        """Time, parameters and variables of the integrator with which each leg begins.
-
-        They are those after a step: custom integrators may do something in their first step that they do not do again, and
-        those of openmmtools then draw other random numbers.
-        """
-        if self._blank is None:
-            context = self.engine.simulation.context
-            self.engine.current_snapshot = start
-            context.setVelocities(np.zeros((context.getSystem().getNumParticles(), 3)))
-            context.getIntegrator().step(1)
-            context.setTime(0.0)
-            context.setStepCount(0)
-            self._blank = context.getState(parameters=True, integratorParameters=True)
-            self.forget_current_frame()
-        return self._blank
-
-    _blank = None
+    _blank: openmm.State | None = None
 
     def _load(self, frame) -> None:
         context = self.engine.simulation.context
@@ -168,31 +155,16 @@ class OpenMMAdapter(EngineAdapter):
         keep their global variable kT, in kJ/mol.
         """
         integrator = self.engine.integrator
-        if self._kT_is_variable:
+        if _has_variable(integrator, "kT"):
             kT = integrator.getGlobalVariableByName("kT") * unit.kilojoule_per_mole
+            # not by GAS_CONSTANT: the last digit would make another run of the same seed
             return float((kT / unit.MOLAR_GAS_CONSTANT_R).value_in_unit(unit.kelvin))
-        if self._integrator_has_temperature:
+        if _has_temperature(integrator):
             return float(integrator.getTemperature().value_in_unit(unit.kelvin))
         of_thermostats = [T for name, T in temperatures_of_forces(self.engine.system) if name == "AndersenThermostat"]
         if not of_thermostats:
             raise no_temperature(integrator, "in kelvin")
         return of_thermostats[0]
-
-    @property
-    def _kT_is_variable(self) -> bool:
-        integrator = self.engine.integrator
-        return isinstance(integrator, openmm.CustomIntegrator) and "kT" in _global_variables(integrator)
-
-    @property
-    def _integrator_has_temperature(self) -> bool:
-        integrator = self.engine.integrator
-        return hasattr(integrator, "getTemperature") and not isinstance(integrator, openmm.CustomIntegrator)
-
-    @property
-    def inverse_temperature(self) -> float:
-        """mol / kJ"""
-        kT = unit.MOLAR_GAS_CONSTANT_R * self.temperature * unit.kelvin
-        return 1.0 / kT.value_in_unit(unit.kilojoule_per_mole)
 
     @property
     def temperature_conflicts(self) -> list[str]:
@@ -209,6 +181,11 @@ class OpenMMAdapter(EngineAdapter):
 
     def check_other_temperatures(self) -> None:
         found = parts_without_known_temperature(self.engine.system, self.temperature)
+        if (
+            isinstance(self.engine.integrator, openmm.NoseHooverIntegrator)
+            and self.engine.integrator.getNumThermostats() > 1
+        ):
+            found.append("NoseHooverIntegrator with several thermostats")
         if found:
             raise ValueError(
                 "replicas at other temperatures need a system that is known at each of them; this one has "
@@ -231,10 +208,13 @@ class OpenMMAdapter(EngineAdapter):
         integrator = copy.deepcopy(engine.integrator)
         if hasattr(integrator, "setRandomNumberSeed"):
             integrator.setRandomNumberSeed(0)  # one of its own: replicas with the same noise would not be independent
-        if self._kT_is_variable:
-            _set_custom_temperature(integrator, temperature)
-        elif self._integrator_has_temperature:
-            integrator.setTemperature(temperature * unit.kelvin)
+        if _has_variable(integrator, "kT"):
+            kT = unit.MOLAR_GAS_CONSTANT_R * temperature * unit.kelvin
+            integrator.setGlobalVariableByName("kT", kT.value_in_unit(unit.kilojoule_per_mole))
+        elif _has_temperature(integrator):
+            integrator.setTemperature(temperature)
+        if _has_variable(integrator, "has_kT_changed"):  # openmmtools: what follows from kT is computed again only then
+            integrator.setGlobalVariableByName("has_kT_changed", 1)
         copied = ops_openmm.Engine(engine.topology, system, integrator, engine.openmm_properties, dict(engine.options))
         copied.initialize(engine.platform)
         if engine.platform is not None:  # parameters, like a pressure, may have been changed in the running context
@@ -253,14 +233,14 @@ class OpenMMAdapter(EngineAdapter):
         return self.potential_energy(frame) + work_of_barostat(self.engine.simulation.context)
 
     def fresh_velocities(self, snapshot, temperature=None):
-        r"""Unconstrained velocities, :math:`v_i \sim N(0, k_B T / m_i)` per component, projected on the constraints."""
-        temperature = self.temperature if temperature is None else temperature
         if unit.is_quantity(temperature):
             temperature = temperature.value_in_unit(unit.kelvin)
-        check_positive(temperature)
-        kT = temperature * GAS_CONSTANT
+        return super().fresh_velocities(snapshot, temperature)
+
+    def _draw_velocities(self, snapshot, kT: float):
+        r"""Unconstrained velocities, :math:`v_i \sim N(0, k_B T / m_i)` per component, projected on the constraints."""
         positions = snapshot.coordinates.value_in_unit(unit.nanometer)
-        masses = self._masses
+        masses, pairs, centre_of_mass_rests = self._mechanics
         if np.shape(positions) != (len(masses), 3):
             raise ValueError(
                 f"the snapshot has positions of shape {np.shape(positions)}, the engine's system has {len(masses)} "
@@ -275,9 +255,9 @@ class OpenMMAdapter(EngineAdapter):
         inverse_masses = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0.0)
         noise = np.random.normal(size=(len(masses), 3))  # noqa: NPY002 - OPS draws from numpy's global generator
         velocities = np.sqrt(kT * inverse_masses)[:, None] * noise
-        if self._centre_of_mass_rests:
+        if centre_of_mass_rests:
             velocities[masses > 0.0] -= masses @ velocities / masses.sum()
-        velocities = project_on_constraints(velocities, positions, inverse_masses, self._constrained_pairs)
+        velocities = project_on_constraints(velocities, positions, inverse_masses, pairs)
         if not np.isfinite(velocities).all():
             raise ValueError(
                 f"the velocities of atoms {np.nonzero(~np.isfinite(velocities).all(axis=1))[0][:10].tolist()} are not "
@@ -286,22 +266,13 @@ class OpenMMAdapter(EngineAdapter):
         return velocities * (unit.nanometer / unit.picosecond)
 
     @cached_property
-    def _masses(self) -> np.ndarray:
-        """(n_atoms,) in dalton"""
+    def _mechanics(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Masses (n_atoms,) in dalton, constrained pairs (n_constraints, 2), whether the centre of mass rests."""
         system = self.engine.system
         masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())]
-        return np.array(masses)
-
-    @cached_property
-    def _constrained_pairs(self) -> np.ndarray:
-        """(n_constraints, 2)"""
-        system = self.engine.system
         pairs = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
-        return np.array(pairs, dtype=int).reshape(-1, 2)
-
-    @cached_property
-    def _centre_of_mass_rests(self) -> bool:
-        return any(isinstance(force, openmm.CMMotionRemover) for force in self.engine.system.getForces())
+        rests = any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
+        return np.array(masses), np.array(pairs, dtype=int).reshape(-1, 2), rests
 
     # ---- content ----------------------------------------------------------------------------------------------------
 
@@ -327,22 +298,34 @@ def _seed_reference_platform(platform, seed: int) -> None:
     openmm.Context(system, integrator, platform)
 
 
+def _blank(context) -> openmm.State:
+    """Time, parameters and variables of the integrator after a step, with which each leg begins.
+
+    Custom integrators may do something in their first step that they do not do again, and those of openmmtools then draw
+    other random numbers.
+    """
+    context.setVelocities(np.zeros((context.getSystem().getNumParticles(), 3)))
+    context.getIntegrator().step(1)
+    context.setTime(0.0)
+    context.setStepCount(0)
+    return context.getState(parameters=True, integratorParameters=True)
+
+
 def _make_again(context) -> None:
     """Make a context again with new seeds; `preserveState=True` would bring the old state of the generator back."""
-    state = context.getState(**ALL_BUT_GENERATOR)
+    state = context.getState(positions=True, velocities=True, parameters=True, integratorParameters=True)
     context.reinitialize(preserveState=False)
     context.setState(state)
 
 
-def _global_variables(integrator) -> list[str]:
-    return [integrator.getGlobalVariableName(i) for i in range(integrator.getNumGlobalVariables())]
+def _has_variable(integrator, name: str) -> bool:
+    if not isinstance(integrator, openmm.CustomIntegrator):
+        return False
+    return name in (integrator.getGlobalVariableName(i) for i in range(integrator.getNumGlobalVariables()))
 
 
-def _set_custom_temperature(integrator, temperature: float) -> None:
-    kT = unit.MOLAR_GAS_CONSTANT_R * temperature * unit.kelvin
-    integrator.setGlobalVariableByName("kT", kT.value_in_unit(unit.kilojoule_per_mole))
-    if "has_kT_changed" in _global_variables(integrator):  # openmmtools: what follows from kT is computed again only then
-        integrator.setGlobalVariableByName("has_kT_changed", 1)
+def _has_temperature(integrator) -> bool:
+    return hasattr(integrator, "getTemperature") and not isinstance(integrator, openmm.CustomIntegrator)
 
 
 def _integrator_parameters(xml: str) -> str:

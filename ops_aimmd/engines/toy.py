@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from openpathsampling.engines import toy as ops_toy
 
-from .base import EngineAdapter, check_positive, no_temperature
+from .base import EngineAdapter, no_temperature
 
 
 class ToyAdapter(EngineAdapter):
@@ -27,10 +27,6 @@ class ToyAdapter(EngineAdapter):
             raise no_temperature(self.integrator, "kT in the units of the engine")
         return float(temperature)
 
-    @property
-    def inverse_temperature(self) -> float:
-        return 1.0 / self.temperature
-
     def check_other_temperatures(self) -> None:
         """The temperature of a toy engine is that of its integrator."""
 
@@ -42,10 +38,8 @@ class ToyAdapter(EngineAdapter):
         self.engine.current_snapshot = frame
         return float(self.engine.pes.V(self.engine))
 
-    def fresh_velocities(self, snapshot, temperature=None):
-        temperature = self.temperature if temperature is None else temperature
-        check_positive(temperature)
+    def _draw_velocities(self, snapshot, kT: float):
         shape = np.shape(snapshot.velocities)
         # a toy engine has one particle; its mass may differ from axis to axis
-        sigma = np.sqrt(temperature / np.broadcast_to(self.engine.mass, shape[1:]))
+        sigma = np.sqrt(kT / np.broadcast_to(self.engine.mass, shape[1:]))
         return sigma * np.random.normal(size=shape)  # noqa: NPY002 - OPS draws from numpy's global generator
