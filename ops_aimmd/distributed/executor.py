@@ -1,4 +1,4 @@
-"""Whoever runs shots: what all executors do, and the one that needs no other process."""
+"""Interface of executors, which run shots, and the executor that needs no other process."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Executor(ABC):
     """Runs shots somewhere: `start` with an engine, `submit` specifications, ask for `results`, `close`.
 
     Each submitted shot comes back exactly once, as a result or a failure, in any order. A shot that was interrupted from
-    outside (a worker died, a connection was lost) is run again with the same specification, never with a new seed: what
-    dies must not decide which paths are seen.
+    outside (a worker died, a connection was lost) is run again with the same specification, never with a new seed: failing
+    workers must not select paths.
     """
 
     def __enter__(self):

@@ -45,16 +45,16 @@ def _plain(value):
 
 @dataclass(frozen=True, eq=False)
 class ShotSpec(_Record):
-    """All that a worker needs to know of a shot; the same specification always gives the same frames.
+    """All that a worker needs to know about a shot; the same specification always gives the same frames.
 
     Attributes
     ----------
     shot_id : str
         Unique in a run.
     engine_key : str
-        Of the engine and the states: `ops_aimmd.distributed.workbench.engine_key`.
+        Key of engine and states: `ops_aimmd.distributed.workbench.engine_key`.
     coordinates, velocities : float64 array, shape (n_atoms, n_spatial)
-        Of the shooting point, forward in time; nm and nm/ps where the snapshot has units.
+        The shooting point, forward in time; nm and nm/ps where the snapshot has units.
     box_vectors : float64 array, shape (3, 3), or None
         nm.
     directions : tuple of {"backward", "forward"}
@@ -66,9 +66,9 @@ class ShotSpec(_Record):
     with_units : bool
         Whether the arrays of the snapshot have units.
     values : dict of str to plain value
-        What else the snapshot consists of.
+        Other parts of the snapshot.
     last_frame_only : bool
-        Whether the last frame of each leg is all that is wanted, as where only outcomes count.
+        Whether to return only the last frame of each leg, for shots that only need outcomes.
     """
 
     shot_id: str
@@ -110,21 +110,20 @@ class ShotSpec(_Record):
 
 @dataclass(frozen=True, eq=False)
 class LegResult(_Record):
-    """A leg that a worker has made.
+    """A leg made by a worker.
 
     Attributes
     ----------
     direction : {"backward", "forward"}
     status : {"ok", "max_length", "nan"}
-        Whether it has reached a state, was cut by the length limit, or broke down.
+        It has reached a state, hit the length limit, or failed.
     outcome : int
         Index of the state that it reached, -1 if none.
     coordinates, velocities : float64 array, shape (n_frames, n_atoms, n_spatial)
-        Of the frames after the shooting point, in the order of generation; of the last one alone where the specification
-        says so.
+        The frames after the shooting point, in the order of generation; the last one alone if the specification says so.
     box_vectors : float64 array, shape (n_frames, 3, 3) or, where all are equal, (1, 3, 3), or None
     values : dict of str to list
-        What else the snapshots consist of: a plain value per frame.
+        Other parts of the snapshots, one value per frame.
     """
 
     direction: str
@@ -142,7 +141,7 @@ class LegResult(_Record):
 
 @dataclass(frozen=True, eq=False)
 class ShotResult(_Record):
-    """What came of a shot.
+    """The legs of a shot.
 
     Attributes
     ----------
@@ -150,7 +149,7 @@ class ShotResult(_Record):
     legs : tuple of LegResult
         In the order of the directions of the specification.
     worker : str
-        Host and process that ran it.
+        Host and process.
     seconds : float
         Wall time of the dynamics.
     """
@@ -168,7 +167,7 @@ class ShotResult(_Record):
 
 @dataclass(frozen=True)
 class ShotFailure:
-    """A shot that has no result, whoever and how often one tries: neither `max_length` nor `nan`, which are results.
+    """A shot that could not be run. (`max_length` and `nan` are results, not failures.)
 
     Attributes
     ----------
@@ -176,7 +175,7 @@ class ShotFailure:
     error : str
         What happened, for a human reader.
     kind : {"error", "killed_worker", "cancelled"}
-        The dynamics or a collective variable raised an error; each worker that took the shot died; somebody cancelled it.
+        The dynamics or a collective variable raised an error; each worker that took the shot died; it was cancelled.
     """
 
     shot_id: str
@@ -265,9 +264,9 @@ def legs_from_result(result: ShotResult, snapshot, engine) -> dict[str, Leg]:
     ----------
     result : ShotResult
     snapshot : openpathsampling snapshot
-        That the shot was specified from: the first frame of a forward leg, whose reversed is that of a backward leg.
+        The shooting point of the specification: first frame of a forward leg, and reversed that of a backward leg.
     engine : openpathsampling.engines.DynamicsEngine
-        To which the new frames belong.
+        Engine of the new frames.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Engine and states, described so that another process can build the same ones, once, and keep them."""
+"""Description of an engine and its states, from which another process builds the same ones, once, and keeps them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ops_aimmd.engines.choose import adapter_of
 
 @dataclass(frozen=True)
 class EngineDescription:
-    """An engine and the states where its legs stop, ready to travel.
+    """An engine and the states where its legs stop, pickled for other processes.
 
     Attributes
     ----------
     key : str
         See `engine_key`.
     payload : bytes
-        Pickled, with functions of a user's script in it: only processes that trust each other exchange it.
+        It contains functions of a user's script: only processes that trust each other exchange it.
     """
 
     key: str
@@ -35,7 +35,7 @@ class EngineDescription:
 
 @dataclass(eq=False)
 class Workbench:
-    """What a worker has before it.
+    """Engine and states of a worker.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Workbench:
 
 
 def engine_key(engine, states: Sequence) -> str:
-    """Hash of what determines the dynamics of a leg: the engine with its options and platform, and the states.
+    """Hash of everything that determines the dynamics of a leg: engine with options and platform, and states.
 
     The same in every process for the same set-up, also after it was read from a file; seeds of random numbers and uuids do
     not count. An engine that is not initialised has another key than one that is: its platform is not yet known.
@@ -83,8 +83,8 @@ def describe(engine, states: Sequence) -> EngineDescription:
 def workbench(description: EngineDescription) -> Workbench:
     """The engine and the states of a description; built at the first call in this process, then kept.
 
-    The engine takes no care of Ctrl-C (OPS would install a signal handler at each frame, which threads may not): that is
-    for the process that hands out the shots.
+    The engine ignores Ctrl-C, which the process that submits the shots handles: OPS would install a signal handler at each
+    frame, which is not allowed in threads.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def _build(description: EngineDescription) -> Workbench:
 
 
 class _Packer(cloudpickle.Pickler):
-    """Takes objects of OPS apart as OPS storage does. An object that occurs twice stays one object."""
+    """Pickles OPS objects by `to_dict`, as OPS storage does. An object that occurs twice stays one object."""
 
     def __init__(self, file):
         super().__init__(file)

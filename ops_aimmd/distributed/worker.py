@@ -1,4 +1,4 @@
-"""What a worker does: it makes the legs of a shot. It knows no model, and nothing of it outlasts the shot."""
+"""Run the shots of a worker: legs without a model; a shot leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_shot(description: EngineDescription, spec: ShotSpec) -> ShotResult:
     Parameters
     ----------
     description : EngineDescription
-        From which engine and states are built at the first shot in this process.
+        Engine and states are built from it at the first shot in this process.
     spec : ShotSpec
 
     Returns
@@ -38,7 +38,7 @@ def run_shot(description: EngineDescription, spec: ShotSpec) -> ShotResult:
     ------
     RuntimeError
         If the dynamics, a state or a collective variable raised an error, with its text: errors of OPS engines do not
-        unpickle. A leg that is too long or breaks down is a result, no error.
+        unpickle. A leg that is too long or fails is a result, not an error.
     """
     try:
         return shoot(workbench(description), spec)
@@ -50,7 +50,7 @@ def run_shot(description: EngineDescription, spec: ShotSpec) -> ShotResult:
 def shoot(bench: Workbench, spec: ShotSpec) -> ShotResult:
     """Run a shot with an engine of this process; the generators of random numbers are left as they were.
 
-    Each leg is seeded anew from ``SeedSequence([seed, FIRST_STREAM + number of the direction])``: it does not depend on
+    Each leg is seeded from ``SeedSequence([seed, FIRST_STREAM + number of the direction])``: it does not depend on
     what the engine did before, nor on the other leg. Only the generator inside an engine keeps the new seed.
     """
     engine = bench.engine

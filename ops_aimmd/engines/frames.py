@@ -57,7 +57,7 @@ def boxes_of(snapshots):
 
 
 def is_at_rest(snapshot) -> bool:
-    """Whether a frame has no velocities, or all are exactly zero, as in frames from files that hold none."""
+    """Whether a frame has no velocities, or all are exactly zero, as in frames from files without velocities."""
     velocities = without_unit(snapshot.velocities)
     return velocities is None or not np.any(velocities)
 
@@ -81,8 +81,8 @@ def holds_its_arrays(snapshot) -> bool:
 def parts_in_memory(snapshot) -> list:
     """All objects that hold the numbers of a snapshot.
 
-    A netCDF file keeps a snapshot that it has saved only for some time, and then reads it again, in single precision. Who
-    holds these objects keeps all digits.
+    A netCDF file remembers a saved snapshot only for some time, and then reads it again in single precision. As long as
+    these objects are referenced, all digits are kept.
     """
     frame = snapshot.__subject__ if type(snapshot) is LoaderProxy else snapshot
     if "statics" in frame.__features__.variables:

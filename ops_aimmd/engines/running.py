@@ -61,7 +61,7 @@ def generate(engine, start, running: Callable) -> paths.Trajectory:
 
 
 _running_engines: dict[int, Callable] = {}
-"""What stops each engine that runs now."""
+"""The method that stops each running engine."""
 
 
 def stop_running_engines() -> None:

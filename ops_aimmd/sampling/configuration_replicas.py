@@ -11,8 +11,8 @@ with the Boltzmann distribution :math:`\rho_T`, the log-odds q, the logistic fun
 :math:`T_0` of the paths: up to a constant, the replicas temper the energy :math:`U + s k_B T_0 |q|`. Inside the states
 v = 0.
 
-A replica moves by a piece of unbiased dynamics at its temperature, with velocities drawn anew, accepted with
-min[1, v(y') / v(y)]: these dynamics are reversible for :math:`\rho_T`. The length of a piece is drawn anew as well: a
+A replica moves by a piece of unbiased dynamics at its temperature, with fresh velocities, accepted with
+min[1, v(y') / v(y)]: these dynamics are reversible for :math:`\rho_T`. The length of a piece is random as well: a
 configuration in a narrow place, which every long piece leaves for where v is small, gets out by short ones. Then replicas
 exchange their configurations with
 
@@ -64,7 +64,7 @@ class ConfigurationEnsemble(paths.Ensemble):
     ----------
     states : sequence of openpathsampling.Volume
     number : int
-        Of the replica: 0 has the temperature of the paths.
+        Number of the replica; 0 has the temperature of the paths.
     """
 
     def __init__(self, states: Sequence[paths.Volume], number: int):
@@ -102,21 +102,21 @@ class ConfigurationMover(SampleMover):
     """Moves all replicas of a configuration: pieces of dynamics, and exchanges between them. See the module.
 
     The change is always accepted; the decisions are inside. While the learner is not frozen, a coldest configuration that
-    is lost in a basin, where the model of the day says that nothing happens, begins anew at a frame of the path.
+    is lost in a basin, by the current model, is replaced by a frame of the path.
 
     Parameters
     ----------
     ensemble : openpathsampling.Ensemble
-        Of the path.
+        The path ensemble.
     replicas : sequence of ConfigurationEnsemble
         The first at the temperature of the paths.
     learner : CommittorLearner
     modifier : openpathsampling.SnapshotModifier
         Boltzmann velocities at the temperature of the engine.
     engine : openpathsampling.engines.DynamicsEngine
-        Of any kind where there is one replica, else OpenMM or toy.
+        Any kind with one replica; with several, its adapter must know `at_temperature`.
     temperatures : sequence of float
-        Of the other replicas, rising from above that of the engine (kelvin; toy engines: kT).
+        Temperatures of the other replicas, rising from above that of the engine (kelvin; toy engines: kT).
     exponent : float
         s: how strongly configurations keep to the barrier.
     n_pieces, frames_per_piece : int

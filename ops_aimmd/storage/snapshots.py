@@ -25,14 +25,14 @@ def frame_key(snapshot) -> int:
 
 
 def is_reversed(snapshot) -> bool:
-    """Whether a snapshot is the partner that is not kept."""
+    """Whether a snapshot is the partner with the odd uuid, which is not kept."""
     return bool(int(snapshot.__uuid__) & 1)
 
 
 def frames_can_be_kept(snapshots: Iterable[BaseSnapshot], engines: Iterable) -> bool:
     """Whether all snapshots, and all that the engines will make, can be kept.
 
-    The first path of an external engine may be one of snapshots that hold their arrays: OPS calls them internalized.
+    The first path of an external engine may consist of snapshots with arrays in memory, which OPS calls internalized.
     """
     classes = [dict(engine.descriptor)["class"] for engine in engines if engine.descriptor is not None]
     return all(map(can_be_kept, snapshots)) and all(map(holds_its_arrays, classes))
@@ -44,7 +44,7 @@ def pack_frames(snapshots: Sequence[BaseSnapshot]) -> FrameBlock:
     Parameters
     ----------
     snapshots : sequence of Snapshot
-        Of each pair of partners either may be given.
+        Snapshots, or their reversed partners.
 
     Returns
     -------
