@@ -26,8 +26,8 @@ from alanine_dipeptide import make_scheme
 
 import ops_aimmd
 from ops_aimmd import committor_simulation, spread_along_committor
+from ops_aimmd.engines.frames import positions_of
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
-from ops_aimmd.systems.batched_cv import positions_of
 
 LEARNING = (1, 5, 10, 4)
 """Initial paths across phi 0 at psi -79 and +72, across phi 180 at psi -135 and -42 degrees."""

@@ -20,8 +20,8 @@ from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 
 import ops_aimmd
+from ops_aimmd.engines.integrators import baoab_integrator
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
-from ops_aimmd.systems.integrators import baoab_integrator
 
 SETTINGS = 300.0 * unit.kelvin, 1.0 / unit.picosecond, 2.0 * unit.femtosecond
 INTEGRATORS = {"LangevinMiddleIntegrator": openmm.LangevinMiddleIntegrator, "BAOAB": baoab_integrator}

@@ -11,8 +11,8 @@ import ops_aimmd
 
 PACKAGE = Path(ops_aimmd.__file__).parent
 
-FLOORS = ["version", "committor", "descriptors", "explain", "checkpoint", "systems", "sampling", "storage", "distributed"]
-FLOORS.append("analysis")
+FLOORS = ["version", "committor", "descriptors", "explain", "checkpoint", "engines", "systems", "sampling", "storage"]
+FLOORS += ["distributed", "analysis"]
 """From top to bottom, as in the design: a file may import from its own floor and those before it."""
 
 WITHOUT_OPS = {"version", "committor", "descriptors", "explain", "checkpoint"}
@@ -55,6 +55,47 @@ def violations(imports):
             elif other.split(".")[0] == "openpathsampling" and floor(name) in WITHOUT_OPS:
                 found.append((name, other))
     return found
+
+
+KNOWS_ENGINES = {"engines", "systems"}
+
+ENGINE_NAMES = {"openmm", "simtk", "openmmtools", "toy", "gromacs"}
+"""Packages, and modules of OPS, that belong to one kind of engine."""
+
+
+def knows_an_engine(source):
+    """What of a source text concerns one kind of engine: imports and attributes (`paths.engines.toy`)."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        else:
+            continue
+        found |= {name for name in names if {*name.split(".")} & ENGINE_NAMES or "integration_tools" in name}
+    return found
+
+
+def test_engines_are_known_in_one_place():
+    files = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in KNOWS_ENGINES]
+    found = {str(file.relative_to(PACKAGE)): knows_an_engine(file.read_text()) for file in files}
+    found.pop("__init__.py")  # it imports what OPS reads back from its files
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_knowledge_of_engines_is_found():
+    sources = [
+        "import openmm",
+        "def f():\n    from openpathsampling.integration_tools import unit",
+        "import openpathsampling as paths\nisinstance(engine, paths.engines.toy.Engine)",
+        "from openpathsampling.engines import openmm as ops_openmm",
+        "from ops_aimmd.engines.openmm import OpenMMAdapter",
+    ]
+    assert all(map(knows_an_engine, sources))
+    assert not knows_an_engine("from ops_aimmd.engines.choose import adapter_of")
 
 
 def cycles(imports):

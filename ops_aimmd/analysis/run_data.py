@@ -16,8 +16,8 @@ from ops_aimmd.checkpoint import Checkpoint, FileUnavailableError, is_checkpoint
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import FitReport
 from ops_aimmd.committor.training_set import TrainingSet
+from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.collective_variables import column_names, describe
-from ops_aimmd.sampling.engines import is_openmm
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.movers import submovers
@@ -413,19 +413,9 @@ def _stored_learner(storage) -> CommittorLearner | None:
 def _time_per_frame(storage) -> tuple[float, str]:
     """Time between two frames of the engine of the last step, and its unit."""
     engines = [engine for engine in storage.engines if isinstance(engine, paths.engines.DynamicsEngine)]
-    times = [_timestep(engine) for engine in engines if type(engine) is not paths.engines.NoEngine]
+    times = [adapter_of(engine).time_per_frame for engine in engines if type(engine) is not paths.engines.NoEngine]
     known = {time for time in times if time is not None}
     return known.pop() if len(known) == 1 else (1.0, "frames")
-
-
-def _timestep(engine) -> tuple[float, str] | None:
-    if is_openmm(engine):  # its own property asks a context that is not there
-        step = engine.integrator.getStepSize() * engine.options["n_steps_per_frame"]
-        return float(step.value_in_unit(step.unit)), step.unit.get_symbol()
-    try:
-        return float(engine.snapshot_timestep), "time units"
-    except (AttributeError, KeyError, TypeError, NotImplementedError):  # engines need not know it
-        return None
 
 
 def _descriptor_names(descriptors, n_descriptors: int) -> list[str]:

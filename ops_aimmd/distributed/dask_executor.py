@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from ops_aimmd.distributed.executor import Executor, check_known
 from ops_aimmd.distributed.shots import ShotFailure, ShotResult, ShotSpec
 from ops_aimmd.distributed.workbench import describe
+from ops_aimmd.engines.choose import THREAD_VARIABLES as ENGINE_THREADS
 
 NO_HTTP = "ops_aimmd.distributed.no_http"
 
@@ -247,7 +248,7 @@ def local_cluster(n_workers: int, worker_ttl: float = 60.0, dashboard: bool = Fa
             security=Security.temporary(),
             dashboard_address="127.0.0.1:8787" if dashboard else None,
             preload=NO_HTTP,
-            env={"OPENMM_CPU_THREADS": "1", **options.pop("env", {})},
+            env={**dict.fromkeys(ENGINE_THREADS, "1"), **options.pop("env", {})},
             **options,
         )
 

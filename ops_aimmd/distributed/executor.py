@@ -1,4 +1,4 @@
-"""Whoever runs shots: what all executors do, and the one that needs no other process."""
+"""Interface of executors, which run shots, and the executor that needs no other process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from ops_aimmd.distributed.shots import ShotFailure, ShotResult, ShotSpec
 from ops_aimmd.distributed.workbench import Workbench, engine_key
 from ops_aimmd.distributed.worker import shoot
-from ops_aimmd.sampling.engines import is_openmm
+from ops_aimmd.engines.choose import adapter_of
 
 
 class Executor(ABC):
     """Runs shots somewhere: `start` with an engine, `submit` specifications, ask for `results`, `close`.
 
     Each submitted shot comes back exactly once, as a result or a failure, in any order. A shot that was interrupted from
-    outside (a worker died, a connection was lost) is run again with the same specification, never with a new seed: what
-    dies must not decide which paths are seen.
+    outside (a worker died, a connection was lost) is run again with the same specification, never with a new seed: failing
+    workers must not select paths.
     """
 
     def __enter__(self):
@@ -109,8 +109,7 @@ class InThisProcess(Executor):
         return 1
 
     def start(self, engine, states: Sequence, run_id: str = "") -> str:
-        if is_openmm(engine):
-            engine.initialize()  # does nothing if it is; before, the key would be that of an unknown platform
+        adapter_of(engine).initialise()  # before, the key would be that of an unknown platform
         key = engine_key(engine, states)
         self._workbenches[key] = Workbench(engine, tuple(states))
         return key

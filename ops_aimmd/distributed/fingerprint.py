@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import re
 import types
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 
 import numpy as np
 from openpathsampling.collectivevariable import CallableCV
-from openpathsampling.integration_tools import is_simtk_quantity
 from openpathsampling.netcdfplus import StorableObject
 
-from ops_aimmd.sampling.engines import is_openmm
-
-RANDOM_SEED = re.compile(r'randomSeed="-?\d+"')
-"""In the XML of OpenMM: seeds change from shot to shot and are no property of the dynamics."""
+from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.engines.frames import has_unit, without_unit
 
 
 def fingerprint(thing) -> str:
@@ -69,8 +64,8 @@ class _Walker:
         elif isinstance(thing, np.ndarray) and thing.dtype != object:
             self._write("array", (thing.dtype.str, thing.shape))
             self.sha.update(np.ascontiguousarray(thing).tobytes())
-        elif is_simtk_quantity(thing):
-            self.visit(["quantity", str(thing.unit), thing.value_in_unit(thing.unit)])
+        elif has_unit(thing):
+            self.visit(["quantity", str(thing.unit), without_unit(thing)])
         elif isinstance(thing, types.ModuleType):
             self._write("module", thing.__name__)
         elif isinstance(thing, types.CodeType):
@@ -81,7 +76,7 @@ class _Walker:
             self._write("name", thing.__qualname__ if isinstance(thing, type) else thing.__name__)
         elif isinstance(thing, StorableObject):
             self._write("storable", thing.__class__.__name__)
-            self._visit_mapping(_lasting_content_of(thing))
+            self._visit_mapping(adapter_of(thing).lasting_content(content_of(thing)))
         else:
             self._visit_other(thing)
 
@@ -113,27 +108,6 @@ def content_of(thing: StorableObject) -> dict:
     if not isinstance(thing, CallableCV):
         return thing.to_dict()
     return {**{name: getattr(thing, name) for name in thing.args()[1:]}, "kwargs": thing.kwargs}
-
-
-def _lasting_content_of(thing: StorableObject) -> dict:
-    """`content_of`, without what changes while an OpenMM engine runs."""
-    content = content_of(thing)
-    if is_openmm(thing):
-        content["system_xml"] = RANDOM_SEED.sub("", content["system_xml"])
-        content["integrator_xml"] = _integrator_parameters(RANDOM_SEED.sub("", content["integrator_xml"]))
-    return content
-
-
-def _integrator_parameters(xml: str) -> str:
-    """The XML of an integrator, without the values that a custom integrator computes at each step."""
-    tree = ElementTree.fromstring(xml)
-    computed = {computation.get("computationVariable") for computation in tree.iterfind("Computations/Computation")}
-    for variable in tree.iterfind("GlobalVariables/Variable"):
-        if variable.get("name") in computed:
-            variable.attrib.pop("value")
-    for values in tree.iterfind("PerDofVariables/*"):
-        values.clear()
-    return ElementTree.tostring(tree, encoding="unicode")
 
 
 def is_importable(function) -> bool:

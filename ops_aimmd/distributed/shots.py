@@ -1,8 +1,8 @@
 """Shots as data: what goes to a worker and what comes back, arrays and plain values, no objects of OPS.
 
-A snapshot of OPS does not unpickle, and belongs to the process that made its uuid. So a shooting point travels as arrays,
-the frames of the new legs come back as arrays, and snapshots are made of them where the paths are: uuids are made in one
-process only.
+A snapshot of OPS does not unpickle, and belongs to the process that made its uuid. A shooting point therefore travels as
+arrays, the frames of the new legs come back as arrays, and snapshots are made of them where the paths are: uuids are made
+in one process only.
 """
 
 from __future__ import annotations
@@ -15,31 +15,46 @@ from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
-from openpathsampling.integration_tools import is_simtk_quantity
-from openpathsampling.netcdfplus import StorableObject
 
-from ops_aimmd.checkpoint import FrameBlock
+from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.engines.frames import ARRAYS, can_be_kept, has_unit, stacked, unstacked
 from ops_aimmd.sampling.legs import Leg
-from ops_aimmd.storage.snapshots import ARRAYS, IDENTITY, LOW_BITS, can_be_kept, is_reversed, pack_frames, unpack_frames
 
 DIRECTIONS = ("backward", "forward")
 STATUSES = ("ok", "max_length", "nan")
-UNITS = {"coordinates": "nanometer", "velocities": "nanometer/picosecond", "box_vectors": "nanometer"}
-"""Of snapshots that have units."""
+
+
+class _Record:
+    """Plain values and arrays, for a journal and back."""
+
+    def to_document(self) -> dict:
+        """All fields, without objects of this module."""
+        return {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self)}
+
+    @classmethod
+    def from_document(cls, document: Mapping):
+        """Rebuild from `to_document`."""
+        return cls(**document)
+
+
+def _plain(value):
+    if isinstance(value, tuple):
+        return [part.to_document() if isinstance(part, _Record) else part for part in value]
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True, eq=False)
-class ShotSpec:
-    """All that a worker needs to know of a shot; the same specification always gives the same frames.
+class ShotSpec(_Record):
+    """All that a worker needs to know about a shot; the same specification always gives the same frames.
 
     Attributes
     ----------
     shot_id : str
         Unique in a run.
     engine_key : str
-        Of the engine and the states: `ops_aimmd.distributed.workbench.engine_key`.
+        Key of engine and states: `ops_aimmd.distributed.workbench.engine_key`.
     coordinates, velocities : float64 array, shape (n_atoms, n_spatial)
-        Of the shooting point, forward in time; nm and nm/ps where the snapshot has units.
+        The shooting point, forward in time; nm and nm/ps where the snapshot has units.
     box_vectors : float64 array, shape (3, 3), or None
         nm.
     directions : tuple of {"backward", "forward"}
@@ -49,11 +64,11 @@ class ShotSpec:
     seed : int
         At least 0; fixes all random numbers of the dynamics.
     with_units : bool
-        Whether the snapshot has units, as those of OpenMM have.
+        Whether the arrays of the snapshot have units.
     values : dict of str to plain value
-        What else the snapshot consists of.
+        Other parts of the snapshot.
     last_frame_only : bool
-        Whether the last frame of each leg is all that is wanted, as where only outcomes count.
+        Whether to return only the last frame of each leg, for shots that only need outcomes.
     """
 
     shot_id: str
@@ -87,10 +102,6 @@ class ShotSpec:
                 sha.update(f"{name}: {value!r}\n".encode())
         return sha.hexdigest()
 
-    def to_document(self) -> dict:
-        """Plain values and arrays, for a journal."""
-        return {**_content(self), "directions": list(self.directions), "values": dict(self.values)}
-
     @classmethod
     def from_document(cls, document: Mapping) -> ShotSpec:
         """Rebuild from `to_document`."""
@@ -98,22 +109,21 @@ class ShotSpec:
 
 
 @dataclass(frozen=True, eq=False)
-class LegResult:
-    """A leg that a worker has made.
+class LegResult(_Record):
+    """A leg made by a worker.
 
     Attributes
     ----------
     direction : {"backward", "forward"}
     status : {"ok", "max_length", "nan"}
-        Whether it has reached a state, was cut by the length limit, or broke down.
+        It has reached a state, hit the length limit, or failed.
     outcome : int
         Index of the state that it reached, -1 if none.
     coordinates, velocities : float64 array, shape (n_frames, n_atoms, n_spatial)
-        Of the frames after the shooting point, in the order of generation; of the last one alone where the specification
-        says so.
+        The frames after the shooting point, in the order of generation; the last one alone if the specification says so.
     box_vectors : float64 array, shape (n_frames, 3, 3) or, where all are equal, (1, 3, 3), or None
     values : dict of str to list
-        What else the snapshots consist of: a plain value per frame.
+        Other parts of the snapshots, one value per frame.
     """
 
     direction: str
@@ -128,19 +138,10 @@ class LegResult:
         if self.status not in STATUSES:
             raise ValueError(f"the status of a leg is one of {STATUSES}; got {self.status!r}")
 
-    def to_document(self) -> dict:
-        """Plain values and arrays, for a journal."""
-        return {**_content(self), "values": dict(self.values)}
-
-    @classmethod
-    def from_document(cls, document: Mapping) -> LegResult:
-        """Rebuild from `to_document`."""
-        return cls(**document)
-
 
 @dataclass(frozen=True, eq=False)
-class ShotResult:
-    """What came of a shot.
+class ShotResult(_Record):
+    """The legs of a shot.
 
     Attributes
     ----------
@@ -148,7 +149,7 @@ class ShotResult:
     legs : tuple of LegResult
         In the order of the directions of the specification.
     worker : str
-        Host and process that ran it.
+        Host and process.
     seconds : float
         Wall time of the dynamics.
     """
@@ -158,10 +159,6 @@ class ShotResult:
     worker: str
     seconds: float
 
-    def to_document(self) -> dict:
-        """Plain values and arrays, for a journal."""
-        return {**_content(self), "legs": [leg.to_document() for leg in self.legs]}
-
     @classmethod
     def from_document(cls, document: Mapping) -> ShotResult:
         """Rebuild from `to_document`."""
@@ -170,7 +167,7 @@ class ShotResult:
 
 @dataclass(frozen=True)
 class ShotFailure:
-    """A shot that has no result, whoever and how often one tries: neither `max_length` nor `nan`, which are results.
+    """A shot that could not be run. (`max_length` and `nan` are results, not failures.)
 
     Attributes
     ----------
@@ -178,7 +175,7 @@ class ShotFailure:
     error : str
         What happened, for a human reader.
     kind : {"error", "killed_worker", "cancelled"}
-        The dynamics or a collective variable raised an error; each worker that took the shot died; somebody cancelled it.
+        The dynamics or a collective variable raised an error; each worker that took the shot died; it was cancelled.
     """
 
     shot_id: str
@@ -216,32 +213,28 @@ def specification(
             f"snapshots of the class {snapshot.__class__.__name__} hold more than coordinates, velocities, box vectors and "
             "plain values (None, bool, int, float, str), or their coordinates lie in files of the engine, and only arrays "
             "and plain values in memory travel to workers: use an engine that keeps its "
-            "frames in memory (OpenMM, toy), or sample with openpathsampling.PathSampling, in one process"
+            "frames in memory, or sample with openpathsampling.PathSampling, in one process"
         )
-    block = _block([snapshot])
-    boxes = block.arrays.get("box_vectors")
+    parts = adapter_of(snapshot.engine).arrays_of(snapshot)
     return ShotSpec(
         shot_id=shot_id,
         engine_key=engine_key,
-        coordinates=block.arrays["coordinates"][0],
-        velocities=block.arrays["velocities"][0],
-        box_vectors=None if boxes is None else boxes[0],
+        coordinates=np.array(parts["coordinates"]),
+        velocities=np.array(parts["velocities"]),
+        box_vectors=None if parts.get("box_vectors") is None else np.array(parts["box_vectors"]),
         directions=tuple(directions),
         max_frames=None if max_frames is None or math.isinf(max_frames) else int(max_frames),
         seed=int(seed),
-        with_units=is_simtk_quantity(snapshot.coordinates),
-        values={name: values[0] for name, values in block.meta["values"].items()},
+        with_units=has_unit(snapshot.coordinates),
+        values={name: value for name, value in parts.items() if name not in ARRAYS},
         last_frame_only=last_frame_only,
     )
 
 
 def shooting_point(spec: ShotSpec, engine):
     """The snapshot of a specification, as a frame of an engine."""
-    arrays = {"coordinates": spec.coordinates[None], "velocities": spec.velocities[None]}
-    if spec.box_vectors is not None:
-        arrays["box_vectors"] = spec.box_vectors[None]
-    values = {name: [value] for name, value in spec.values.items()}
-    return _snapshots(arrays, values, spec.with_units, engine)[0]
+    arrays = {name: getattr(spec, name)[None] for name in ARRAYS if getattr(spec, name) is not None}
+    return _snapshots(arrays, {name: [value] for name, value in spec.values.items()}, spec.with_units, engine)[0]
 
 
 def leg_result(direction: str, leg: Leg, last_frame_only: bool = False) -> LegResult:
@@ -249,8 +242,10 @@ def leg_result(direction: str, leg: Leg, last_frame_only: bool = False) -> LegRe
     start, frames = leg.trajectory[0], list(leg.trajectory[1:])
     if last_frame_only:
         frames = frames[-1:]
-    block = _block(frames or [start])
-    arrays = {name: array if frames else array[:0] for name, array in block.arrays.items()}
+    adapter = adapter_of(start.engine)
+    arrays, values = stacked([adapter.arrays_of(frame) for frame in frames or [start]])
+    if not frames:
+        arrays, values = ({name: column[:0] for name, column in columns.items()} for columns in (arrays, values))
     return LegResult(
         direction=direction,
         status="ok" if leg.failure is None else leg.failure,
@@ -258,7 +253,7 @@ def leg_result(direction: str, leg: Leg, last_frame_only: bool = False) -> LegRe
         coordinates=arrays["coordinates"],
         velocities=arrays["velocities"],
         box_vectors=arrays.get("box_vectors"),
-        values={name: values if frames else [] for name, values in block.meta["values"].items()},
+        values=values,
     )
 
 
@@ -269,16 +264,16 @@ def legs_from_result(result: ShotResult, snapshot, engine) -> dict[str, Leg]:
     ----------
     result : ShotResult
     snapshot : openpathsampling snapshot
-        That the shot was specified from: the first frame of a forward leg, whose reversed is that of a backward leg.
+        The shooting point of the specification: first frame of a forward leg, and reversed that of a backward leg.
     engine : openpathsampling.engines.DynamicsEngine
-        To which the new frames belong.
+        Engine of the new frames.
 
     Returns
     -------
     dict of str to Leg
         By direction.
     """
-    with_units = is_simtk_quantity(snapshot.coordinates)
+    with_units = has_unit(snapshot.coordinates)
     legs = {}
     for leg in result.legs:
         arrays = {name: getattr(leg, name) for name in ARRAYS if getattr(leg, name) is not None}
@@ -289,27 +284,7 @@ def legs_from_result(result: ShotResult, snapshot, engine) -> dict[str, Leg]:
     return legs
 
 
-def _content(record) -> dict:
-    return {entry.name: getattr(record, entry.name) for entry in fields(record)}
-
-
-def _block(snapshots: Sequence) -> FrameBlock:
-    """Snapshots as arrays, with the velocities that they have: `pack_frames` keeps one partner of each reversed pair."""
-    block = pack_frames(snapshots)
-    signs = np.array([-1.0 if is_reversed(snapshot) else 1.0 for snapshot in snapshots])
-    velocities = block.arrays["velocities"]
-    velocities = velocities * signs.reshape(-1, *[1] * (velocities.ndim - 1))
-    return block._replace(arrays={**block.arrays, "velocities": velocities})
-
-
 def _snapshots(arrays: Mapping, values: Mapping, with_units: bool, engine) -> list:
     """New snapshots of an engine from arrays with one row per frame."""
-    keys = [StorableObject.get_uuid() for _ in arrays["coordinates"]]
-    identity = np.array([[key >> 64, key & LOW_BITS] for key in keys], dtype=np.uint64).reshape(-1, 2)
-    meta = {
-        "class": dict(engine.descriptor)["class"].__name__,
-        "engine": str(engine.__uuid__),
-        "units": {name: UNITS[name] if with_units else None for name in arrays},
-        "values": values,
-    }
-    return unpack_frames(FrameBlock(meta, {IDENTITY: identity, **arrays}), {meta["engine"]: engine})
+    adapter = adapter_of(engine)
+    return [adapter.frame_of(parts, with_units) for parts in unstacked(arrays, values)]

@@ -18,8 +18,9 @@ from ops_aimmd.distributed import worker_process
 from ops_aimmd.distributed.executor import Executor, check_known
 from ops_aimmd.distributed.shots import ShotFailure, ShotResult, ShotSpec
 from ops_aimmd.distributed.workbench import EngineDescription, describe
+from ops_aimmd.engines.choose import THREAD_VARIABLES as ENGINE_THREADS
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENMM_CPU_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", *ENGINE_THREADS)
 
 
 PATIENCE = 10.0
@@ -39,7 +40,7 @@ class SpawnedProcesses(Executor):
     n_workers : int
         Number of processes.
     threads_per_worker : int
-        For OpenMM's CPU platform, torch and linear algebra. With more than one, results need not be the same twice.
+        For engines, torch and linear algebra. With more than one, results need not be the same twice.
     allowed_failures : int
     """
 

@@ -1,4 +1,4 @@
-"""Engine and states, described so that another process can build the same ones, once, and keep them."""
+"""Description of an engine and its states, from which another process builds the same ones, once, and keeps them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import io
 import pickle
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cloudpickle
 from openpathsampling.engines.delayedinterrupt import EmptyContext
 from openpathsampling.netcdfplus import StorableObject
 
 from ops_aimmd.distributed.fingerprint import content_of, fingerprint
-from ops_aimmd.sampling.engines import is_openmm
+from ops_aimmd.engines.base import EngineAdapter
+from ops_aimmd.engines.choose import adapter_of
 
 
 @dataclass(frozen=True)
 class EngineDescription:
-    """An engine and the states where its legs stop, ready to travel.
+    """An engine and the states where its legs stop, pickled for other processes.
 
     Attributes
     ----------
     key : str
         See `engine_key`.
     payload : bytes
-        Pickled, with functions of a user's script in it: only processes that trust each other exchange it.
+        It contains functions of a user's script: only processes that trust each other exchange it.
     """
 
     key: str
@@ -34,29 +35,32 @@ class EngineDescription:
 
 @dataclass(eq=False)
 class Workbench:
-    """What a worker has before it.
+    """Engine and states of a worker.
 
     Attributes
     ----------
     engine : openpathsampling.engines.DynamicsEngine
         Ready to run.
     states : tuple of openpathsampling.Volume
-    blank : openmm.State or None
-        Time, parameters and variables of the integrator with which each leg begins; known after the first one.
+    adapter : EngineAdapter
+        That of the engine.
     """
 
     engine: object
     states: tuple
-    blank: object | None = None
+    adapter: EngineAdapter = field(init=False)
+
+    def __post_init__(self):
+        self.adapter = adapter_of(self.engine)
 
 
 def engine_key(engine, states: Sequence) -> str:
-    """Hash of what determines the dynamics of a leg: the engine with its options and platform, and the states.
+    """Hash of everything that determines the dynamics of a leg: engine with options and platform, and states.
 
     The same in every process for the same set-up, also after it was read from a file; seeds of random numbers and uuids do
-    not count. An OpenMM engine that is not initialised has another key than one that is: its platform is not yet known.
+    not count. An engine that is not initialised has another key than one that is: its platform is not yet known.
     """
-    return fingerprint([_platform(engine), engine, list(states)])
+    return fingerprint([adapter_of(engine).platform, engine, list(states)])
 
 
 def describe(engine, states: Sequence) -> EngineDescription:
@@ -64,23 +68,23 @@ def describe(engine, states: Sequence) -> EngineDescription:
 
     Objects travel as OPS stores them, by `to_dict` and `from_dict`, and keep their uuids and names; functions of
     collective variables travel by name if they are importable, and else with all that they refer to. The platform of an
-    initialised OpenMM engine and its properties travel along; one that is not initialised gets the platform that OpenMM
-    takes for the fastest where it arrives.
+    initialised engine and its properties travel along; one that is not initialised gets the platform that is the fastest
+    where it arrives.
 
     Raises
     ------
     TypeError
         If something cannot travel; the message names it.
     """
-    payload = _pack((_platform(engine), engine, tuple(states)))
+    payload = _pack((adapter_of(engine).platform, engine, tuple(states)))
     return EngineDescription(engine_key(engine, states), payload)
 
 
 def workbench(description: EngineDescription) -> Workbench:
     """The engine and the states of a description; built at the first call in this process, then kept.
 
-    The engine takes no care of Ctrl-C (OPS would install a signal handler at each frame, which threads may not): that is
-    for the process that hands out the shots.
+    The engine ignores Ctrl-C, which the process that submits the shots handles: OPS would install a signal handler at each
+    frame, which is not allowed in threads.
 
     Raises
     ------
@@ -107,17 +111,12 @@ def _build(description: EngineDescription) -> Workbench:
             "functions travel as code"
         ) from error
     engine.interrupter = EmptyContext
-    if is_openmm(engine):
-        engine.initialize(platform)
+    adapter_of(engine).initialise(platform)
     return Workbench(engine, states)
 
 
-def _platform(engine) -> str | None:
-    return engine.platform if is_openmm(engine) else None
-
-
 class _Packer(cloudpickle.Pickler):
-    """Takes objects of OPS apart as OPS storage does. An object that occurs twice stays one object."""
+    """Pickles OPS objects by `to_dict`, as OPS storage does. An object that occurs twice stays one object."""
 
     def __init__(self, file):
         super().__init__(file)

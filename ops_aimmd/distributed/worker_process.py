@@ -47,10 +47,10 @@ def main() -> None:
 def _end_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
-    legs = sys.modules.get("ops_aimmd.sampling.legs")
-    if legs is not None:  # the process of an external engine would run on
+    running = sys.modules.get("ops_aimmd.engines.running")
+    if running is not None:  # the process of an external engine would run on
         threading.Timer(PATIENCE, os._exit, [1]).start()
-        legs.stop_running_engines()
+        running.stop_running_engines()
     os._exit(1)
 
 

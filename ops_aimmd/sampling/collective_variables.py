@@ -9,10 +9,9 @@ import openpathsampling as paths
 import torch
 from openpathsampling.collectivevariable import CollectiveVariable
 from openpathsampling.engines import BaseSnapshot
-from openpathsampling.integration_tools import is_simtk_quantity
 
 from ops_aimmd.descriptors.descriptor_set import Descriptors
-from ops_aimmd.systems.batched_cv import boxes_of, positions_of
+from ops_aimmd.engines.frames import boxes_of, has_unit, positions_of, without_unit
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
 
 SAME = 1e-3
@@ -173,9 +172,8 @@ def _numbers(values) -> np.ndarray:
     """Real numbers as a float64 array. Values with units are numbers in the unit of the first one."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
-    if is_simtk_quantity(values):
-        values = values.value_in_unit(values.unit)
-    elif isinstance(values, (list, tuple)) and len(values) and is_simtk_quantity(values[0]):
+    values = without_unit(values)
+    if isinstance(values, (list, tuple)) and len(values) and has_unit(values[0]):
         values = [value.value_in_unit(values[0].unit) for value in values]
     array = np.asarray(values)
     if array.dtype == object:

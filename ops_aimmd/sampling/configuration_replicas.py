@@ -11,14 +11,15 @@ with the Boltzmann distribution :math:`\rho_T`, the log-odds q, the logistic fun
 :math:`T_0` of the paths: up to a constant, the replicas temper the energy :math:`U + s k_B T_0 |q|`. Inside the states
 v = 0.
 
-A replica moves by a piece of unbiased dynamics at its temperature, with velocities drawn anew, accepted with
-min[1, v(y') / v(y)]: these dynamics are reversible for :math:`\rho_T`. The length of a piece is drawn anew as well: a
+A replica moves by a piece of unbiased dynamics at its temperature, with fresh velocities, accepted with
+min[1, v(y') / v(y)]: these dynamics are reversible for :math:`\rho_T`. The length of a piece is random as well: a
 configuration in a narrow place, which every long piece leaves for where v is small, gets out by short ones. Then replicas
 exchange their configurations with
 
-.. math::  \min\left[1, e^{(1/k_B T_k - 1/k_B T_l) (U_k - U_l)} \frac{v_k(y_l)\, v_l(y_k)}{v_k(y_k)\, v_l(y_l)}\right],
+.. math::  \min\left[1, e^{(1/k_B T_k - 1/k_B T_l) (H_k - H_l)} \frac{v_k(y_l)\, v_l(y_k)}{v_k(y_k)\, v_l(y_l)}\right],
 
 each two of them many times: this costs no dynamics, and leaves hardly any memory of which temperature a configuration had.
+The energy H is the potential energy U at constant volume, and U + PV at constant pressure.
 
 In OPS each replica is a sample of its own, a trajectory of one frame: it is stored, resumed and taken back with the paths.
 
@@ -32,19 +33,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import openpathsampling as paths
 from openpathsampling.pathmover import SampleMover
 
 from ops_aimmd.committor.selection import ModelVersion, log_weight_function, selection_log_weights
+from ops_aimmd.engines.base import EngineAdapter
+from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.engines.frames import moved
 
-from .engines import is_openmm
 from .learner import CommittorLearner
 from .legs import make_legs
 from .states import state_index
-from .tempered_engines import check_rising, engine_at, inverse_temperature, potential_energy, temperature_of
 from .velocities import BoltzmannVelocities
 
 EXCHANGES = 3
@@ -62,7 +64,7 @@ class ConfigurationEnsemble(paths.Ensemble):
     ----------
     states : sequence of openpathsampling.Volume
     number : int
-        Of the replica: 0 has the temperature of the paths.
+        Number of the replica; 0 has the temperature of the paths.
     """
 
     def __init__(self, states: Sequence[paths.Volume], number: int):
@@ -88,33 +90,33 @@ class ConfigurationEnsemble(paths.Ensemble):
 
 @dataclass(frozen=True)
 class _Configuration:
-    """One configuration: its frame, logarithms of its committors (n_states,), and potential energy, 0 where there is one
-    replica only."""
+    """One configuration: its frame, logarithms of its committors (n_states,), and its energy in the ensemble of each
+    replica (n_replicas,), 0 where there is one replica only."""
 
     frame: paths.BaseSnapshot
     log_committor: np.ndarray
-    energy: float
+    energies: np.ndarray
 
 
 class ConfigurationMover(SampleMover):
     """Moves all replicas of a configuration: pieces of dynamics, and exchanges between them. See the module.
 
     The change is always accepted; the decisions are inside. While the learner is not frozen, a coldest configuration that
-    is lost in a basin, where the model of the day says that nothing happens, begins anew at a frame of the path.
+    is lost in a basin, by the current model, is replaced by a frame of the path.
 
     Parameters
     ----------
     ensemble : openpathsampling.Ensemble
-        Of the path.
+        The path ensemble.
     replicas : sequence of ConfigurationEnsemble
         The first at the temperature of the paths.
     learner : CommittorLearner
     modifier : openpathsampling.SnapshotModifier
         Boltzmann velocities at the temperature of the engine.
     engine : openpathsampling.engines.DynamicsEngine
-        Of any kind where there is one replica, else OpenMM or toy.
+        Any kind with one replica; with several, its adapter must know `at_temperature`.
     temperatures : sequence of float
-        Of the other replicas, rising from above that of the engine (kelvin; toy engines: kT).
+        Temperatures of the other replicas, rising from above that of the engine (kelvin; toy engines: kT).
     exponent : float
         s: how strongly configurations keep to the barrier.
     n_pieces, frames_per_piece : int
@@ -243,21 +245,21 @@ class ConfigurationMover(SampleMover):
     @property
     def engines(self) -> list:
         """Engine of each replica, the coldest first."""
-        return [level.engine for level in self.levels]
+        return [level.adapter.engine for level in self.levels]
 
     def _make_levels(self) -> list[Level]:
         scale = 1.0 / self.exponent
+        adapter = adapter_of(self.engine)
         if not self.temperatures:
-            weight = log_weight_function("p(1-p)", scale)
-            return [Level(self.engine, self.modifier, 1.0, weight)]
+            return [Level(adapter, self.modifier, 1.0, log_weight_function("p(1-p)", scale))]
         check_rising(self.engine, self.temperatures)
         levels = []
-        coldest = temperature_of(self.engine)
+        coldest = adapter.temperature
         for temperature in (coldest, *self.temperatures):
-            engine = engine_at(self.engine, temperature)
-            modifier = BoltzmannVelocities(engine) if levels else self.modifier
+            hotter = adapter.at_temperature(temperature)
+            modifier = BoltzmannVelocities(hotter.engine) if levels else self.modifier
             weight = log_weight_function("p(1-p)", scale * temperature / coldest)
-            levels.append(Level(engine, modifier, inverse_temperature(engine, temperature), weight))
+            levels.append(Level(hotter, modifier, hotter.inverse_temperature, weight))
         return levels
 
     def best_frame(self, trajectory):
@@ -282,11 +284,11 @@ class ConfigurationMover(SampleMover):
         old, level = found[k], self.levels[k]
         length = self._length()
         start = level.modifier(old.frame)
-        leg = make_legs(level.engine, start, ("forward",), (), length + 1)["forward"]
+        leg = make_legs(level.adapter.engine, start, ("forward",), (), length + 1)["forward"]
         if leg.failure == "nan" or state_index(leg.trajectory[-1], self.learner.states) >= 0:
             return False, length
         # a frame like those of paths, whatever engine has moved it
-        new = self._configuration(k, _moved(old.frame, leg.trajectory[-1]), version)
+        new = self._configuration(k, moved(old.frame, leg.trajectory[-1]), version)
         if not self._accepts(self._log_weight(k, new) - self._log_weight(k, old)):
             return False, length
         found[k] = new
@@ -315,26 +317,32 @@ class ConfigurationMover(SampleMover):
     def _log_densities(self, found: list[_Configuration]) -> np.ndarray:
         """Logarithm of the density of every replica (rows) at every configuration (columns), up to a constant per row."""
         log_committor = np.array([configuration.log_committor for configuration in found])
-        energies = np.array([configuration.energy for configuration in found])
+        energies = np.array([configuration.energies for configuration in found])
         weights = [self._log_weights(k, log_committor) for k in range(len(found))]
-        return np.array(weights) - np.outer([level.inverse_temperature for level in self.levels], energies)
+        return np.array(weights) - np.array([[level.inverse_temperature] for level in self.levels]) * energies.T
 
     def _accepts(self, log_ratio: float) -> bool:
         return math.log(1.0 - self._rng.random()) < log_ratio
 
     def _configuration(self, k: int, frame, version: ModelVersion) -> _Configuration:
         descriptors = self.learner.evaluate_descriptors(paths.Trajectory([frame]))
-        return _Configuration(frame, version.model.log_committor(descriptors)[0], self._energy(k, frame))
+        return _Configuration(frame, version.model.log_committor(descriptors)[0], self._energies(k, frame))
 
-    def _energy(self, k: int, frame) -> float:
-        return potential_energy(self.levels[k].engine, frame) if self.temperatures else 0.0
+    def _energies(self, k: int, frame) -> np.ndarray:
+        """(n_replicas,); they differ only where the potential energy function depends on the temperature."""
+        if not self.temperatures:
+            return np.zeros(1)
+        adapters = [level.adapter for level in self.levels]
+        if adapters[k].energy_depends_on_temperature:
+            return np.array([adapter.ensemble_energy(frame) for adapter in adapters])
+        return np.full(len(adapters), adapters[k].ensemble_energy(frame))
 
 
 @dataclass(frozen=True)
 class Level:
-    """What belongs to the temperature of one replica: 1 / kT in the units of the energy, ln v_k as a function of q."""
+    """What belongs to the temperature of one replica: its engine, velocities, 1 / kT, ln v_k as a function of q."""
 
-    engine: object
+    adapter: EngineAdapter
     modifier: object
     inverse_temperature: float
     log_weight: object
@@ -346,9 +354,22 @@ def check_exponent(exponent) -> None:
         raise ValueError(f"exponent must be a positive number; got {exponent!r}")
 
 
-def _moved(frame, moved):
-    """The frame with the coordinates (and box) of another one."""
-    replaced = {"coordinates": moved.coordinates, "velocities": moved.velocities}
-    if is_openmm(moved.engine):
-        replaced["box_vectors"] = moved.box_vectors
-    return frame.copy_with_replacement(**replaced)
+def check_rising(engine, temperatures) -> None:
+    """Check the temperatures of replicas.
+
+    Raises
+    ------
+    ValueError
+        Unless they rise from that of the engine, and an engine at each of them has a known ensemble.
+    """
+    if not all(isinstance(temperature, Real) and not isinstance(temperature, bool) for temperature in temperatures):
+        raise ValueError(f"temperatures of replicas must be numbers; got {list(temperatures)}")
+    if len(temperatures) == 0:
+        return
+    adapter = adapter_of(engine)
+    adapter.check_other_temperatures()
+    everywhere = [adapter.temperature, *temperatures]
+    if not all(low < high for low, high in zip(everywhere[:-1], everywhere[1:], strict=True)):
+        raise ValueError(
+            f"temperatures of the replicas must rise from that of the paths, {everywhere[0]:.6g}; got {list(temperatures)}"
+        )

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 import openpathsampling as paths
 from openpathsampling.engines import BaseSnapshot, NoEngine
 
-from .legs import Leg, generate, length_limit, run_leg
+from ops_aimmd.engines.running import generate
+
+from .legs import Leg, length_limit, run_leg
 from .random_state import seed_generators
 from .states import state_index
 from .step_seeds import frames_key

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -13,7 +12,8 @@ import numpy as np
 import openpathsampling as paths
 from openpathsampling.engines import EngineMaxLengthError, EngineNaNError
 
-from .engines import is_openmm
+from ops_aimmd.engines.running import generate
+
 from .states import state_index
 
 WRECKED = 1e30
@@ -94,72 +94,10 @@ def run_leg(engine, start, states: Sequence, limit: float) -> Leg:
     try:
         leg = generate(engine, start, still_running)
     except EngineNaNError as error:
-        _forget_current_frame(engine)
         return Leg(error.last_trajectory, -1, "nan")
     except EngineMaxLengthError as error:
         return Leg(error.last_trajectory, -1, "max_length")
-    except BaseException:
-        _forget_current_frame(engine)
-        raise
     return Leg(leg, outcome, None if outcome >= 0 else "max_length")
-
-
-def generate(engine, start, running: Callable) -> paths.Trajectory:
-    """Dynamics from a snapshot on, as `engine.generate` makes it, with an engine that is stopped however it ends.
-
-    OPS stops the engine at the end of the dynamics and at an error in making a frame. At an error, or Ctrl-C, in the
-    condition that looks at a frame it does not: the process of an external engine would run on.
-
-    Parameters
-    ----------
-    engine : openpathsampling.engines.DynamicsEngine
-    start : Snapshot
-    running : callable
-        ``running(trajectory, trusted=None)`` tells whether the dynamics goes on.
-    """
-    trajectory = paths.Trajectory([start])
-    stopped_by_ops = False
-    own = vars(engine).get("stop")
-    stop = engine.stop
-
-    def still_running(so_far, trusted=None) -> bool:
-        nonlocal trajectory
-        trajectory = so_far
-        return running(so_far, trusted)
-
-    def note_stop(so_far) -> None:
-        nonlocal stopped_by_ops
-        stop(so_far)
-        stopped_by_ops = True
-
-    engine.stop = note_stop
-    _running_engines[id(engine)] = stop
-    try:
-        return engine.generate(start, running=[still_running])
-    except BaseException as error:
-        if not stopped_by_ops:
-            try:
-                stop(trajectory)
-            except Exception as second:  # it must not hide the first
-                warnings.warn(f"after {error!r} the engine could not be stopped: {second!r}", stacklevel=2)
-        raise
-    finally:
-        del _running_engines[id(engine)]
-        if own is None:
-            del engine.stop
-        else:
-            engine.stop = own
-
-
-_running_engines: dict[int, Callable] = {}
-"""What stops each engine that runs now."""
-
-
-def stop_running_engines() -> None:
-    """Stop all engines that run in this process, before it ends in the middle of their dynamics."""
-    for stop in list(_running_engines.values()):
-        with suppress(Exception):
-            stop(None)
 
 
 def run_legs(engine, start, directions: Sequence[str], states: Sequence, limit: float) -> dict[str, Leg]:
@@ -191,10 +129,3 @@ def make_legs(engine, start, directions: Sequence[str], states: Sequence, limit:
 def _is_wrecked(snapshot) -> bool:
     """Positions that descriptors cannot take the eighth power of: OPS notices NaN, but not what comes shortly before."""
     return not np.abs(snapshot.xyz).max() < WRECKED
-
-
-def _forget_current_frame(engine) -> None:
-    """An OpenMM engine that failed in the middle of a frame still takes the frame before for what its context holds,
-    and would go on from the wrecked context if that frame is shot from again."""
-    if is_openmm(engine):
-        engine._changed()

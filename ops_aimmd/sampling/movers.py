@@ -16,12 +16,14 @@ from openpathsampling.pathmover import (
     SpecializedRandomChoiceMover,
 )
 
+from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.engines.frames import is_at_rest
+
 from .joining_ensembles import joined_states
 from .learner import PATHS_REMEMBERED
 from .legs import Leg, check_engine, length_limit, make_legs
 from .selectors import CommittorSelector
 from .states import state_index
-from .velocities import has_inertia, is_at_rest
 
 KEEP_VELOCITIES = (paths.NoModification, paths.VelocityDirectionModifier, paths.SingleAtomVelocityDirectionModifier)
 """Modifiers whose velocities are those of the frame, in part or in whole."""
@@ -123,7 +125,7 @@ class ShootingMover(EngineMover):
             **self._selection_details(old, index),
         }
         start = self.modifier(point) if self.legs == "both" else point
-        if is_at_rest(start) and has_inertia(self.engine):
+        if is_at_rest(start) and adapter_of(self.engine).has_inertia:
             raise ValueError(f"frame {index} of the current path of {len(old)} frames has no velocities: {NO_VELOCITIES}")
         trial, trial_index, orientations = self._make_trial(input_sample, old, index, start, details)
         bias = 0.0
@@ -320,7 +322,7 @@ def check_velocities(root, samples) -> None:
     samples = list(samples)
     movers = [m for m in submovers(root) if isinstance(m, EngineMover) and isinstance(m.modifier, KEEP_VELOCITIES)]
     for mover in movers:
-        if not has_inertia(mover.engine):
+        if not adapter_of(mover.engine).has_inertia:
             continue
         for sample in samples:
             path = sample.trajectory

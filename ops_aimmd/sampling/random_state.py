@@ -1,7 +1,7 @@
 """One seed for all random number generators that a step of an OPS simulation draws from.
 
 Modifiers and toy engines draw from numpy's global generator, movers and selectors from `openpathsampling.default_rng`,
-`PathMover.select_sample` from python's `random`, OpenMM integrators from a generator of their own.
+`PathMover.select_sample` from python's `random`, other engines from generators of their own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import openpathsampling as paths
-from openpathsampling.integration_tools import openmm
 
-from .engines import is_openmm
+from ops_aimmd.engines.choose import adapter_of
 
 
 @contextmanager
@@ -53,7 +52,7 @@ def seed_generators(entropy: Sequence[int], engines: Iterable = ()) -> int:
     entropy : sequence of int
         For the step of a simulation: see :class:`.step_seeds.StepSeeds`.
     engines : iterable of engines
-        OpenMM engines among them get a seed of their own.
+        Those with random numbers of their own get a seed each.
 
     Returns
     -------
@@ -61,44 +60,11 @@ def seed_generators(entropy: Sequence[int], engines: Iterable = ()) -> int:
         A number that identifies the state of the generators.
     """
     sequence = np.random.SeedSequence(list(entropy))
-    numpy_seed, python_seed, openmm_seed, identifier = (int(word) for word in sequence.generate_state(4, np.uint32))
+    numpy_seed, python_seed, engine_seed, identifier = (int(word) for word in sequence.generate_state(4, np.uint32))
     np.random.seed(numpy_seed)  # noqa: NPY002 - OPS draws from numpy's global generator
     random.seed(python_seed)
     generator = paths.default_rng()
     generator.bit_generator.state = type(generator.bit_generator)(sequence.spawn(1)[0]).state
     for offset, engine in enumerate(engines):
-        _seed_openmm(engine, (openmm_seed + offset) % (2**31 - 1) + 1)
+        adapter_of(engine).seed((engine_seed + offset) % (2**31 - 1) + 1)
     return identifier
-
-
-def _seed_openmm(engine, seed: int) -> None:
-    """Seed the integrator of an OpenMM engine; positions, velocities, box, parameters and time stay as they are.
-
-    OpenMM looks at the seed of an integrator only while it makes a context. On the Reference platform all contexts of a
-    process share one generator, so that making the smallest possible one seeds it (0.3 instead of 2 ms for 22 atoms).
-    Elsewhere the engine's own context is made again. Forces that draw random numbers (barostats, Andersen thermostats)
-    keep generators of their own.
-    """
-    if not is_openmm(engine):
-        return
-    context = engine.simulation.context
-    integrator = context.getIntegrator()
-    try:
-        integrator.setRandomNumberSeed(seed)
-    except AttributeError:  # deterministic integrators have no generator
-        return
-    if context.getPlatform().getName() == "Reference":
-        _seed_reference_platform(context.getPlatform(), seed)
-        return
-    # preserveState=True would also bring the old state of the generator back
-    state = context.getState(positions=True, velocities=True, parameters=True, integratorParameters=True)
-    context.reinitialize(preserveState=False)
-    context.setState(state)
-
-
-def _seed_reference_platform(platform, seed: int) -> None:
-    system = openmm.System()
-    system.addParticle(1.0)
-    integrator = openmm.LangevinMiddleIntegrator(0.0, 1.0, 0.001)
-    integrator.setRandomNumberSeed(seed)
-    openmm.Context(system, integrator, platform)

@@ -13,17 +13,17 @@ from openpathsampling.high_level.move_strategy import (
 )
 from openpathsampling.high_level.network import FixedLengthTPSNetwork, TISNetwork, TransitionNetwork
 
-from .configuration_replicas import ConfigurationEnsemble, ConfigurationMover
+from ops_aimmd.engines.base import IrreversibleDynamicsWarning
+from ops_aimmd.engines.choose import adapter_of
+
+from .configuration_replicas import ConfigurationEnsemble, ConfigurationMover, check_rising
 from .learner import CommittorLearner
 from .movers import OneWayShooting, ShootingMover, check_velocities, submovers
 from .ops_messages import ops_is_quiet
-from .reversibility import warn_if_irreversible
 from .selectors import CommittorSelector
 from .shared_learner import movers_under, share_learner
 from .shooting_point_exchange import ShootingPointExchangeMover
 from .states import state_index
-from .tempered_engines import check_rising
-from .thermal_forces import warn_if_temperatures_differ
 from .velocities import BoltzmannVelocities
 
 SHOOTING = ("two-way", "one-way")
@@ -77,8 +77,7 @@ class CommittorShootingStrategy(SingleEnsembleMoveStrategy):
         """One mover per ensemble."""
         engine = paths.EngineMover.default_engine if self.engine is None else self.engine
         modifier = BoltzmannVelocities(engine) if self.modifier is None else self.modifier
-        warn_if_irreversible(engine)
-        warn_if_temperatures_differ(engine)
+        warn_about(engine)
         movers = []
         for (ensemble,) in self.get_parameters(scheme):
             if self.shooting == "one-way":
@@ -90,6 +89,15 @@ class CommittorShootingStrategy(SingleEnsembleMoveStrategy):
                 mover.check_engine()
                 movers.append(mover.named(f"TwoWayShooting {ensemble.name}"))
         return movers
+
+
+def warn_about(engine) -> None:
+    """Warn where an engine is not reversible in the way that shooting needs, or its parts have different temperatures."""
+    adapter = adapter_of(engine)
+    if adapter.irreversible_because is not None:
+        warnings.warn(adapter.irreversible_because, IrreversibleDynamicsWarning, stacklevel=3)
+    for conflict in adapter.temperature_conflicts:
+        warnings.warn(conflict, stacklevel=3)
 
 
 class ShootingPointExchangeStrategy(SingleEnsembleMoveStrategy):
@@ -195,14 +203,14 @@ class CommittorShootingScheme(MoveScheme):
         reaction channel to another; the temperatures are those of their hotter replicas (kelvin; toy engines: kT), rising
         from above that of the paths: for instance ``[380, 480, 610, 780, 1000, 1300]`` if they are at 300 K. At the
         hottest, dynamics should go from channel to channel by itself, and neighbours be close enough to exchange. ``[]``
-        for configurations at the temperature of the paths alone. Not beside a barostat, nor another force with a
-        temperature of its own. See `ops_aimmd.sampling.shooting_point_exchange`.
+        for configurations at the temperature of the paths alone. Barostats, Andersen thermostats and custom forces with
+        a parameter kT follow to these temperatures. See `ops_aimmd.sampling.shooting_point_exchange`.
 
     Raises
     ------
     ValueError
         For fixed-length networks, whose legs pass through states, and where learner and network know other states. When
-        the movers are made: if the system does not allow `exchange_temperatures`.
+        the movers are made: if something in the system has a temperature that cannot be changed with certainty.
 
     Notes
     -----

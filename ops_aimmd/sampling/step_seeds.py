@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import openpathsampling as paths
-from openpathsampling.integration_tools import is_simtk_quantity
+
+from ops_aimmd.engines.frames import without_unit
 
 
 @dataclass(frozen=True)
@@ -84,5 +85,5 @@ def frames_key(frames: Iterable, n_before: int = 0) -> int:
 
 def _numbers(frame) -> bytes:
     arrays = [getattr(frame, name, None) for name in ("coordinates", "velocities")]
-    values = [array._value if is_simtk_quantity(array) else array for array in arrays if array is not None]
+    values = [without_unit(array) for array in arrays if array is not None]
     return b"".join(np.ascontiguousarray(value, dtype="<f8").tobytes() for value in values)

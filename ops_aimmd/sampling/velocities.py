@@ -6,21 +6,14 @@ too hot (33 instead of 25.5 kT for alanine dipeptide), and the shot is no fair t
 
 from __future__ import annotations
 
-import dataclasses
-import re
-
-import numpy as np
-import openpathsampling as paths
-from openpathsampling.integration_tools import is_simtk_quantity, openmm, unit
 from openpathsampling.snapshot_modifier import SnapshotModifier
-from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import spsolve
 
-from .engines import is_openmm
+from ops_aimmd.engines.base import EngineAdapter
+from ops_aimmd.engines.choose import adapter_of
 
 
 class BoltzmannVelocities(SnapshotModifier):
-    r"""Draw all velocities anew from the Maxwell-Boltzmann distribution; positions and box stay.
+    r"""Draw all velocities from the Maxwell-Boltzmann distribution; positions and box stay.
 
     Unconstrained velocities, :math:`v_i \sim N(0, k_B T / m_i)` per component, are projected along the mass-weighted
     directions of the constraints, :math:`v \leftarrow v - M^{-1} J^T (J M^{-1} J^T)^{-1} J v`. The projection is orthogonal
@@ -37,7 +30,7 @@ class BoltzmannVelocities(SnapshotModifier):
     Parameters
     ----------
     engine : OpenMM engine or toy engine, optional
-        whose masses, constraints and integrator count. None: the engine of each snapshot.
+        Its masses, constraints and integrator count. None: the engine of each snapshot.
     temperature : float or openmm.unit.Quantity, optional
         OpenMM: in kelvin. Toy engines: kT in the units of the engine. None: the temperature of the engine's integrator at
         the time of the call.
@@ -53,7 +46,7 @@ class BoltzmannVelocities(SnapshotModifier):
         super().__init__(subset_mask=None)
         self.engine = engine
         self.temperature = temperature
-        self._mechanics = {}
+        self._adapter: EngineAdapter | None = None
 
     def to_dict(self):
         """Dictionary from which OPS rebuilds the modifier."""
@@ -62,183 +55,10 @@ class BoltzmannVelocities(SnapshotModifier):
     def __call__(self, snapshot):
         """A new snapshot with the positions of `snapshot` and fresh velocities."""
         engine = snapshot.engine if self.engine is None else self.engine
-        if isinstance(engine, paths.engines.toy.Engine):
-            velocities = _toy_velocities(engine, snapshot, self.temperature)
-        elif is_openmm(engine):
-            if engine.__uuid__ not in self._mechanics:
-                self._mechanics[engine.__uuid__] = _Mechanics.from_system(engine.system)
-            velocities = _openmm_velocities(engine, self._mechanics[engine.__uuid__], snapshot, self.temperature)
-        else:
-            raise ValueError(
-                f"Boltzmann velocities are known for OpenMM and toy engines, not for {engine!r}; "
-                "pass modifier=openpathsampling.RandomVelocities(beta), or a modifier of your own"
-            )
-        return snapshot.copy_with_replacement(velocities=velocities)
+        if self._adapter is None or self._adapter.engine is not engine:
+            self._adapter = adapter_of(engine)  # it remembers masses and constraints
+        return snapshot.copy_with_replacement(velocities=self._adapter.fresh_velocities(snapshot, self.temperature))
 
     def probability_ratio(self, old_snapshot, new_snapshot):
         """1: proposals come from the equilibrium distribution itself."""
         return 1.0
-
-
-FEW_CONSTRAINTS = 60
-"""Up to so many, full matrices are faster than sparse ones."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Mechanics:
-    """What of an OpenMM system the velocities depend on: masses (n,) in dalton, constraints as pairs (c, 2)."""
-
-    masses: np.ndarray
-    pairs: np.ndarray
-    centre_of_mass_rests: bool
-
-    @classmethod
-    def from_system(cls, system):
-        masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())]
-        pairs = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
-        removers = [isinstance(force, openmm.CMMotionRemover) for force in system.getForces()]
-        return cls(np.array(masses), np.array(pairs, dtype=int).reshape(-1, 2), any(removers))
-
-
-def _toy_velocities(engine, snapshot, temperature):
-    if temperature is None:
-        temperature = getattr(engine.options["integ"], "temperature", None)
-        _require(temperature is not None, engine.options["integ"], "kT in the units of the engine")
-    _require_positive(temperature)
-    shape = np.shape(snapshot.velocities)
-    # a toy engine has one particle; its mass may differ from axis to axis
-    sigma = np.sqrt(temperature / np.broadcast_to(engine.mass, shape[1:]))
-    return sigma * np.random.normal(size=shape)  # noqa: NPY002 - OPS draws from numpy's global generator
-
-
-def _openmm_velocities(engine, mechanics, snapshot, temperature):
-    if temperature is None:
-        temperature = temperature_of_integrator(engine.integrator)
-    if is_simtk_quantity(temperature):
-        temperature = temperature.value_in_unit(unit.kelvin)
-    _require_positive(temperature)
-    kT = temperature * unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
-    positions = snapshot.coordinates.value_in_unit(unit.nanometer)
-    masses = mechanics.masses
-    if np.shape(positions) != (len(masses), 3):
-        raise ValueError(
-            f"the snapshot has positions of shape {np.shape(positions)}, the engine's system has {len(masses)} particles: "
-            "snapshot and engine do not belong together"
-        )
-    if not np.isfinite(positions).all():
-        raise ValueError(
-            f"the positions of atoms {np.nonzero(~np.isfinite(positions).all(axis=1))[0][:10].tolist()} are not finite: "
-            "the dynamics that made this snapshot has failed"
-        )
-    # virtual sites have no mass and move with their atoms
-    inverse_masses = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0.0)
-    noise = np.random.normal(size=(len(masses), 3))  # noqa: NPY002 - OPS draws from numpy's global generator
-    velocities = np.sqrt(kT * inverse_masses)[:, None] * noise
-    if mechanics.centre_of_mass_rests:
-        velocities[masses > 0.0] -= masses @ velocities / masses.sum()
-    velocities = project_on_constraints(velocities, positions, inverse_masses, mechanics.pairs)
-    if not np.isfinite(velocities).all():
-        raise ValueError(
-            f"the velocities of atoms {np.nonzero(~np.isfinite(velocities).all(axis=1))[0][:10].tolist()} are not finite: "
-            "constrained atoms coincide, or some constraints follow from the others"
-        )
-    return velocities * (unit.nanometer / unit.picosecond)
-
-
-def project_on_constraints(velocities, positions, inverse_masses, pairs):
-    r"""Remove the components of velocities that would change constrained distances.
-
-    :math:`v - M^{-1} J^T \lambda` with :math:`J M^{-1} J^T \lambda = J v`; the rows of the sparse matrix J are the
-    derivatives of the constrained distances. Equals OpenMM's ``applyVelocityConstraints`` without its tolerance.
-
-    Parameters
-    ----------
-    velocities, positions : numpy.ndarray, shape (n_atoms, 3)
-    inverse_masses : numpy.ndarray, shape (n_atoms,)
-    pairs : numpy.ndarray of int, shape (n_constraints, 2)
-        atoms at constrained distances
-
-    Returns
-    -------
-    numpy.ndarray, shape (n_atoms, 3)
-    """
-    if len(pairs) == 0:
-        return velocities
-    bonds = np.asarray(positions, dtype=np.float64)[pairs[:, 0]] - np.asarray(positions, dtype=np.float64)[pairs[:, 1]]
-    bonds /= np.linalg.norm(bonds, axis=1, keepdims=True)
-    if len(pairs) <= FEW_CONSTRAINTS:
-        jacobian = np.zeros((len(pairs), len(velocities), 3))
-        rows = np.arange(len(pairs))
-        jacobian[rows, pairs[:, 0]], jacobian[rows, pairs[:, 1]] = bonds, -bonds
-        jacobian = jacobian.reshape(len(pairs), -1)
-        weighted = (jacobian * np.repeat(inverse_masses, 3)).T
-        solve = _solve_or_nan
-    else:
-        columns = (3 * pairs[:, :, None] + np.arange(3)).reshape(-1)
-        entries = np.hstack([bonds, -bonds]).reshape(-1)
-        jacobian = csr_matrix((entries, columns, np.arange(0, len(entries) + 1, 6)), shape=(len(pairs), velocities.size))
-        weighted = jacobian.multiply(np.repeat(inverse_masses, 3)).T.tocsc()
-        solve = spsolve
-    multipliers = solve(jacobian @ weighted, jacobian @ velocities.reshape(-1))
-    return velocities - (weighted @ multipliers).reshape(velocities.shape)
-
-
-def _solve_or_nan(matrix, right_side):
-    try:
-        return np.linalg.solve(matrix, right_side)
-    except np.linalg.LinAlgError:  # as spsolve does
-        return np.full_like(right_side, np.nan)
-
-
-def temperature_of_integrator(integrator):
-    """Temperature of an OpenMM integrator.
-
-    openmmtools' integrators come back from XML as bare ``CustomIntegrator`` if nobody restores their interface, but keep
-    their global variable kT, in kJ/mol.
-    """
-    if isinstance(integrator, openmm.CustomIntegrator):
-        names = [integrator.getGlobalVariableName(i) for i in range(integrator.getNumGlobalVariables())]
-        _require("kT" in names, integrator, "in kelvin")
-        kT = integrator.getGlobalVariableByName("kT") * unit.kilojoule_per_mole
-        return kT / unit.MOLAR_GAS_CONSTANT_R
-    get_temperature = getattr(integrator, "getTemperature", None)
-    _require(get_temperature is not None, integrator, "in kelvin")
-    return get_temperature()
-
-
-def has_inertia(engine) -> bool:
-    """Whether dynamics goes on with the velocities of the frame from which it starts.
-
-    False for overdamped integrators, and for engines of which this is not known: the frames of a random walk have no
-    velocities.
-    """
-    if isinstance(engine, paths.engines.toy.Engine):
-        return isinstance(engine.options["integ"], paths.engines.toy.LeapfrogVerletIntegrator)  # Langevin is one of them
-    if not is_openmm(engine):
-        return False
-    integrator = engine.integrator
-    if isinstance(integrator, openmm.CustomIntegrator):
-        steps = [integrator.getComputationStep(i) for i in range(integrator.getNumComputations())]
-        return any(re.search(r"\bv\b", expression) for _, _, expression in steps)
-    return not isinstance(integrator, openmm.BrownianIntegrator)
-
-
-def is_at_rest(snapshot) -> bool:
-    """Whether a frame has no velocities, or all are exactly zero, as in frames from files that hold none."""
-    velocities = snapshot.velocities
-    if is_simtk_quantity(velocities):
-        velocities = velocities.value_in_unit(velocities.unit)
-    return velocities is None or not np.any(velocities)
-
-
-def _require(known, integrator, what):
-    if not known:
-        raise ValueError(
-            f"the integrator {type(integrator).__name__} has no temperature; "
-            f"pass modifier=BoltzmannVelocities(engine, temperature=...), {what}"
-        )
-
-
-def _require_positive(temperature):
-    if not temperature > 0.0:
-        raise ValueError(f"the temperature is {temperature!r}, expected a positive number")

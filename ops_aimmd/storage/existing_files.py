@@ -16,12 +16,12 @@ import numpy as np
 import openpathsampling as paths
 import pandas as pd
 from openpathsampling import pathmover
-from openpathsampling.engines.features.shared import KineticContainer, StaticContainer
 from openpathsampling.netcdfplus.cache import Cache
 from tqdm.auto import tqdm
 
 from ops_aimmd.checkpoint import FileUnavailableError
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
+from ops_aimmd.engines.frames import CONTAINERS
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.legs import WRECKED
 from ops_aimmd.sampling.movers import LEGS, ShootingMover
@@ -45,8 +45,7 @@ SAMPLED = (
     paths.Sample,
     paths.Trajectory,
     paths.BaseSnapshot,
-    StaticContainer,
-    KineticContainer,
+    *CONTAINERS,
 )
 """What a file holds more of with every step."""
 
@@ -263,7 +262,8 @@ class _InBlocks:
 def _streaming(storage) -> Iterator[list[_LastTwoSteps]]:
     """Within the block the storage has no more in memory than two steps, and reads frames in blocks; then all is as before.
 
-    OPS's own caches hold thousands of paths, but of OpenMM frames not the coordinates, which are read at every look.
+    OPS's own caches hold thousands of paths, but not the coordinates that frames keep in objects of their own (those of
+    OpenMM), which are read at every look.
     """
     if kind_of(storage) == NETCDF:
         stores = [store for store in storage.stores if issubclass(store.content_class or object, SAMPLED)]

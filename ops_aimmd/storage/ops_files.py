@@ -17,10 +17,10 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import openpathsampling as paths
-from openpathsampling.engines.features.shared import KineticContainer, StaticContainer
 from openpathsampling.netcdfplus import LoaderProxy, WeakLRUCache
 
 from ops_aimmd.checkpoint.journal import SMALLEST_DATABASE, first_page
+from ops_aimmd.engines.frames import CONTAINERS
 
 from .file_access import UnreadableFileError, telling_damage
 
@@ -157,12 +157,12 @@ def forget_closed_files() -> None:
 
 
 def _remember_what_is_saved(storage: paths.Storage) -> None:
-    """Give OpenMM's arrays the caches that they have in a new file and not in one that was opened again.
+    """Give the arrays of frames the caches that they have in a new file but not in a reopened one.
 
     Without them OPS reads the current path from the file, in single precision, whenever it looks at it.
     """
     for store in storage.stores:
-        if store.content_class in (StaticContainer, KineticContainer):
+        if store.content_class in CONTAINERS:
             store.set_caching(WeakLRUCache(FRAMES_REMEMBERED))
 
 

@@ -20,7 +20,7 @@ from openpathsampling.pathmover import EngineMover
 from tqdm.auto import tqdm
 
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.sampling.engines import is_openmm
+from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.shared_learner import movers_under, selectors_of, share_learner
@@ -75,7 +75,7 @@ def resume(
     weight : callable, optional
         Needed where the selector's weight was a function.
     platform : str, optional
-        OpenMM platform of all engines; the one that the run had by default.
+        Platform of all engines; the one that the run had by default.
     device : str, optional
         Where the model lives.
     progress : bool
@@ -195,16 +195,7 @@ def _bind(sim, learner: CommittorLearner, weight: Callable | None) -> None:
 def _initialise_engines(sim, platforms: dict, platform: str | None) -> None:
     engines = {id(m.engine): m.engine for m in _movers(sim) if isinstance(m, EngineMover)}
     for engine in engines.values():
-        if not is_openmm(engine):
-            continue
-        name = platforms.get(str(engine.__uuid__)) if platform is None else platform
-        try:
-            engine.initialize(name)
-        except Exception as error:  # OpenMM raises its own and plain ones
-            raise ValueError(
-                f"the engine {engine.name!r} cannot be set up on the platform {name!r}: {error}. Give another one, "
-                f"resume(..., platform=...); here are {engine.available_platforms()}"
-            ) from error
+        adapter_of(engine).initialise(platforms.get(str(engine.__uuid__)) if platform is None else platform)
 
 
 # ---- bringing the two files together --------------------------------------------------------------------------------

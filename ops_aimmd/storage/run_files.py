@@ -13,7 +13,7 @@ import numpy as np
 import openpathsampling as paths
 
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.sampling.engines import is_openmm
+from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import create_checkpoint, record_step
 
@@ -135,13 +135,14 @@ class RunFiles:
     def _describe(self, sim, options: dict, engines: list, simulation_key: int | None) -> dict:
         """What `resume` must know of the simulation."""
         storage = sim.storage
+        platforms = {str(engine.__uuid__): adapter_of(engine).platform for engine in engines}
         return {
             "simulation": str(sim.__uuid__),
             "ops_file": None if storage is None else {"kind": kind_of(storage), "name": file_of(storage).name},
             "simulation_key": None if simulation_key is None else str(simulation_key),  # JSON readers round large numbers
             "n_simulations": self.learner.n_simulations,
             "save_frequency": int(sim.save_frequency),
-            "platforms": {str(engine.__uuid__): engine.platform for engine in engines if is_openmm(engine)},
+            "platforms": {uuid: platform for uuid, platform in platforms.items() if platform is not None},
             "hook": {name: value for name, value in options.items() if name not in ("learner", "checkpoint")},
         }
 

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from openpathsampling.engines import BaseSnapshot
-from openpathsampling.integration_tools import is_simtk_quantity, unit
-from openpathsampling.netcdfplus import LoaderProxy
 
 from ops_aimmd.checkpoint import FrameBlock
+from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.engines.frames import UNITS, can_be_kept, has_unit, holds_its_arrays, stacked, unstacked
 
-ARRAYS = ("coordinates", "velocities", "box_vectors")
 IDENTITY = "uuid"
-SCALARS = (bool, int, float, str, type(None))
 LOW_BITS = 2**64 - 1
 
 
@@ -27,30 +25,14 @@ def frame_key(snapshot) -> int:
 
 
 def is_reversed(snapshot) -> bool:
-    """Whether a snapshot is the partner that is not kept."""
+    """Whether a snapshot is the partner with the odd uuid, which is not kept."""
     return bool(int(snapshot.__uuid__) & 1)
-
-
-def can_be_kept(snapshot) -> bool:
-    """Whether a snapshot holds its coordinates, velocities and box vectors itself, and plain values beside them.
-
-    Snapshots of external engines hold the name of a file and a position in it, and read their coordinates when asked.
-    """
-    return holds_its_arrays(snapshot) and all(
-        name in ARRAYS or isinstance(getattr(snapshot, name), SCALARS) for name in _variables(snapshot)
-    )
-
-
-def holds_its_arrays(snapshot) -> bool:
-    """Whether coordinates and all other arrays of a snapshot, or of a class of snapshots, are in memory."""
-    names = set(_variables(snapshot))
-    return "coordinates" in names and not {*ARRAYS} & ({*snapshot.__features__.properties} - names)
 
 
 def frames_can_be_kept(snapshots: Iterable[BaseSnapshot], engines: Iterable) -> bool:
     """Whether all snapshots, and all that the engines will make, can be kept.
 
-    The first path of an external engine may be one of snapshots that hold their arrays: OPS calls them internalized.
+    The first path of an external engine may consist of snapshots with arrays in memory, which OPS calls internalized.
     """
     classes = [dict(engine.descriptor)["class"] for engine in engines if engine.descriptor is not None]
     return all(map(can_be_kept, snapshots)) and all(map(holds_its_arrays, classes))
@@ -62,7 +44,7 @@ def pack_frames(snapshots: Sequence[BaseSnapshot]) -> FrameBlock:
     Parameters
     ----------
     snapshots : sequence of Snapshot
-        Of each pair of partners either may be given.
+        Snapshots, or their reversed partners.
 
     Returns
     -------
@@ -73,20 +55,19 @@ def pack_frames(snapshots: Sequence[BaseSnapshot]) -> FrameBlock:
         of the engine), and other values of each frame.
     """
     first = snapshots[0]
+    adapter = adapter_of(first.engine)
     frames = [snapshot.reversed if is_reversed(snapshot) else snapshot for snapshot in snapshots]
     keys = [frame_key(frame) for frame in frames]
-    arrays = {IDENTITY: np.array([[key >> 64, key & LOW_BITS] for key in keys], dtype=np.uint64)}
-    meta = {"class": _class_name(first), "engine": str(first.engine.__uuid__), "units": {}, "values": {}}
-    for name in _variables(first):
-        values = [getattr(frame, name) for frame in frames]
-        if name not in ARRAYS:
-            meta["values"][name] = values
-        elif values[0] is not None:
-            meta["units"][name] = str(_unit(name)) if is_simtk_quantity(values[0]) else None
-            stacked = np.stack([_number_array(value, name) for value in values])
-            constant = name == "box_vectors" and (stacked == stacked[:1]).all()
-            arrays[name] = stacked[:1] if constant else stacked
-    return FrameBlock(meta, arrays)
+    arrays, values = stacked([adapter.arrays_of(frame) for frame in frames])
+    with_units = has_unit(first.coordinates)
+    meta = {
+        "class": first.__class__.__name__,  # type() would name the proxy of a stored frame
+        "engine": str(first.engine.__uuid__),
+        "units": {name: UNITS[name] if with_units else None for name in arrays},
+        "values": values,
+    }
+    identity = np.array([[key >> 64, key & LOW_BITS] for key in keys], dtype=np.uint64)
+    return FrameBlock(meta, {IDENTITY: identity, **arrays})
 
 
 def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[BaseSnapshot]:
@@ -114,62 +95,10 @@ def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[Base
         raise KeyError(
             f"the frames are of the class {block.meta['class']}, the engine {engine.name!r} makes {snapshot_class.__name__}"
         )
-    columns = [
-        (name, np.array(block.arrays[name], dtype=np.float64), None if unit_name is None else _unit(name))
-        for name, unit_name in block.meta["units"].items()
-    ]
-    snapshots = []
-    for row, (high, low) in enumerate(block.arrays[IDENTITY].tolist()):
-        parts = {name: values[row] for name, values in block.meta["values"].items()}
-        for name, array, unit_of_array in columns:
-            value = array[0 if len(array) == 1 else row].copy()  # of its own: a frame must not keep all the others
-            parts[name] = value if unit_of_array is None else unit.Quantity(value, unit_of_array)
-        snapshot = _construct(snapshot_class, engine, parts)
+    adapter = adapter_of(engine)
+    with_units = any(block.meta["units"].values())
+    rows = unstacked({name: block.arrays[name] for name in block.meta["units"]}, block.meta["values"])
+    snapshots = [adapter.frame_of(parts, with_units) for parts in rows]
+    for snapshot, (high, low) in zip(snapshots, block.arrays[IDENTITY].tolist(), strict=True):
         snapshot.__uuid__ = (high << 64) | low
-        snapshots.append(snapshot)
     return snapshots
-
-
-def parts_in_memory(snapshot) -> list:
-    """All objects that hold the numbers of a snapshot.
-
-    A netCDF file keeps a snapshot that it has saved only for some time, and then reads it again, in single precision. Who
-    holds these objects keeps all digits.
-    """
-    frame = snapshot.__subject__ if type(snapshot) is LoaderProxy else snapshot
-    if "statics" in frame.__features__.variables:
-        return [frame, frame.statics, frame.kinetics]
-    return [frame]
-
-
-def _construct(snapshot_class, engine, parts: dict) -> BaseSnapshot:
-    if "statics" not in snapshot_class.__features__.variables:
-        return snapshot_class(engine=engine, **parts)
-    # containers copy what they are made of, which for quantities takes as long as all the rest: they are filled afterwards
-    statics = snapshot_class.StaticContainer(coordinates=None, box_vectors=None, engine=engine)
-    statics.coordinates, statics.box_vectors = parts["coordinates"], parts.get("box_vectors")
-    kinetics = snapshot_class.KineticContainer(velocities=None, engine=engine)
-    kinetics.velocities = parts["velocities"]
-    return snapshot_class(engine=engine, statics=statics, kinetics=kinetics)
-
-
-def _class_name(snapshot) -> str:
-    return snapshot.__class__.__name__  # type() would name the proxy of a stored frame
-
-
-def _variables(snapshot) -> list[str]:
-    """What a snapshot consists of; OpenMM's snapshots hold their arrays in two containers."""
-    variables = list(snapshot.__features__.variables)
-    if "statics" in variables:
-        return list(ARRAYS)
-    return [name for name in variables if name != "engine"]
-
-
-def _number_array(value, name: str) -> np.ndarray:
-    if is_simtk_quantity(value):
-        value = value.value_in_unit(_unit(name))
-    return np.asarray(value, dtype=np.float64)
-
-
-def _unit(name: str):
-    return unit.nanometer / unit.picosecond if name == "velocities" else unit.nanometer

@@ -9,6 +9,7 @@ import openpathsampling as paths
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.engines.frames import parts_in_memory
 from ops_aimmd.sampling.learner import CommittorLearner, check_learner
 from ops_aimmd.sampling.movers import check_velocities
 from ops_aimmd.sampling.ops_messages import close_files_at_the_end_of_python, leave_cursor_alone
@@ -17,7 +18,7 @@ from ops_aimmd.sampling.step_learning import StepLearning
 from .ops_files import file_of, remember_frames, save_step, step_numbers
 from .run_files import RunFiles
 from .series_block import SeriesBlock
-from .snapshots import frames_can_be_kept, parts_in_memory
+from .snapshots import frames_can_be_kept
 from .thinning import Thinning
 
 

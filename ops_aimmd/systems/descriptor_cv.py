@@ -4,7 +4,8 @@ import numpy as np
 
 from ops_aimmd.descriptors import internal, symmetry  # noqa: F401 - only imported classes can be rebuilt
 from ops_aimmd.descriptors.descriptor_set import Descriptors, descriptors_from_dict, descriptors_to_dict
-from ops_aimmd.systems.batched_cv import BatchedCV, boxes_of, positions_of
+from ops_aimmd.engines.frames import boxes_of, positions_of
+from ops_aimmd.systems.batched_cv import BatchedCV
 
 
 class DescriptorCV(BatchedCV):

@@ -11,7 +11,8 @@ import numpy as np
 import openpathsampling as paths
 
 from ops_aimmd.descriptors.internal import InternalCoordinates
-from ops_aimmd.systems.batched_cv import BatchedCV, positions_of
+from ops_aimmd.engines.frames import positions_of
+from ops_aimmd.systems.batched_cv import BatchedCV
 
 
 class DihedralAngleCV(BatchedCV):

@@ -10,8 +10,8 @@ from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 from openpathsampling.engines.topology import MDTrajTopology
 
+from ops_aimmd.engines.integrators import baoab_integrator
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
-from ops_aimmd.systems.integrators import baoab_integrator
 from ops_aimmd.systems.two_states import TwoStates
 
 PLATFORM_PROPERTIES = {"CUDA": {"Precision": "mixed"}, "OpenCL": {"Precision": "mixed"}}

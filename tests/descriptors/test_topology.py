@@ -18,8 +18,8 @@ from ops_aimmd.descriptors.topology import (
     pair_distances,
     select,
 )
+from ops_aimmd.engines.frames import positions_of
 from ops_aimmd.systems.alanine_dipeptide import DIHEDRALS, alanine_dipeptide
-from ops_aimmd.systems.batched_cv import positions_of
 
 
 @pytest.fixture(scope="module")

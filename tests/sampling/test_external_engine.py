@@ -13,10 +13,11 @@ from sampling_support import Chain
 
 import ops_aimmd
 from ops_aimmd.distributed.shots import specification
+from ops_aimmd.engines.frames import can_be_kept
 from ops_aimmd.sampling import legs as legs_module
 from ops_aimmd.sampling.initial_path import _leave
 from ops_aimmd.sampling.legs import run_leg
-from ops_aimmd.storage.snapshots import can_be_kept, frames_can_be_kept
+from ops_aimmd.storage.snapshots import frames_can_be_kept
 
 IN_MEMORY_AND_IN_FILES = pytest.mark.parametrize("engine_class", [Flight, FlightInFiles])
 

@@ -11,9 +11,10 @@ from openpathsampling.engines.topology import Topology
 from sampling_support import Chain, simulation, site_of
 
 from ops_aimmd import CommittorLearner, CommittorSelector, CommittorShootingScheme, ParallelPathSampling, TrainingHook
-from ops_aimmd.sampling.velocities import has_inertia, is_at_rest
+from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.engines.frames import is_at_rest
+from ops_aimmd.engines.integrators import baoab_integrator
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
-from ops_aimmd.systems.integrators import baoab_integrator
 from ops_aimmd.systems.toy import two_gaussian_wells
 
 REFUSED = {"match": "has no velocities"}
@@ -43,9 +44,9 @@ def scheme(system, shooting="one-way", **options):
 
 
 def test_engines_with_inertia():
-    assert has_inertia(two_gaussian_wells(dynamics="langevin").engine)
-    assert not has_inertia(two_gaussian_wells(dynamics="overdamped").engine)
-    assert not has_inertia(Chain().engine)
+    assert adapter_of(two_gaussian_wells(dynamics="langevin").engine).has_inertia
+    assert not adapter_of(two_gaussian_wells(dynamics="overdamped").engine).has_inertia
+    assert not adapter_of(Chain().engine).has_inertia
 
 
 def overdamped_custom():
@@ -70,7 +71,7 @@ def test_integrators_of_openmm_with_inertia(integrator, expected):
     system = openmm.System()
     system.addParticle(1.0)
     topology = Topology(1, 3)
-    assert has_inertia(paths.engines.openmm.Engine(topology, system, integrator, options={})) is expected
+    assert adapter_of(paths.engines.openmm.Engine(topology, system, integrator, options={})).has_inertia is expected
 
 
 def test_frames_at_rest(moving):

@@ -11,9 +11,10 @@ from openmmtools import integrators, testsystems
 from openpathsampling.engines import openmm as ops_openmm
 
 import ops_aimmd
-from ops_aimmd.sampling.reversibility import IrreversibleDynamicsWarning, warn_if_irreversible
+from ops_aimmd.engines.base import IrreversibleDynamicsWarning
+from ops_aimmd.engines.integrators import baoab_integrator
+from ops_aimmd.sampling.schemes import warn_about
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
-from ops_aimmd.systems.integrators import baoab_integrator
 
 STEP = 2.0 * unit.femtosecond
 
@@ -65,7 +66,7 @@ def test_leaping_integrators_give_a_warning(shooting):
 def test_other_engines_are_left_alone():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_if_irreversible(paths.engines.toy.Engine({"integ": None}, _toy_topology()))
+        warn_about(paths.engines.toy.Engine({"integ": None}, _toy_topology()))
 
 
 def _toy_topology():

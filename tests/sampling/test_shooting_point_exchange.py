@@ -9,12 +9,12 @@ from sampling_support import QUICK_WITH_FRAMES, Chain, simulation
 
 import ops_aimmd
 from ops_aimmd.analysis.series import step_table
+from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.configuration_replicas import LOST, ConfigurationEnsemble, ConfigurationMover
 from ops_aimmd.sampling.legs import legs_made_by, run_leg, run_legs
 from ops_aimmd.sampling.movers import submovers
 from ops_aimmd.sampling.random_state import seed_step
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
-from ops_aimmd.sampling.tempered_engines import engine_at, inverse_temperature, potential_energy, temperature_of
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
@@ -188,13 +188,13 @@ def test_set_up_survives_a_round_trip(run):
 def test_engine_at_another_temperature():
     """The copy is hotter; the engine stays as it is."""
     engine = toy.wolfe_quapp().engine
-    hot = engine_at(engine, 3.0)
-    assert temperature_of(hot) == 3.0
-    assert temperature_of(engine) == 1.0
-    assert inverse_temperature(hot, 3.0) == pytest.approx(1 / 3)
+    hot = adapter_of(engine).at_temperature(3.0)
+    assert hot.temperature == 3.0
+    assert adapter_of(engine).temperature == 1.0
+    assert hot.inverse_temperature == pytest.approx(1 / 3)
     frame = toy.wolfe_quapp().initial_trajectory(1)[3]
     expected = toy.wolfe_quapp().potential.value(frame.coordinates[0][None])[0]
-    assert potential_energy(hot, frame) == pytest.approx(expected)
+    assert hot.potential_energy(frame) == pytest.approx(expected)
 
 
 def test_an_engine_that_has_run_at_another_temperature():
@@ -207,7 +207,7 @@ def test_an_engine_that_has_run_at_another_temperature():
     engine.initialize("Reference")
     frame = system.initial_trajectory(4)[3]  # found in a second
     run_leg(engine, frame, (), 2)
-    hot = engine_at(engine, 1200.0)
+    hot = adapter_of(engine).at_temperature(1200.0).engine
     temperatures = []
     for _ in range(100):
         frame = run_leg(hot, frame, (), 2).trajectory[-1]
@@ -245,7 +245,7 @@ def test_same_seed_same_run(make_system, hot):
 
 def test_each_engine_has_a_seed_of_its_own():
     system = alanine_dipeptide()
-    engines = [engine_at(system.engine, temperature) for temperature in (300.0, 400.0)]
+    engines = [adapter_of(system.engine).at_temperature(temperature).engine for temperature in (300.0, 400.0)]
     frame = system.initial_trajectory(4)[3]  # found in a second
 
     def end(engine, seed):

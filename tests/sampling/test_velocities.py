@@ -12,7 +12,8 @@ from openpathsampling.engines import toy
 from openpathsampling.experimental.storage import Storage as SimStore
 from scipy import stats
 
-from ops_aimmd.sampling.velocities import FEW_CONSTRAINTS, BoltzmannVelocities
+from ops_aimmd.engines.constraints import FEW_CONSTRAINTS
+from ops_aimmd.sampling.velocities import BoltzmannVelocities
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 KT = 300.0 * unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)

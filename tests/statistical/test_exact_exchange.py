@@ -26,6 +26,7 @@ from openpathsampling.engines.toy import OverdampedLangevinIntegrator
 
 from ops_aimmd import CommittorLearner, CommittorModel, ShootingMover
 from ops_aimmd.committor.selection import log_weight_function
+from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.configuration_replicas import ConfigurationEnsemble, ConfigurationMover, Level
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.systems import toy
@@ -162,21 +163,21 @@ class SiteReplicas(ConfigurationMover):
     """Chains in the place of engines at three temperatures."""
 
     def _make_levels(self):
-        modifier = paths.NoModification(as_copy=True)
+        modifier, scale = paths.NoModification(as_copy=True), 1 / EXPONENT
         return [
-            Level(chain_at(inverse).engine, modifier, inverse, log_weight_function("p(1-p)", 1 / (EXPONENT * inverse)))
+            Level(adapter_of(chain_at(inverse).engine), modifier, inverse, log_weight_function("p(1-p)", scale / inverse))
             for inverse in INVERSE_TEMPERATURES
         ]
 
-    def _energy(self, k, frame):
-        return ENERGIES[site_indices([frame])[0]]
+    def _energies(self, k, frame):
+        return np.full(len(INVERSE_TEMPERATURES), ENERGIES[site_indices([frame])[0]])
 
 
 class WithoutEnergies(SiteReplicas):
     """Exchanges as if all replicas were at one temperature."""
 
-    def _energy(self, k, frame):
-        return 0.0
+    def _energies(self, k, frame):
+        return np.zeros(len(INVERSE_TEMPERATURES))
 
 
 class WithoutAcceptance(SiteReplicas):

@@ -14,8 +14,8 @@ from openmmtools.testsystems import AlanineDipeptideVacuum
 from openpathsampling.engines import openmm as ops_openmm
 from openpathsampling.experimental.storage import Storage as SimStore
 
+from ops_aimmd.engines.frames import positions_of
 from ops_aimmd.systems.alanine_dipeptide import DIHEDRALS, alanine_dipeptide, alanine_testsystem
-from ops_aimmd.systems.batched_cv import positions_of
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from openmm import unit
 from openpathsampling.experimental.storage import Storage as SimStore
 
 import ops_aimmd
+from ops_aimmd.engines.frames import positions_of
 from ops_aimmd.systems.alanine_in_solvent import alanine_in_solvent
-from ops_aimmd.systems.batched_cv import positions_of
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from ops_aimmd import CommittorLearner
 from ops_aimmd.descriptors.descriptor_set import JoinedDescriptors
 from ops_aimmd.descriptors.internal import InternalCoordinates
 from ops_aimmd.descriptors.topology import backbone_dihedrals
+from ops_aimmd.engines.frames import boxes_of, positions_of
 from ops_aimmd.sampling.collective_variables import column_names, describe, is_storable
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
-from ops_aimmd.systems.batched_cv import boxes_of, positions_of
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
 
 

@@ -12,7 +12,7 @@ from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 from openpathsampling.experimental.storage import Storage as SimStore
 
-from ops_aimmd.systems.batched_cv import positions_of
+from ops_aimmd.engines.frames import positions_of
 from ops_aimmd.systems.ions_in_water import (
     CUTOFF,
     lithium_chloride,

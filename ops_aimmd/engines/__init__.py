@@ -1,0 +1,1 @@
+"""What the package knows of simulation engines: one adapter per kind of engine."""
