@@ -32,20 +32,10 @@ def leave_cursor_alone(simulation) -> None:
         simulation.allow_refresh = False
 
 
-def close_files_at_the_end_of_python() -> None:
-    """Keep OPS's class of netCDF files until all its objects are gone.
-
-    A file and its stores refer to each other, so python deletes those that are left at its very end, with the class, in any
-    order. Without its class netCDF4 does not find the attributes of a file: it does not close it, and writes "Error in
-    sys.excepthook: Original exception was:". One reference that python does not know of keeps the class.
-    """
-    global _class_is_kept
-    if not _class_is_kept:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(paths.Storage))
-        _class_is_kept = True
-
-
-_class_is_kept = False
+# A file and its stores refer to each other, so python deletes those that are left at its very end, with OPS's class of netCDF
+# files, in any order. Without its class netCDF4 does not find the attributes of a file: it does not close it, and writes
+# "Error in sys.excepthook: Original exception was:". One reference that python does not know of keeps the class.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(paths.Storage))
 
 
 class _WithoutAdvertisement(logging.Filter):

@@ -12,7 +12,7 @@ from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.engines.frames import parts_in_memory
 from ops_aimmd.sampling.learner import CommittorLearner, check_learner
 from ops_aimmd.sampling.movers import check_velocities
-from ops_aimmd.sampling.ops_messages import close_files_at_the_end_of_python, leave_cursor_alone
+from ops_aimmd.sampling.ops_messages import leave_cursor_alone
 from ops_aimmd.sampling.step_learning import StepLearning
 
 from .ops_files import file_of, remember_frames, save_step, step_numbers
@@ -138,7 +138,6 @@ class TrainingHook(PathSimulatorHook):
         if sim.storage is not None and self._series is None:
             self._series = self._series_of(sim.storage, None if self._files is None else self._files.run_id)
         leave_cursor_alone(sim)
-        close_files_at_the_end_of_python()
         self._simulation = sim
         if self._running:
             self._take_up(sim)

@@ -31,12 +31,23 @@ import openmmtools  # as OPS does when it reads one of its integrators
 """
 
 
-def test_a_script_that_writes_to_files(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
+def run_script(folder, script):
+    (folder / "script.py").write_text(script)
     environment = {"PYTHONPATH": ":".join([str(Path(__file__).parent), *sys.path]), "PATH": "/usr/bin"}
-    result = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    return subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
+
+
+def test_a_script_that_only_reads(tmp_path):
+    paths.Storage(str(tmp_path / "run.nc"), "w").close()
+    opens = "import openpathsampling as paths\nstorage = paths.Storage('run.nc', 'r')\n"
+    assert run_script(tmp_path, f"import ops_aimmd\n{opens}").stderr == ""
+    assert "Dataset" in run_script(tmp_path, opens).stderr  # control
+
+
+def test_a_script_that_writes_to_files(tmp_path):
+    result = run_script(tmp_path, SCRIPT)
     assert result.stdout.startswith("conditions are made\n")
     assert "DONE! Completed 2 Monte Carlo cycles" in result.stdout
     assert "\x1b" not in result.stdout
