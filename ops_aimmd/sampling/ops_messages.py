@@ -32,9 +32,9 @@ def leave_cursor_alone(simulation) -> None:
         simulation.allow_refresh = False
 
 
-# A file and its stores refer to each other, so python deletes those that are left at its very end, with OPS's class of netCDF
-# files, in any order. Without its class netCDF4 does not find the attributes of a file: it does not close it, and writes
-# "Error in sys.excepthook: Original exception was:". One reference that python does not know of keeps the class.
+# A file and its stores refer to each other, so python deletes those that are left at its very end, with OPS's class of
+# netCDF files, in any order. Without its class netCDF4 does not find the attributes of a file: it does not close it, and
+# writes "Error in sys.excepthook: Original exception was:". One reference that python does not know of keeps the class.
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(paths.Storage))
 
 
