@@ -50,8 +50,8 @@ LEARNING_RATE = 0.03
 DECIDE_AGAIN = 3.0
 """Growth of the number of shots after which relevance and auxiliary data are decided again."""
 
-ALL_EFFORT = 100
-"""Shots from which training takes all its epochs and frames. The first shots need half of each."""
+ALL_EFFORT = 200
+"""Legs from which training takes all its epochs and frames. The first shots need half of each."""
 
 MIN_SHOTS_TO_DECIDE = 20
 """Independent ones: below, held-out losses decide nothing and the defaults hold."""
@@ -215,14 +215,14 @@ def fit(
         kept and trained further, as for a model that was trained on other data, or a formula with a network beside it.
     max_epochs : int
         Epochs of Adam (Kingma and Ba 2015, arXiv:1412.6980) on all data at once; each takes ten milliseconds or less.
-        With fewer than ``ALL_EFFORT`` shots there are fewer epochs, down to a half.
+        With fewer than ``ALL_EFFORT`` legs there are fewer epochs, down to a half.
     learning_rate : float
         Its maximum; it rises and then falls to zero along a cosine.
     weight_decay : float
         Precision of the prior in units of the natural one (:func:`.networks.log_prior`).
     frames_per_epoch : int
         Bound on the cost: each epoch uses about as many frames of legs, in turns, and at most as many ends; they have the
-        weight of all. Fewer with few shots, as for ``max_epochs``.
+        weight of all. Fewer with few legs, as for ``max_epochs``.
 
     Returns
     -------
@@ -242,7 +242,7 @@ def fit(
     n_shots, x = len(training_set), training_set.all_descriptors()
     scaling = InputScaling.of(x, n_shots)
     scaling.warn(x, n_shots)
-    effort = min(0.5 + 0.5 * n_shots / ALL_EFFORT, 1.0)
+    effort = min(0.5 + 0.5 * float(training_set.counts.sum()) / ALL_EFFORT, 1.0)
     trainer = _Trainer(
         training_set,
         Folds.longest(training_set.chains, model.n_folds),
