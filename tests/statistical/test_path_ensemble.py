@@ -271,7 +271,10 @@ def assert_another_ensemble(wells, chains):
 
 
 @pytest.mark.parametrize("n_steps", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("model", [pytest.param("uniform", marks=pytest.mark.slow), "good model", "wrong model"])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param("uniform", marks=pytest.mark.slow), pytest.param("good model", marks=pytest.mark.slow), "wrong model"],
+)
 def test_fixed_models(wells, model, n_steps):
     assert_same_ensemble(wells, sample(wells, wells.mover(SELECTORS[model](wells)), n_steps, seed=1))
 
