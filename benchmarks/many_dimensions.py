@@ -16,6 +16,7 @@ over blocks of the chains. A difference below zero says that `fit` is better.
 import argparse
 import os
 import time
+from dataclasses import replace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -37,7 +38,7 @@ FRAMES_OF_SLOW = 2000.0
 """Correlation time of the slow coordinates in frames; legs have some hundred."""
 KEPT_FROM_SHOT_TO_SHOT = 0.9
 SPREAD_OF_LOG_ODDS = 1.5
-STRENGTHS = 10.0 ** np.arange(-1, 4.1, 0.5)
+STRENGTHS = 10.0 ** np.arange(-3, 2.1, 0.5)
 
 
 class Inputs:
@@ -80,17 +81,11 @@ def propagated(slow, forgotten, rng):
 
 def training_set(chains, counts=None):
     """Shots in the order of time, chain beside chain; with other outcomes, the frames are left out."""
-    result, number = TrainingSet.empty(len(chains[0][0].descriptors), 2), 0
+    result = TrainingSet.empty(len(chains[0][0].descriptors), 2)
     for step in range(len(chains[0])):
         for name, chain in enumerate(chains):
-            shot = chain[step]
-            if counts is None:
-                more = {"leg_frames": shot.leg_frames}
-            else:
-                more = {}
-            of_shot = shot.counts if counts is None else counts[name][step]
-            result.append(ShootingResult(shot.descriptors, of_shot, step=step, chain=name, **more))
-            number += 1
+            shot = replace(chain[step], step=step, chain=name)
+            result.append(shot if counts is None else replace(shot, counts=counts[name][step], leg_frames=None))
     return result
 
 
@@ -119,16 +114,16 @@ def loss_of_ridge(shots, x_new, counts_new):
     fold = Folds(5, 10).of(shots.chains, shots.steps)
     held_out = []
     for strength in STRENGTHS:
-        parts = [ridge(x[fold != k], counts[fold != k], strength / 100) for k in range(5)]
+        parts = [ridge(x[fold != k], counts[fold != k], strength) for k in range(5)]
         held_out.append(sum(loss(w[0] + x[fold == k] @ w[1:], counts[fold == k]) for k, w in enumerate(parts)))
-    w = ridge(x, counts, STRENGTHS[np.argmin(held_out)] / 100)
+    w = ridge(x, counts, STRENGTHS[np.argmin(held_out)])
     return loss(w[0] + (x_new - mean) / spread @ vt.T / s[0] @ w[1:], counts_new)
 
 
-def loss_of_fit(shots, x_new, counts_new, seed, options):
-    """Loss on new shots, and CPU seconds of the training."""
+def loss_of_fit(shots, x_new, counts_new, seed):
+    """Loss on new shots, CPU seconds of the training, and its report."""
     model, begin = CommittorModel.for_descriptors(shots.n_descriptors, seed=seed), time.process_time()
-    report = fit(model, shots, seed, **options)
+    report = fit(model, shots, seed)
     seconds = time.process_time() - begin
     p = np.clip(model.committor(x_new), 1e-12, 1 - 1e-12)
     return loss(np.log(p / (1 - p)), counts_new), seconds, report
@@ -161,7 +156,7 @@ def main():
             shots = training_set(chains[:CHAINS], None if name == "dynamics" else linear[:CHAINS])
             counts_new = counts[CHAINS:].reshape(-1, 2)
             of_ridge = loss_of_ridge(shots, x_new, counts_new)
-            of_fit, seconds, report = loss_of_fit(shots, x_new, counts_new, seed, {})
+            of_fit, seconds, report = loss_of_fit(shots, x_new, counts_new, seed)
             rows.append((name, seed, of_ridge, of_fit, of_fit - of_ridge, seconds))
             print(*rows[-1], report, flush=True)
     table = pd.DataFrame(rows, columns=["outcomes", "set", "ridge", "fit", "difference", "CPU s"])

@@ -44,7 +44,7 @@ class Child:
     ----------
     script : path
     *arguments
-        Of the script.
+        What stands after the script on the command line.
     **environment : str
         Changes of the environment.
 

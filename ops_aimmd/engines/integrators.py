@@ -1,4 +1,4 @@
-r"""A Langevin integrator for OpenMM whose velocities belong to the time of the positions.
+r"""A Langevin integrator for OpenMM that reports velocities at the time of the positions.
 
 Path sampling reverses the velocities of frames. OpenMM's own integrators report velocities half a step behind the
 positions, which do not reverse (`ops_aimmd.sampling.reversibility`). openmmtools has integrators that do; the one here

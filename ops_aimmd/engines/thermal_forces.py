@@ -86,7 +86,7 @@ def parts_without_known_temperature(system, temperature: float) -> list[str]:
 def set_temperature(system, old: float, new: float) -> None:
     """Change the temperature (K) of all forces of a system; their random numbers become independent of those of any other.
 
-    A system of which `parts_without_known_temperature` is empty is then at the new temperature.
+    The system is then at the new temperature, if `parts_without_known_temperature` finds nothing in it.
     """
     for force in thermal_forces(system):
         force.setDefaultTemperature(new)

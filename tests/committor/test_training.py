@@ -270,6 +270,19 @@ def test_an_error_leaves_the_model_unchanged():
     assert all(np.array_equal(before[name], array) for name, array in model.arrays().items())
 
 
+@pytest.mark.parametrize(
+    "training_set, epochs",
+    [(shots(10), 11), (shots(50), 15), (shots(100), 20), (TrainingSet([[0.0, 1.0], [1.0, 0.0]], [[60, 40], [40, 60]]), 20)],
+    ids=["20 legs", "100 legs", "200 legs", "200 legs of two configurations"],
+)
+def test_few_legs_are_learned_from_in_fewer_epochs(monkeypatch, training_set, epochs):
+    asked = []
+    optimise = training.optimise
+    monkeypatch.setattr(training, "optimise", lambda *a: asked.append(a[2]) or optimise(*a))
+    fit(model_for(), training_set, seed=1, auxiliary_weights=(0, 0), relevance=None, max_epochs=20)
+    assert set(asked) == {epochs}
+
+
 def test_the_report_is_plain_data_and_readable():
     report = fit(model_for(), shots(40), seed=1)
     assert training.FitReport(**json.loads(json.dumps(asdict(report)))).n_shots == 40

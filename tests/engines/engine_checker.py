@@ -18,11 +18,11 @@ class Case:
     Attributes
     ----------
     adapter : EngineAdapter
-        Of an engine with inertia and noise.
+        Adapter of an engine with inertia and noise.
     frictionless : EngineAdapter
-        Of the same engine without friction and noise.
+        Adapter of the same engine without friction and noise.
     frame : Snapshot
-        Of the engine, on its constraints.
+        A frame of the engine, on its constraints.
     kinetic_energy : callable
         Kinetic energy of a frame in the units of the adapter's energies.
     n_dof : int
