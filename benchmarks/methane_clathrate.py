@@ -5,7 +5,7 @@ descriptor. Prints the cross-validated loss in nats per shot of the default mode
 trained in the same way) and of a constant: five folds, each a block of consecutive shots of every temperature; mean over
 the seeds of the training, their standard deviation, and the standard error from the number of shots.
 
-    python benchmarks/methane_clathrate.py methane_clathrate_shots.npz [--seeds 1 2 3 4 5] [--shots 300]
+    python benchmarks/methane_clathrate.py methane_clathrate_shots.npz [--seeds 1 2 3 4 5] [--shots 300] [--one-chain]
 """
 
 import argparse
@@ -25,15 +25,16 @@ N_FOLDS = 5
 
 
 def load(file):
-    """Descriptors (n, 23), counts (n, 2) and fold (n,)."""
+    """Descriptors (n, 23), counts (n, 2), the chain of each shot (n,), which is its temperature, and fold (n,)."""
     with np.load(file) as data:
         x = [np.c_[data[f"descriptors_{T}K"], np.full(len(data[f"descriptors_{T}K"]), T)] for T in TEMPERATURES]
         counts = [data[f"shot_results_{T}K"] for T in TEMPERATURES]
     folds = [np.arange(len(part)) * N_FOLDS // len(part) for part in x]
-    return np.concatenate(x), np.concatenate(counts).astype(float), np.concatenate(folds)
+    chains = np.repeat(np.arange(len(TEMPERATURES)), [len(part) for part in x])
+    return np.concatenate(x), np.concatenate(counts).astype(float), chains, np.concatenate(folds)
 
 
-def losses(make, x, counts, fold, seed, n_shots):
+def losses(make, x, counts, chains, fold, seed, n_shots):
     """Loss of every shot under a model that has not seen its block."""
     result = np.empty(len(x))
     for k in range(N_FOLDS):
@@ -41,7 +42,7 @@ def losses(make, x, counts, fold, seed, n_shots):
         if n_shots is not None:
             rows = np.sort(np.random.default_rng([seed, k]).choice(rows, n_shots, replace=False))
         model = make(x.shape[1], seed)
-        ops_aimmd.fit(model, ops_aimmd.TrainingSet(x[rows], counts[rows]), seed=seed)
+        ops_aimmd.fit(model, ops_aimmd.TrainingSet(x[rows], counts[rows], chains=chains[rows]), seed=seed)
         with torch.no_grad():
             q = model.reaction_coordinate(x[fold == k])
         of_fold = counts[fold == k]
@@ -66,9 +67,12 @@ def main():
     parser.add_argument("file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--shots", type=int, help="train on so many shots of the other folds only")
+    parser.add_argument("--one-chain", action="store_true", help="do not tell the trainer which shots follow each other")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    x, counts, fold = load(options.file)
+    x, counts, chains, fold = load(options.file)
+    if options.one_chain:
+        chains = np.zeros(len(x), dtype=int)
     constant = np.mean([counts[fold != k].sum(axis=0) / counts[fold != k].sum() for k in range(N_FOLDS)], axis=0)
     print(f"{len(x)} shots; constant: {-(counts @ np.log(constant)).sum() / counts.sum():.4f}")
     kinds = {
@@ -77,7 +81,7 @@ def main():
     }
     for name, make in kinds.items():
         start = time.process_time()
-        runs = np.array([losses(make, x, counts, fold, seed, options.shots) for seed in options.seeds])
+        runs = np.array([losses(make, x, counts, chains, fold, seed, options.shots) for seed in options.seeds])
         error = runs.mean(axis=0).std() / np.sqrt(len(x))
         spread = runs.mean(axis=1).std(ddof=1) if len(runs) > 1 else np.nan
         seconds = (time.process_time() - start) / len(runs) / N_FOLDS

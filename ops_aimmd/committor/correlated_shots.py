@@ -35,6 +35,12 @@ MOST_LOST = 0.7
 WHOLE_CHAIN = 2**40
 """Length of a block for whole chains: longer than any chain."""
 
+SHORTER = 4
+"""Blocks of uncorrelated shots are shorter than the longest by this factor: they cover more of what a chain has seen."""
+
+BLOCKS, GAPS = 4, 2
+"""Length of the blocks of correlated shots, and of the gaps between them, in lengths over which they are correlated."""
+
 
 def in_time(chains, steps) -> np.ndarray:
     """Rows chain after chain, and in each chain in the order of its steps.
@@ -92,11 +98,28 @@ class Folds:
     gap: int = 0
 
     @classmethod
-    def longest(cls, chains, n_folds: int) -> Folds:
-        """The longest blocks: whole chains if there are as many as folds, else the longest chain in as many parts."""
+    def dealt(cls, chains, n_folds: int, correlated: int = 1) -> Folds:
+        """Whole chains if there are as many as folds, else blocks as long as the correlation of the shots asks for.
+
+        The longest blocks are a fold's share of the longest chain. A member that does not see a long part of a chain
+        extrapolates to it, and knows less than the model will. So blocks are long only where neighbours of short ones would
+        tell their outcomes.
+
+        Parameters
+        ----------
+        chains : int array, shape (n,)
+        n_folds : int
+        correlated : int
+            Block length (:func:`block_length`) of the residuals of held-out shots.
+        """
         sizes = np.unique(chains, return_counts=True)[1]
-        whole = len(sizes) >= n_folds
-        return cls(n_folds, WHOLE_CHAIN if whole else max(-(-sizes.max(initial=1) // n_folds), 1))
+        if len(sizes) >= n_folds:
+            return cls(n_folds, WHOLE_CHAIN)
+        longest = max(-(-sizes.max(initial=1) // n_folds), 1)
+        if correlated == 1:
+            return cls(n_folds, -(-longest // SHORTER))
+        length = int(np.clip(BLOCKS * correlated, -(-longest // SHORTER), longest))
+        return cls(n_folds, length, min(GAPS * correlated, length))
 
     def of(self, chains, steps) -> np.ndarray:
         """Fold of each shot, int array, shape (n,)."""

@@ -11,15 +11,12 @@ from torch import Tensor
 
 from ops_aimmd.committor import networks
 from ops_aimmd.committor.autocorrelation import independent_values
-from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum, position_in_chain
+from ops_aimmd.committor.correlated_shots import Folds, error_of_sum, position_in_chain
 from ops_aimmd.committor.likelihood import log_committor, negative_log_likelihood
 from ops_aimmd.committor.martingale import Legs, batches_of_legs
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.recalibration import expected_slope
 from ops_aimmd.committor.training_set import TrainingSet
-
-GAP = 2
-"""Length of the gaps between folds, in block lengths of the residuals."""
 
 OUTLYING = 0.5
 """Weight in training of a configuration with an outlying descriptor, which is as likely an error as it has a meaning."""
@@ -86,7 +83,7 @@ class TrainingData:
         Parameters
         ----------
         model : CommittorModel
-            With `folds`; without, the longest are taken.
+            With `folds`; without, those of uncorrelated shots are taken.
         auxiliary_weights : (float, float)
             Trials that (the end frame, all other frames together) of a leg count for.
         max_frames : int
@@ -101,7 +98,7 @@ class TrainingData:
         per_end, per_leg = auxiliary_weights
         n_members = getattr(model.network, "n_members", 1)
         chains, steps = training_set.chains, training_set.steps
-        folds = model.folds or Folds.longest(chains, model.n_folds)
+        folds = model.folds or Folds.dealt(chains, model.n_folds)
         fold = folds.of(chains, steps)
         if (fold == fold[0]).all():
             fold = np.full_like(fold, -1)
@@ -165,13 +162,6 @@ class TrainingData:
             np.concatenate([prediction[rows] for prediction, rows in zip(predictions, known, strict=True)]),
             np.concatenate([(share * counts)[rows] for rows in known]),
         )
-
-    def gap(self, model: CommittorModel) -> int:
-        """Gap between folds for the correlation of the residuals, at most one block; 0 for uncorrelated residuals."""
-        if self.folds.length >= self.n_shots:  # whole chains
-            return 0
-        length = block_length(*self.residuals(model))
-        return min(GAP * length, self.folds.length) if length > 1 else 0
 
     def worth(self, model: CommittorModel) -> float:
         """Number of independent shots, by the correlation of the residuals."""

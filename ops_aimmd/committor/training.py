@@ -1,11 +1,11 @@
 r"""Training the committor on shooting results, judged by shots that were held out.
 
-**Folds.** The shots are dealt into folds: whole chains where there are as many as folds, or else long blocks of consecutive
+**Folds.** The shots are dealt into folds: whole chains where there are as many as folds, or else blocks of consecutive
 shots of a chain. Member k of an ensemble never sees fold k. Its loss there estimates how well it predicts new shots, and as
 every shot is held out by one member, the sum over the folds is a cross-validated loss at no extra cost. Where the outcomes
 of consecutive shots are more alike than the model explains, because a slow coordinate is missing among the descriptors, the
-shots next to those of fold k tell member k of their outcomes. Then it does not see these neighbours, either. A shot keeps
-its fold while the training set grows, until a model is started from new weights.
+shots next to those of fold k tell member k of their outcomes. Then the blocks are longer, and it does not see these
+neighbours, either. A shot keeps its fold while the training set grows, until a model is started from new weights.
 
 **Objective.** The posterior of the weights: log-likelihood of the shots plus the log-prior of :mod:`.networks`. The
 prior keeps the log-odds finite where the outcomes are separable and gives a weak prediction from a single shot.
@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from ops_aimmd.committor import networks
-from ops_aimmd.committor.correlated_shots import Folds
+from ops_aimmd.committor.correlated_shots import Folds, block_length
 from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.optimisation import TrainingData, optimise
@@ -245,7 +245,7 @@ def fit(
     effort = min(0.5 + 0.5 * float(training_set.counts.sum()) / ALL_EFFORT, 1.0)
     trainer = _Trainer(
         training_set,
-        Folds.longest(training_set.chains, model.n_folds),
+        Folds.dealt(training_set.chains, model.n_folds),
         scaling,
         np.random.SeedSequence(seed),
         math.ceil(effort * max_epochs),
@@ -307,8 +307,12 @@ def _decide(trainer: _Trainer, model: CommittorModel, candidates, relevance) -> 
     """Let the held-out shots choose relevance, then auxiliary data."""
     default = candidates[0]
     chosen = trainer.train(model, default)
-    while (gap := chosen.data.gap(chosen.model)) > trainer.folds.gap:  # the better the gaps, the more correlation is seen
-        trainer = replace(trainer, folds=replace(trainer.folds, gap=gap))
+    correlated = 1
+    while (found := block_length(*chosen.data.residuals(chosen.model))) > correlated:  # long blocks show more of it
+        correlated, folds = found, Folds.dealt(trainer.training_set.chains, model.n_folds, found)
+        if folds == trainer.folds:
+            break
+        trainer = replace(trainer, folds=folds)
         chosen = trainer.train(model, default)
     if chosen.data.worth(chosen.model) < MIN_SHOTS_TO_DECIDE:
         trainer = replace(trainer, decides=False)

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -347,10 +347,8 @@ def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
     """
     if len(shots) < FEWEST_SHOTS_TO_VALIDATE:
         return math.nan, math.nan
-    folds = Folds.longest(shots.chains, N_FOLDS)
     correlated = block_length(_residuals(node, shots), shots.chains, shots.time)
-    if correlated > 1:
-        folds = replace(folds, gap=min(correlated, folds.length))
+    folds = Folds.dealt(shots.chains, N_FOLDS, correlated)
     fold, gaps = folds.of(shots.chains, shots.time), folds.gaps(shots.chains, shots.time)
     losses = np.full(len(shots), np.nan)
     for k in np.unique(fold):

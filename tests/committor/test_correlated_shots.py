@@ -65,11 +65,16 @@ def test_gaps_are_the_neighbours_of_a_fold(gap):
 
 def test_folds_are_whole_chains_where_there_are_enough():
     chains = np.random.default_rng(6).integers(0, 7, size=200)
-    fold = Folds.longest(chains, 5).of(chains, np.arange(200))
+    fold = Folds.dealt(chains, 5, correlated=8).of(chains, np.arange(200))
     assert np.array_equal(fold, chains % 5)
-    few = Folds.longest(chains % 2, 5)
-    assert 20 <= few.length <= 25
+    few = Folds.dealt(chains % 2, 5, correlated=100)
+    assert 20 <= few.length <= 25 and few.gap == few.length
     assert np.ptp(np.bincount(few.of(chains % 2, np.arange(200)))) <= few.length
+
+
+@pytest.mark.parametrize("correlated, length, gap", [(1, 5, 0), (2, 8, 4), (4, 16, 8), (8, 20, 16), (64, 20, 20)])
+def test_blocks_of_folds_are_as_long_as_the_correlation_asks_for(correlated, length, gap):
+    assert Folds.dealt(np.zeros(100), 5, correlated) == Folds(5, length, gap)
 
 
 def slow_values(n_chains, n, memory, rng):

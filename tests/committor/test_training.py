@@ -125,7 +125,7 @@ def test_a_descriptor_that_does_not_vary_is_ignored():
 def test_held_out_losses_are_those_of_members_that_have_not_seen_the_shot():
     data = shots(20, d=3)
     model = CommittorModel(FeedForward(3, hidden=(4,), n_members=4, seed=1), 3)
-    fold = Folds.longest(data.chains, 4).of(data.chains, data.steps)
+    fold = Folds.dealt(data.chains, 4).of(data.chains, data.steps)
     x = torch.tensor(data.descriptors, dtype=model.dtype)
     with torch.no_grad():
         nll = negative_log_likelihood(model.member_logits(x), torch.tensor(data.counts)).numpy()
@@ -133,7 +133,7 @@ def test_held_out_losses_are_those_of_members_that_have_not_seen_the_shot():
     assert np.ptp(nll, axis=0).min() > 1e-6  # control: members differ
     single = CommittorModel(FeedForward(3, hidden=(4,), seed=1), 3)
     assert np.array_equal(
-        np.isnan(held_out_losses(single, data)), Folds.longest(data.chains, 5).of(data.chains, data.steps) != 0
+        np.isnan(held_out_losses(single, data)), Folds.dealt(data.chains, 5).of(data.chains, data.steps) != 0
     )
     assert np.isnan(held_out_losses(model, TrainingSet(data.descriptors[:1], data.counts[:1]))).all()
 
@@ -151,7 +151,7 @@ def test_folds_are_balanced_and_stay_when_the_set_grows():
 def test_a_member_does_not_see_its_fold(monkeypatch):
     monkeypatch.setattr(TrainingData, "worth", lambda *_: 0.0)  # when to stop is common to all members
     data = shots(60)
-    fold = Folds.longest(data.chains, 5).of(data.chains, data.steps)
+    fold = Folds.dealt(data.chains, 5).of(data.chains, data.steps)
     changed = TrainingSet(data.descriptors, np.where((fold == 2)[:, None], data.counts[:, ::-1], data.counts))
     x = torch.tensor(data.descriptors).float()
     members = []

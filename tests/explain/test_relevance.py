@@ -90,7 +90,7 @@ def test_a_spurious_input_is_zero_within_its_standard_error():
 
 def memory_of_chance(training_set):
     """Linear members whose weights are the scores of the shots that they are trained on, without fold k."""
-    fold = Folds.longest(training_set.chains, 5).of(training_set.chains, training_set.steps)
+    fold = Folds.dealt(training_set.chains, 5).of(training_set.chains, training_set.steps)
     scores = training_set.descriptors * (training_set.counts[:, 1:] - 1) / 40
 
     def member(k):
@@ -122,7 +122,7 @@ def test_each_shot_is_judged_by_the_member_that_has_not_seen_it():
     """Members that answer only in the fold that they were not trained on: any other judge would know nothing."""
     n = 60
     chains = np.repeat([0, 1], n // 2)
-    fold = Folds.longest(chains, 5).of(chains, np.full(n, -1))
+    fold = Folds.dealt(chains, 5).of(chains, np.full(n, -1))
     x = np.column_stack([np.random.default_rng(0).normal(size=n), fold])
     counts = np.column_stack([np.zeros(n), np.ones(n)])
 

@@ -47,8 +47,7 @@ def trained(seed, **options):
 
 
 def in_blocks_of_two(monkeypatch):
-    monkeypatch.setattr(Folds, "longest", classmethod(lambda cls, chains, n_folds: cls(n_folds, 2)))
-    monkeypatch.setattr(optimisation, "block_length", lambda *_: 1)
+    monkeypatch.setattr(Folds, "dealt", classmethod(lambda cls, chains, n_folds, correlated=1: cls(n_folds, 2)))
     monkeypatch.setattr(optimisation, "independent_values", lambda values, *_: float(len(values)))
 
 
