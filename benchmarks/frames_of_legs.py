@@ -10,7 +10,11 @@ on five systems with and without inertia. The error (RMSE) is over frames of leg
 against brute force with the dynamics of the engine; its noise is subtracted. Prints median and range over the seeds, the
 number of shots with which the default is as good as shooting points alone are with 450, and draws a figure.
 
-    python benchmarks/frames_of_legs.py --figure frames_of_legs.png       # about half an hour
+`--save` keeps the errors, `--against` compares with those that another version of the package kept for the same shots: the
+difference of the mean error in each cell in units of its standard error, which comes from the pairs of the seeds.
+
+    python benchmarks/frames_of_legs.py --figure frames_of_legs.png --save errors.npz       # about half an hour
+    python benchmarks/frames_of_legs.py --against errors_of_another_version.npz
     python benchmarks/frames_of_legs.py --quick
 """
 
@@ -30,13 +34,13 @@ VARIANTS = ("shooting points", "frames, at rest", "default")
 
 def training_set(chains, n_shots, at_rest):
     """The first shots of the chains in turn."""
-    shots = [chain[step] for step in range(len(chains[0])) for chain in chains][:n_shots]
-    result = TrainingSet.empty(len(shots[0].descriptors), 2)
-    for number, shot in enumerate(shots):
+    shots = [(number, chain[step]) for step in range(len(chains[0])) for number, chain in enumerate(chains)][:n_shots]
+    result = TrainingSet.empty(len(chains[0][0].descriptors), 2)
+    for step, (chain, shot) in enumerate(shots):
         frames = shot.leg_frames
         if at_rest:
             frames = LegFrames(frames.descriptors, frames.outcomes, frames.is_end, np.zeros_like(frames.descriptors))
-        result.append(ShootingResult(shot.descriptors, shot.counts, step=number, leg_frames=frames))
+        result.append(ShootingResult(shot.descriptors, shot.counts, step=step, chain=chain, leg_frames=frames))
     return result
 
 
@@ -71,6 +75,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--marks", type=int, nargs="+", default=[50, 150, 450, 1000, 2000])
     parser.add_argument("--figure", help="file to draw")
+    parser.add_argument("--save", help="file (.npz) for the errors of each seed")
+    parser.add_argument("--against", help="file of another version to compare with")
     parser.add_argument("--quick", action="store_true", help="two seeds, 150 shots at most")
     options = parser.parse_args()
     if options.quick:
@@ -98,8 +104,29 @@ def main():
         if 450 in marks:
             goal = medians["shooting points"][list(marks).index(450)]
             print(f"as good as 450 shots: default with {shots_needed(marks, medians['default'], goal):.0f}")
+    errors = {f"{name}, {variant}": table for (name, variant), table in tables.items()}
+    if options.save:
+        np.savez(options.save, marks=marks, **errors)
+    if options.against:
+        compare(errors, marks, options.against)
     if options.figure:
         draw(tables, options.systems, marks, options.figure)
+
+
+def compare(errors, marks, file):
+    """Print the difference of the mean errors to those of a file, in standard errors of the pairs."""
+    with np.load(file) as other:
+        if not np.array_equal(other["marks"], marks):
+            raise ValueError(f"{file} has the numbers of shots {other['marks']}; asked for are {marks}")
+        pairs = {name: table - other[name] for name, table in errors.items() if name in other}
+    print(f"\ndifference to {file} in standard errors (a positive one is worse)")
+    print(f"{'':42}" + "".join(f"{mark:>8d}" for mark in marks))
+    z = {name: pair.mean(axis=0) / (pair.std(axis=0, ddof=1) / np.sqrt(len(pair))) for name, pair in pairs.items()}
+    for name, row in z.items():
+        print(f"{name:42}" + "".join(f"{value:8.1f}" for value in row))
+    means = np.mean([pair.mean(axis=1) for pair in pairs.values()], axis=0)
+    error = means.std(ddof=1) / np.sqrt(len(means))
+    print(f"mean of all cells: {means.mean():+.4f} +- {error:.4f}")
 
 
 def draw(tables, systems, marks, file):
