@@ -74,6 +74,7 @@ def main():
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS)[:5])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--marks", type=int, nargs="+", default=[50, 150, 450, 1000, 2000])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--figure", help="file to draw")
     parser.add_argument("--save", help="file (.npz) for the errors of each seed")
     parser.add_argument("--against", help="file of another version to compare with")
@@ -90,7 +91,7 @@ def main():
         print(f"\n{name}: {time.perf_counter() - start:.0f} s for shots and reference; median (range) of seeds")
         print(f"{'shots':17}" + "".join(f"{mark:^21d}" for mark in marks))
         medians = {}
-        for variant in VARIANTS:
+        for variant in options.variants:
             runs = []
             for seed in range(options.seeds):
                 mine = chains[seed * CHAINS_PER_SEED : (seed + 1) * CHAINS_PER_SEED]
@@ -101,7 +102,7 @@ def main():
             cells = [f"{np.median(c):.3f} ({c.min():.3f}-{c.max():.3f})" for c in table.T]
             memory = np.median([memory for _, memory in runs])
             print(f"{variant:17}" + "".join(f"{cell:^21}" for cell in cells) + f" memory {memory:.1f} frames", flush=True)
-        if 450 in marks:
+        if 450 in marks and {"shooting points", "default"} <= set(options.variants):
             goal = medians["shooting points"][list(marks).index(450)]
             print(f"as good as 450 shots: default with {shots_needed(marks, medians['default'], goal):.0f}")
     errors = {f"{name}, {variant}": table for (name, variant), table in tables.items()}
@@ -110,7 +111,7 @@ def main():
     if options.against:
         compare(errors, marks, options.against)
     if options.figure:
-        draw(tables, options.systems, marks, options.figure)
+        draw(tables, options.systems, options.variants, marks, options.figure)
 
 
 def compare(errors, marks, file):
@@ -129,7 +130,7 @@ def compare(errors, marks, file):
     print(f"mean of all cells: {means.mean():+.4f} +- {error:.4f}")
 
 
-def draw(tables, systems, marks, file):
+def draw(tables, systems, variants, marks, file):
     """A panel for each system."""
     import matplotlib
 
@@ -138,7 +139,7 @@ def draw(tables, systems, marks, file):
 
     figure, all_axes = plt.subplots(1, len(systems), figsize=(3.1 * len(systems), 3.2), sharey=True, squeeze=False)
     for axes, name in zip(all_axes[0], systems, strict=True):
-        for variant, marker in zip(VARIANTS, "osD", strict=True):
+        for variant, marker in zip(variants, "osD", strict=False):
             table = tables[name, variant]
             (line,) = axes.plot(marks, np.median(table, axis=0), marker=marker, markersize=4, label=variant)
             axes.fill_between(marks, table.min(axis=0), table.max(axis=0), alpha=0.15, color=line.get_color(), linewidth=0)

@@ -1,9 +1,11 @@
-"""CPU time and memory of training with many descriptors: one decision, and one training that goes on.
+"""CPU time and memory of training: one decision, and one training that goes on.
 
-Synthetic two-way shots with frames of their legs. A decision trains several times from new weights (relevance, auxiliary
-data); afterwards the model is trained further. To compare versions, run this in both trees on the same machine.
+Synthetic two-way shots with frames of their legs (`--frames 0`: without). A decision trains several times from new weights
+(relevance, auxiliary data); afterwards the model is trained further. To compare versions, run this in both trees on the
+same machine.
 
     python benchmarks/training_cost.py --descriptors 2000 --shots 100 --frames 100
+    python benchmarks/training_cost.py --descriptors 2 --shots 100000 --frames 0
 """
 
 import argparse
@@ -26,6 +28,10 @@ def synthetic_shots(n_descriptors, n_shots, n_frames, rng):
     shots = TrainingSet.empty(n_descriptors, 2)
     half = n_frames // 2
     is_end = np.isin(np.arange(2 * half), [half - 1, 2 * half - 1])
+    if not n_frames:
+        outcomes = rng.integers(0, 3, size=n_shots)
+        counts = np.column_stack([2 - outcomes, outcomes])
+        return TrainingSet(rng.normal(size=(n_shots, n_descriptors)), counts, steps=np.arange(n_shots))
     for step in range(n_shots):
         outcomes = rng.integers(0, 2, size=2)
         start = rng.normal(size=n_descriptors)

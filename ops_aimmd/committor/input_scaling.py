@@ -13,7 +13,7 @@ peaks, or all that ever happens in a column that is zero most of the time. Then 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -37,6 +37,9 @@ ROUNDING = 1e-13
 
 ENOUGH = 20
 """Shots from which their own range counts where frames of legs, which may all lie close to the states, are far more."""
+
+NUMBERS_AT_ONCE = 2**22
+"""Larger arrays are taken by parts of their columns, so that copies of them do not fill the memory."""
 
 
 class OutlyingDescriptorsWarning(UserWarning):
@@ -72,6 +75,9 @@ class InputScaling:
             The first rows are shots, whose own range, too, counts as it is.
         """
         x = np.asarray(descriptors, dtype=np.float64)
+        if x.size > NUMBERS_AT_ONCE and x.shape[1] > 1:
+            halves = (astuple(cls.of(half, n_shots)) for half in np.array_split(x, 2, axis=1))
+            return cls(*map(np.concatenate, zip(*halves, strict=True)))
         centre, width = _centre_and_width(x)
         lower, upper = centre - WIDTHS * width, centre + WIDTHS * width
         if ENOUGH <= n_shots < len(x):

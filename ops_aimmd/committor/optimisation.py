@@ -33,6 +33,9 @@ LARGEST_LOGIT = 40.0
 NUMBERS_KEPT = 2**26
 """Inputs of batches of legs that are kept between epochs. Those of larger sets are made again for each epoch."""
 
+SHOTS_PER_EPOCH = 20_000
+"""An epoch uses about as many shots at most, in turns, with the weight of all. The slope, too, comes from as many."""
+
 MEMORY_LEARNING_RATE = 0.03
 """Learning rate of the velocity memory, relative to `Legs.typical_memory`."""
 
@@ -154,6 +157,7 @@ class TrainingData:
         the chain had made before. Where a shot has both predictions, each counts half.
         """
         weights = self.deciding.max(axis=0) * (RECENT + 1) * position_in_chain(self.chains, self.steps) ** RECENT
+        weights[np.arange(self.n_shots) % -(-self.n_shots // SHOTS_PER_EPOCH) > 0] = 0
         counts = self.counts[: self.n_shots].double().cpu().numpy() * weights[:, None]
         predictions = [self.mean_of_judges(logits.double().cpu().numpy()), self.foreseen]
         known = [np.isfinite(prediction).all(axis=1) & (weights > 0) for prediction in predictions]
@@ -221,7 +225,7 @@ def optimise(
     """Train in place, and calibrate.
 
     A pass over the data gives the gradient and, from the shots that each member does not train on, the slope of the
-    log-odds and the held-out loss.
+    log-odds and the held-out loss. Of large sets a pass takes a part (`SHOTS_PER_EPOCH`).
 
     Parameters
     ----------
@@ -252,12 +256,17 @@ def optimise(
     was_training = model.training
     model.train()
     inputs = model.inputs(data.descriptors)
+    n_parts = -(-len(inputs) // SHOTS_PER_EPOCH)
+    parts = [(inputs[n::n_parts], data.counts[n::n_parts], n_parts * data.train[:, n::n_parts]) for n in range(n_parts)]
     size = 2 * model.n_descriptors * max((len(legs) for legs, _ in data.legs), default=1)
     kept = {n: _inputs_of_legs(model, legs) for n, (legs, _) in enumerate(data.legs[: NUMBERS_KEPT // size])}
     for epoch in range(max_epochs + 1):
-        logits = networks.member_logits(model.network, inputs)
+        of_part, counts, train = parts[epoch % n_parts]
+        logits = networks.member_logits(model.network, of_part)
         if epoch == max_epochs or (can_compare and epoch and epoch % every == 0):
-            of_shots = logits.detach()[:, : data.n_shots].double()
+            with torch.no_grad():
+                of_all = logits if n_parts == 1 else networks.member_logits(model.network, inputs[: data.n_shots])
+            of_shots = of_all.detach()[:, : data.n_shots].double()
             model.slope.fill_(data.slope(of_shots) if can_compare and not is_exact else 1.0)
             loss_of_shots = negative_log_likelihood(model.calibrated(of_shots), data.counts[: data.n_shots]).cpu().numpy()
             values = [value.detach().clone() for value in (*parameters, model.slope)]
@@ -265,8 +274,8 @@ def optimise(
         if epoch == max_epochs:
             break
         learning_rate = _learning_rate_shape((epoch + 1) / max_epochs)
-        nll = negative_log_likelihood(logits, data.counts)
-        loss = (data.train * nll).sum() - weight_decay * networks.log_prior(model.network)
+        nll = negative_log_likelihood(logits, counts)
+        loss = (train * nll).sum() - weight_decay * networks.log_prior(model.network)
         if data.legs:
             number = epoch % len(data.legs)
             legs, weights = data.legs[number]

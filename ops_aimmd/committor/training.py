@@ -242,6 +242,7 @@ def fit(
     n_shots, x = len(training_set), training_set.all_descriptors()
     scaling = InputScaling.of(x, n_shots)
     scaling.warn(x, n_shots)
+    del x  # as large as the training set
     effort = min(0.5 + 0.5 * float(training_set.counts.sum()) / ALL_EFFORT, 1.0)
     trainer = _Trainer(
         training_set,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from ops_aimmd.committor import training
+from ops_aimmd.committor import input_scaling, training
 from ops_aimmd.committor.input_scaling import FAR, WIDTHS, InputScaling, OutlyingDescriptorsWarning, is_far
 from ops_aimmd.committor.martingale import batches_of_legs
 from ops_aimmd.committor.model import CommittorModel
@@ -293,3 +293,12 @@ def test_relevance_with_outliers(clean):
     np.testing.assert_allclose(
         added.sum(axis=1) + added.attrs["baseline_value"], clean.reaction_coordinate(x), rtol=2e-2, atol=2e-2
     )
+
+
+def test_large_arrays_are_scaled_by_parts_of_their_columns(monkeypatch):
+    x = np.random.default_rng(3).standard_t(2, size=(200, 7)) * np.arange(7)
+    whole = InputScaling.of(x, 50)
+    monkeypatch.setattr(input_scaling, "NUMBERS_AT_ONCE", 300)
+    parts = InputScaling.of(x, 50)
+    for name in ("mean", "std", "lower", "upper"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-12)

@@ -283,6 +283,21 @@ def test_few_legs_are_learned_from_in_fewer_epochs(monkeypatch, training_set, ep
     assert set(asked) == {epochs}
 
 
+def test_large_sets_are_learned_from_in_turns(monkeypatch):
+    """With four parts of the shots, only the last of which says how the committor depends on the descriptors."""
+    whole = shots(400)
+    says = np.arange(400)[:, None] % 4 == 3
+    part = TrainingSet(whole.descriptors * says, np.where(says, whole.counts, 1))
+    monkeypatch.setattr(optimisation, "SHOTS_PER_EPOCH", 100)
+    errors = []
+    for training_set in (whole, part, TrainingSet(part.descriptors, np.ones((400, 2)))):
+        model = model_for()
+        report = fit(model, training_set, seed=1)
+        assert report.n_legs == 800
+        errors.append(rmse(model))
+    assert errors[0] < 0.1 and errors[1] < 0.15 < 2 * errors[1] < errors[2], errors
+
+
 def test_the_report_is_plain_data_and_readable():
     report = fit(model_for(), shots(40), seed=1)
     assert training.FitReport(**json.loads(json.dumps(asdict(report)))).n_shots == 40
