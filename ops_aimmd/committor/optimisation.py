@@ -157,14 +157,14 @@ class TrainingData:
         the chain had made before. Where a shot has both predictions, each counts half.
         """
         weights = self.deciding.max(axis=0) * (RECENT + 1) * position_in_chain(self.chains, self.steps) ** RECENT
-        weights[np.arange(self.n_shots) % -(-self.n_shots // SHOTS_PER_EPOCH) > 0] = 0
-        counts = self.counts[: self.n_shots].double().cpu().numpy() * weights[:, None]
-        predictions = [self.mean_of_judges(logits.double().cpu().numpy()), self.foreseen]
-        known = [np.isfinite(prediction).all(axis=1) & (weights > 0) for prediction in predictions]
+        rows = slice(None, None, -(-self.n_shots // SHOTS_PER_EPOCH))
+        counts = (self.counts[: self.n_shots].double().cpu().numpy() * weights[:, None])[rows]
+        predictions = [self.mean_of_judges(logits.double().cpu().numpy())[rows], self.foreseen[rows]]
+        known = [np.isfinite(prediction).all(axis=1) & (weights[rows] > 0) for prediction in predictions]
         share = 1 / np.maximum(np.sum(known, axis=0), 1)[:, None]
         return expected_slope(
-            np.concatenate([prediction[rows] for prediction, rows in zip(predictions, known, strict=True)]),
-            np.concatenate([(share * counts)[rows] for rows in known]),
+            np.concatenate([prediction[found] for prediction, found in zip(predictions, known, strict=True)]),
+            np.concatenate([(share * counts)[found] for found in known]),
         )
 
     def worth(self, model: CommittorModel) -> float:
