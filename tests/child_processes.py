@@ -24,8 +24,9 @@ PYTEST = Path(pytest.__file__).with_name("__main__.py")
 """The script that `python -m pytest` runs."""
 
 
-def _run(script, arguments, environment, output, errors):
+def _run(script, arguments, folder, environment, output, errors):
     """What the child process does."""
+    os.chdir(folder)
     os.dup2(output.fileno(), 1)
     output.close()
     os.dup2(os.open(errors, os.O_WRONLY), 2)
@@ -45,6 +46,8 @@ class Child:
     script : path
     *arguments
         What stands after the script on the command line.
+    folder : path
+        The working directory.
     **environment : str
         Changes of the environment.
 
@@ -56,11 +59,12 @@ class Child:
         As that of `subprocess.Popen`, once `finish` or `kill` was called.
     """
 
-    def __init__(self, script, *arguments, **environment):
+    def __init__(self, script, *arguments, folder=".", **environment):
         self.returncode = None
         self._errors = tempfile.NamedTemporaryFile("r")
         reader, writer = FORKS.Pipe(duplex=False)
-        work = str(script), [str(argument) for argument in arguments], environment, writer, self._errors.name
+        words = [str(argument) for argument in arguments]
+        work = os.path.abspath(script), words, os.path.abspath(folder), environment, writer, self._errors.name
         threads = os.environ.get("OMP_NUM_THREADS")
         os.environ["OMP_NUM_THREADS"] = "1"
         try:
