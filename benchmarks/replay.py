@@ -11,10 +11,15 @@ The same for the predictions that were made in the run itself.
 `cross-validate` asks whether the choices that the held-out shots make are as good as fixed ones: the loss per leg of blocks
 of 30 shots, a fifth of them at a time, that no member of the model was trained on.
 
+`validate` learns from all shots of a run again and asks committor simulations of configurations from other runs: slope,
+intercept, RMSE without shot noise, and by how much the loss per leg is above that of the sampled committors (these fit the
+m shots of a configuration by 1/2m too well, which is added). The same for the last model of the run.
+
     python benchmarks/replay.py record runs --seeds 1 2 3 4 5     # 3 minutes each on an idle core; may be killed, goes on
     python benchmarks/replay.py replay runs/*.aimmd               # half a minute each
     python benchmarks/replay.py replay runs/*.aimmd --options '{"auxiliary_weights": [0, 0]}'
     python benchmarks/replay.py cross-validate runs/*.aimmd       # three minutes each
+    python benchmarks/replay.py validate run_1.aimmd simulation_1.aimmd simulation_2.aimmd --figure committor.png
 """
 
 import argparse
@@ -50,6 +55,11 @@ CHOICES = {
 }
 
 
+def seed_of(file):
+    """The number at the end of the name of a run."""
+    return int(file.stem.split("_")[-1])
+
+
 def record(folder, seeds, n_steps):
     """One checkpoint for each seed, of learner and first path."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +83,7 @@ def record(folder, seeds, n_steps):
 
 
 def replay(shots, seed, first, options):
-    """Predictions (n,) of the last state, NaN before the first training, and CPU seconds of the trainings."""
+    """Predictions (n,) of the last state, NaN before the first training; the last model; CPU seconds of the trainings."""
     n, schedule = len(shots), DiminishingSchedule()
     predicted, known, trained_at = np.full(n, np.nan), TrainingSet.empty(shots.n_descriptors, shots.n_states), 0
     model = CommittorModel.for_descriptors(shots.n_descriptors, seed=seed)
@@ -89,7 +99,7 @@ def replay(shots, seed, first, options):
             predicted[row] = model.committor(shot.descriptors[None])[0]
             before = np.array([1 - predicted[row], predicted[row]])
         known.append(replace(shot, predicted_committor=before))
-    return predicted, time.process_time() - begin
+    return predicted, model, time.process_time() - begin
 
 
 def row_of(shots, predicted):
@@ -129,13 +139,41 @@ def cross_validate(files):
     rows = {}
     for file in files:
         shots = ops_aimmd.load_learner(file).training_set
-        seed = int(file.stem.split("_")[-1])
+        seed = seed_of(file)
         rows[file.stem] = {name: loss_left_out(shots, seed, options) for name, options in CHOICES.items()}
         print(file.stem, *(f"{name} {loss:.4f}" for name, loss in rows[file.stem].items()), sep="  ", flush=True)
     table = pd.DataFrame(rows).T
     for name in table:
         difference = table["default"] - table[name]
         print(f"{name:28} {table[name].mean():.4f}; default less this {difference.mean():+.4f} +- {difference.sem():.4f}")
+
+
+def validate(file, simulations, first, options, figure):
+    """Print, and draw, how right the models are for configurations of other runs."""
+    learner = ops_aimmd.load_learner(file)
+    _, replayed, _ = replay(learner.training_set, seed_of(file), first, options)
+    results = [ops_aimmd.CommittorSimulation.load(simulation) for simulation in simulations]
+    descriptors, counts = (np.concatenate([getattr(r, name) for r in results]) for name in ("descriptors", "counts"))
+    shots = counts.sum(axis=1)
+    sampled = counts / shots[:, None]
+    own = -np.sum(counts * np.log(np.where(counts > 0, sampled, 1.0))) / shots.sum() + len(counts) / (2 * shots.sum())
+    print(f"{len(counts)} configurations, {shots.sum()} shots; sampled committors lose {own:.3f} per leg")
+    for name, model in (("in the run", learner.model), ("replayed", replayed)):
+        verdict = ops_aimmd.calibration(model.committor(descriptors), counts, legs_are_shots=True)
+        print(f"{name}: {verdict}; above the sampled committors {verdict.loss_per_leg - own:.3f}")
+    if figure:
+        draw(replayed.committor(descriptors), sampled[:, -1], shots, figure)
+
+
+def draw(predicted, sampled, shots, file):
+    """Sampled committors beside the learned ones."""
+    import matplotlib.pyplot as plt
+
+    axes = plt.subplots(figsize=(4, 4), layout="constrained")[1]
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    axes.errorbar(predicted, sampled, np.sqrt(sampled * (1 - sampled) / shots), fmt="o", markersize=4, linewidth=1)
+    axes.set(xlabel="learned committor", ylabel=f"sampled committor ({int(np.median(shots))} shots each)")
+    axes.figure.savefig(file, dpi=110)
 
 
 def main():
@@ -148,10 +186,15 @@ def main():
     of_record.add_argument("--steps", type=int, default=600)
     of_replay = commands.add_parser("replay", help="learn from recorded runs again")
     of_replay.add_argument("runs", type=Path, nargs="+")
-    of_replay.add_argument("--first", type=int, default=150, help="shots of the first training")
-    of_replay.add_argument("--options", type=json.loads, default={}, help="keyword arguments of fit, in JSON")
     of_validate = commands.add_parser("cross-validate", help="the default beside fixed choices")
     of_validate.add_argument("runs", type=Path, nargs="+")
+    of_simulations = commands.add_parser("validate", help="the committor against shots from configurations of other runs")
+    of_simulations.add_argument("run", type=Path)
+    of_simulations.add_argument("simulations", nargs="+", help="checkpoints of committor simulations")
+    of_simulations.add_argument("--figure", help="file to draw")
+    for command in (of_replay, of_simulations):
+        command.add_argument("--first", type=int, default=150, help="shots of the first training")
+        command.add_argument("--options", type=json.loads, default={}, help="keyword arguments of fit, in JSON")
     arguments = parser.parse_args()
     if arguments.command == "record":
         record(arguments.folder, arguments.seeds, arguments.steps)
@@ -160,10 +203,13 @@ def main():
         cross_validate(arguments.runs)
         return
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in arguments.options.items()}
+    if arguments.command == "validate":
+        validate(arguments.run, arguments.simulations, arguments.first, options, arguments.figure)
+        return
     tables = {"in the run": {}, "replayed": {}}
     for file in arguments.runs:
         shots = ops_aimmd.load_learner(file).training_set
-        predicted, seconds = replay(shots, int(file.stem.split("_")[-1]), arguments.first, options)
+        predicted, _, seconds = replay(shots, seed_of(file), arguments.first, options)
         tables["in the run"][file.stem] = row_of(shots, shots.predicted_committor[:, -1])
         tables["replayed"][file.stem] = row_of(shots, predicted) | {"CPU s": seconds}
     for name, rows in tables.items():
