@@ -38,9 +38,9 @@ from openpathsampling.engines import openmm as ops_openmm
 
 import ops_aimmd
 from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
-from ops_aimmd.sampling.initial_path import initial_path
-from ops_aimmd.sampling.random_state import seed_step
+from ops_aimmd.runs.climb import initial_path
 from ops_aimmd.sampling.step_records import step_records
+from ops_aimmd.shooting.streams import seed_step
 from ops_aimmd.systems import ions_in_water
 
 MD_STEPS_PER_FRAME = 10

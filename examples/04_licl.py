@@ -19,7 +19,7 @@ import openpathsampling as paths
 import ops_aimmd
 from ops_aimmd.analysis import plots
 from ops_aimmd.analysis.series import step_table
-from ops_aimmd.sampling.initial_path import initial_path
+from ops_aimmd.runs.climb import initial_path
 from ops_aimmd.systems.ions_in_water import lithium_chloride
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -11,8 +11,8 @@ import ops_aimmd
 
 PACKAGE = Path(ops_aimmd.__file__).parent
 
-FLOORS = ["version", "committor", "descriptors", "explain", "checkpoint", "engines", "systems", "sampling", "storage"]
-FLOORS += ["distributed", "analysis"]
+FLOORS = ["version", "committor", "descriptors", "explain", "checkpoint", "engines", "systems", "shooting", "sampling"]
+FLOORS += ["storage", "runs", "distributed", "analysis"]
 """From top to bottom, as in the design: a file may import from its own floor and those before it."""
 
 WITHOUT_OPS = {"version", "committor", "descriptors", "explain", "checkpoint"}

@@ -14,11 +14,11 @@ import openpathsampling as paths
 from openpathsampling import pathmover
 
 from ops_aimmd.committor.training_set import BOLTZMANN, PATH, UNKNOWN, LegFrames, ShootingResult
+from ops_aimmd.shooting.states import state_index
 
 from .joining_ensembles import allowed_ends
 from .learner import CommittorLearner
 from .movers import LEGS, ShootingMover
-from .states import state_index
 from .velocities import BoltzmannVelocities
 
 FRAMES_PER_LEG = 12

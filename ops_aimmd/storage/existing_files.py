@@ -23,11 +23,11 @@ from ops_aimmd.checkpoint import FileUnavailableError
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
 from ops_aimmd.engines.frames import CONTAINERS
 from ops_aimmd.sampling.learner import CommittorLearner
-from ops_aimmd.sampling.legs import WRECKED
 from ops_aimmd.sampling.movers import LEGS, ShootingMover
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.sampling.shooting_results import Shot, shooting_result, shots, until_state, velocity_origin_of
+from ops_aimmd.shooting.legs import WRECKED
 
 from .file_access import why_unavailable
 from .ops_files import NETCDF, file_of, forget_closed_files, kind_of, open_storage

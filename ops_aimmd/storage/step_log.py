@@ -20,9 +20,9 @@ from openpathsampling import movechange
 
 from ops_aimmd.checkpoint import Checkpoint, FrameBlock, StepLog
 from ops_aimmd.sampling.movers import ShootingMover
+from ops_aimmd.shooting.frames import frame_key, is_reversed, pack_frames, unpack_frames
 
 from .current_paths import CurrentPath, CurrentPaths
-from .snapshots import frame_key, is_reversed, pack_frames, unpack_frames
 from .thinning import thinned
 
 BLOCK_BYTES = 64 * 2**20

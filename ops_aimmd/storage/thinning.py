@@ -14,8 +14,7 @@ from numbers import Integral
 import openpathsampling as paths
 
 from ops_aimmd.sampling.movers import ShootingMover
-
-from .snapshots import frame_key
+from ops_aimmd.shooting.frames import frame_key
 
 REJECTED_TRIALS = ("whole", "ends")
 

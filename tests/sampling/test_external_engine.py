@@ -12,12 +12,12 @@ from openpathsampling.engines.toy import ToySnapshot
 from sampling_support import Chain
 
 import ops_aimmd
-from ops_aimmd.distributed.shots import specification
 from ops_aimmd.engines.frames import can_be_kept
-from ops_aimmd.sampling import legs as legs_module
-from ops_aimmd.sampling.initial_path import _leave
-from ops_aimmd.sampling.legs import run_leg
-from ops_aimmd.storage.snapshots import frames_can_be_kept
+from ops_aimmd.runs.climb import _leave
+from ops_aimmd.shooting import legs as legs_module
+from ops_aimmd.shooting.frames import frames_can_be_kept
+from ops_aimmd.shooting.legs import run_leg
+from ops_aimmd.shooting.shots import specification
 
 IN_MEMORY_AND_IN_FILES = pytest.mark.parametrize("engine_class", [Flight, FlightInFiles])
 
@@ -125,7 +125,7 @@ def test_a_worker_that_ends_stops_its_engine(engine, tmp_path):
     """Also where it ends in the middle of a shot, with the process that has started it."""
     import psutil
 
-    from ops_aimmd.distributed.executors import SpawnedProcesses
+    from ops_aimmd.shooting.executors.choose import SpawnedProcesses
 
     executor = SpawnedProcesses(1)
     far = [paths.CVDefinedVolume(paths.FunctionCV("x", position), 1e6, 1e7).named("far")] * 2
