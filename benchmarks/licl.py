@@ -37,8 +37,8 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 from openpathsampling.engines import openmm as ops_openmm
 
 import ops_aimmd
+from ops_aimmd import initial_path
 from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
-from ops_aimmd.runs.climb import initial_path
 from ops_aimmd.sampling.step_records import step_records
 from ops_aimmd.shooting.streams import seed_step
 from ops_aimmd.systems import ions_in_water

@@ -17,9 +17,9 @@ import numpy as np
 import openpathsampling as paths
 
 import ops_aimmd
+from ops_aimmd import initial_path
 from ops_aimmd.analysis import plots
 from ops_aimmd.analysis.series import step_table
-from ops_aimmd.runs.climb import initial_path
 from ops_aimmd.systems.ions_in_water import lithium_chloride
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -1,88 +1,17 @@
-"""A first transition path for any system, out of unbiased dynamics."""
+"""Climbs from one state to another: each shot starts from the highest frame so far, until one joins the states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import openpathsampling as paths
-from openpathsampling.engines import BaseSnapshot, NoEngine
 
-from ops_aimmd.engines.running import generate
-from ops_aimmd.sampling.velocities import BoltzmannVelocities
-from ops_aimmd.shooting.legs import Leg, length_limit, run_leg
+from ops_aimmd.shooting.executors.base import Executor
+from ops_aimmd.shooting.legs import Leg, length_limit
+from ops_aimmd.shooting.shots import ResultHere, ShotFailure, ShotHere, ShotResult, ShotSpec, legs_from_result
 from ops_aimmd.shooting.states import state_index
-from ops_aimmd.shooting.step_seeds import frames_key
-from ops_aimmd.shooting.streams import seed_generators
-
-
-def initial_path(
-    snapshot,
-    progress: Callable,
-    states: Sequence,
-    seed: int | None = None,
-    engine=None,
-    modifier=None,
-    n_shots: int = 2000,
-) -> paths.Trajectory:
-    r"""A transition path between two states, found by shooting uphill.
-
-    From the snapshot, and then from the frame with the highest `progress` that any leg has reached, two legs are shot
-    forward and backward in time with fresh velocities. Both end in the first state: the climb goes on from the highest
-    frame; if that is no higher than before, it still takes the place of the last step of the climb, as long as it is above
-    the step before that. Both end in the last: one step down again. Each in another state: together they are the path. No
-    force pulls, so that the path is a piece of the engine's own dynamics with its frame spacing and its temperature: every
-    frame but the two ends lies outside the states. Only its shooting point was not drawn from the ensemble of transition
-    paths: let the sampling forget it, and start several chains from several seeds.
-
-    Works where `progress` rises along the reaction, even if it is a poor reaction coordinate: what else has to happen does
-    happen during the legs.
-
-    Parameters
-    ----------
-    snapshot : openpathsampling snapshot
-        In the first state, or between the states.
-    progress : callable
-        A number for a snapshot (an OPS collective variable, for instance a distance), larger in the last state than in
-        the first.
-    states : two openpathsampling volumes
-    seed : int, optional
-        Seeds numpy's global generator and the engine for each shot, so that the path can be found again; None leaves them
-        alone.
-    engine : openpathsampling engine, optional
-        The snapshot's own, if left out.
-    modifier : openpathsampling.SnapshotModifier, optional
-        Draws velocities; `BoltzmannVelocities`, if left out.
-    n_shots : int
-        Shots before giving up; a barrier of 8 kT takes some hundreds, most of them of a few frames.
-
-    Returns
-    -------
-    openpathsampling.Trajectory
-        From the first state to the last, no longer than the engine's ``n_frames_max``.
-
-    Raises
-    ------
-    ValueError
-        If there are not two states, something given is of the wrong kind, or no engine is given and that of the snapshot
-        cannot run.
-    RuntimeError
-        If no shot joined the states, or the dynamics from the snapshot did not leave its state.
-    """
-    engine = check_beginning(snapshot, [progress], states, engine)
-    modifier = BoltzmannVelocities(engine) if modifier is None else modifier
-    limit = length_limit(engine, None)
-    key = frames_key([snapshot])
-    if seed is not None:
-        seed_generators((seed, key, 0), [engine])
-    climb = Climb(_leave(snapshot, engine, states, limit), progress, states, limit)
-    while climb.path is None and climb.n_shots < n_shots:
-        if seed is not None:
-            seed_generators((seed, key, climb.n_shots + 1), [engine])
-        start = modifier(climb.highest)
-        climb.take(*(run_leg(engine, frame, states, limit) for frame in (start.reversed, start)))
-    if climb.path is None:
-        raise RuntimeError(climb.report)
-    return climb.path
+from ops_aimmd.shooting.streams import own_random_numbers, seed_from
 
 
 class Climb:
@@ -152,64 +81,98 @@ class Climb:
         )
 
 
-def check_beginning(snapshot, progress: Sequence[Callable], states: Sequence, engine=None):
-    """The engine of a climb: the given one, or that of the snapshot.
+@dataclass
+class Climber:
+    """One of many climbs, with its own random numbers. At most one shot is under way.
 
-    Raises
-    ------
-    ValueError
-        If a climb cannot begin: no snapshot, no function of it, not two states, no engine that can run.
+    Parameters
+    ----------
+    number : int
+    seed : int
+    start : openpathsampling snapshot
+        Inside a state it is left first, by dynamics with fresh velocities.
+    engine, modifier, states, n_shots
+        See `ops_aimmd.initial_paths`.
+    progress : callable
+    executor : Executor
+    run_id : str
+        Tells the shots of this call from those of others on the same executor.
+    keys : mapping of str to str
+        Of the engine on the executor: "climb" where legs stop inside the states, "leave" where they stop outside.
+
+    Attributes
+    ----------
+    climb : Climb or None
+        None while the first state is not left.
+    failure : str or None
+        Why there is no path.
     """
-    if isinstance(snapshot, paths.Trajectory):
-        raise ValueError(
-            f"snapshot is a trajectory of {len(snapshot)} frames: give one of them, for instance trajectory[0]"
+
+    number: int
+    seed: int
+    start: paths.engines.BaseSnapshot
+    engine: paths.engines.DynamicsEngine
+    modifier: paths.SnapshotModifier
+    progress: Callable
+    states: Sequence[paths.Volume]
+    n_shots: int
+    executor: Executor
+    run_id: str
+    keys: Mapping[str, str]
+    climb: Climb | None = None
+    failure: str | None = None
+
+    def __post_init__(self):
+        self.limit = length_limit(self.engine, None)
+        if state_index(self.start, self.states) < 0:
+            self._begin(self.start)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a path, or never will be."""
+        return self.failure is not None or (self.climb is not None and self.climb.path is not None)
+
+    def shot(self) -> ShotSpec | ShotHere:
+        """The next shot: out of the state at first, then uphill."""
+        leaving = self.climb is None
+        number = 0 if leaving else self.climb.n_shots + 1
+        with own_random_numbers(self.seed, number):
+            self.start = self.modifier(self.start if leaving else self.climb.highest)
+        return self.executor.specification(
+            f"{self.run_id}/{self.number}-{number}",
+            self.keys["leave" if leaving else "climb"],
+            self.start,
+            ("forward",) if leaving else ("backward", "forward"),
+            None,
+            seed=seed_from([self.seed, number, 1]),
         )
-    if not isinstance(snapshot, BaseSnapshot):
-        raise ValueError(f"snapshot must be an openpathsampling snapshot; got {type(snapshot).__name__}")
-    if not isinstance(states, Sequence) or any(not isinstance(state, paths.Volume) for state in states):
-        raise ValueError(f"states must be a list of two openpathsampling volumes; got {states!r}")
-    if len(states) != 2:
-        raise ValueError(f"got {len(states)} states, expected two: find a path for each pair of states")
-    if not progress or not all(callable(function) for function in progress):
-        raise ValueError(f"progress must be a function of a snapshot (an OPS collective variable), not {progress!r}")
-    for function in progress:
-        value = function(snapshot)
-        try:
-            float(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"progress must give one number for a snapshot; got {value!r}") from error
-    return _engine_that_runs(snapshot, engine)
 
+    def take(self, outcome: ShotResult | ResultHere | ShotFailure) -> None:
+        """Go on from the result of the shot."""
+        if isinstance(outcome, ShotFailure):
+            self.failure = str(outcome)
+            return
+        legs = legs_from_result(outcome, self.start, self.engine)
+        if self.climb is None:
+            self._leave(legs["forward"])
+            return
+        self.climb.take(legs["backward"], legs["forward"])
+        if self.climb.path is None and self.climb.n_shots >= self.n_shots:
+            self.failure = self.climb.report
 
-def _engine_that_runs(snapshot, engine):
-    given = engine is not None
-    engine = engine if given else snapshot.engine
-    if isinstance(engine, NoEngine) or not isinstance(engine, paths.engines.DynamicsEngine):
-        owner = "the given engine" if given else "the engine of the snapshot"
-        raise ValueError(
-            f"{owner}, {type(engine).__name__}, cannot run dynamics (a snapshot from a PDB file knows only its topology): "
-            "give engine=, the one that you sample with"
-        )
-    return engine
+    def _leave(self, leg: Leg) -> None:
+        if leg.failure == "nan":
+            self.failure = "the dynamics from the snapshot broke down: relax it first"
+        elif leg.failure == "max_length":
+            self.failure = (
+                f"the dynamics from the snapshot did not leave the state within {self.limit} frames: give a snapshot "
+                "between the states"
+            )
+        else:
+            self._begin(leg.trajectory[-1])
 
-
-def stuck_in_state(limit: float) -> str:
-    """What to say of dynamics that has not left its state."""
-    return (
-        f"the dynamics from the snapshot did not leave the state within {limit} frames: give a snapshot between the states"
-    )
-
-
-def _leave(snapshot, engine, states, limit):
-    """The snapshot, or the first frame outside the states of dynamics that begin there."""
-
-    def inside(trajectory, trusted=None):
-        return state_index(trajectory[-1], states) >= 0 and len(trajectory) < limit
-
-    last = generate(engine, snapshot, inside)[-1]
-    if state_index(last, states) >= 0:
-        raise RuntimeError(stuck_in_state(limit))
-    return last
+    def _begin(self, first) -> None:
+        self.climb = Climb(first, self.progress, self.states, self.limit)
 
 
 def _join(before, after):

@@ -1,4 +1,4 @@
-"""Initial transition paths for many chains: as many climbs at the same time, on an executor."""
+"""First transition paths out of unbiased dynamics: as many climbs at the same time as there are chains."""
 
 from __future__ import annotations
 
@@ -9,19 +9,77 @@ from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
+from openpathsampling.engines import BaseSnapshot, NoEngine
 from tqdm.auto import tqdm
 
 from ops_aimmd.committor.clusters import SMALLEST, cluster, crossing_points, separation_asked, widest_gap
-from ops_aimmd.runs.climb import Climb, check_beginning, stuck_in_state
+from ops_aimmd.runs.climb import Climber
 from ops_aimmd.sampling.collective_variables import evaluate_descriptors
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
-from ops_aimmd.shooting.executors.choose import Executor, opened
-from ops_aimmd.shooting.interrupts import Interrupts
-from ops_aimmd.shooting.legs import check_engine, length_limit
-from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec, legs_from_result, specification
+from ops_aimmd.shooting.executors.base import Executor
+from ops_aimmd.shooting.executors.choose import opened
+from ops_aimmd.shooting.executors.in_this_process import WithSnapshots
+from ops_aimmd.shooting.legs import check_engine
+from ops_aimmd.shooting.loop import ShotLoop
 from ops_aimmd.shooting.states import state_index
-from ops_aimmd.shooting.step_seeds import frames_key
-from ops_aimmd.shooting.streams import own_random_numbers
+from ops_aimmd.shooting.streams import frames_key, seed_of_member, settled_seed
+
+
+def initial_path(
+    snapshot,
+    progress: Callable,
+    states: Sequence,
+    seed: int | None = None,
+    engine=None,
+    modifier=None,
+    n_shots: int = 2000,
+) -> paths.Trajectory:
+    r"""A transition path between two states, found by shooting uphill.
+
+    From the snapshot, and then from the frame with the highest `progress` that any leg has reached, two legs are shot
+    forward and backward in time with fresh velocities. Both end in the first state: the climb goes on from the highest
+    frame; if that is no higher than before, it still takes the place of the last step of the climb, as long as it is above
+    the step before that. Both end in the last: one step down again. Each in another state: together they are the path. No
+    force pulls, so that the path is a piece of the engine's own dynamics with its frame spacing and its temperature: every
+    frame but the two ends lies outside the states. Only its shooting point was not drawn from the ensemble of transition
+    paths: let the sampling forget it, and start several chains from several seeds.
+
+    Works where `progress` rises along the reaction, even if it is a poor reaction coordinate: what else has to happen does
+    happen during the legs.
+
+    Parameters
+    ----------
+    snapshot : openpathsampling snapshot
+        In the first state, or between the states.
+    progress : callable
+        A number for a snapshot (an OPS collective variable, for instance a distance), larger in the last state than in
+        the first.
+    states : two openpathsampling volumes
+    seed : int, optional
+        None: a fresh one. The generators of this process are left as they were.
+    engine : openpathsampling engine, optional
+        The snapshot's own, if left out.
+    modifier : openpathsampling.SnapshotModifier, optional
+        Draws velocities; `BoltzmannVelocities`, if left out.
+    n_shots : int
+        Shots before giving up; a barrier of 8 kT takes some hundreds, most of them of a few frames.
+
+    Returns
+    -------
+    openpathsampling.Trajectory
+        From the first state to the last, no longer than the engine's ``n_frames_max``.
+
+    Raises
+    ------
+    ValueError
+        If there are not two states, something given is of the wrong kind, or no engine is given and that of the snapshot
+        cannot run.
+    RuntimeError
+        If no shot joined the states, or the dynamics from the snapshot did not leave its state.
+    """
+    return initial_paths(
+        1, snapshot, progress, states, seed, engine, modifier, WithSnapshots(), n_shots, show_progress=False
+    )[0]
 
 
 class InitialPaths(list):
@@ -156,15 +214,73 @@ def initial_paths(
     modifier = BoltzmannVelocities(engine) if modifier is None else modifier
     if descriptors is not None:
         evaluate_descriptors(descriptors, paths.Trajectory([snapshot]))
-    shooter = _Shooter(engine, modifier, progress, states, n_shots, uuid.uuid4().hex)
-    seeds = _seeds(seed, frames_key([snapshot]), n)
-    climbers = [_Climber(number, snapshot, shooter, seeds[number]) for number in range(n)]
+    seed, key = settled_seed(seed), frames_key([snapshot])
     with opened(executor) as ready:
-        shooter.start(ready, leaving=state_index(snapshot, states) >= 0)
+        run_id = uuid.uuid4().hex
+        keys = {"climb": ready.start(engine, states, run_id)}
+        if state_index(snapshot, states) >= 0:
+            keys["leave"] = ready.start(engine, [~(states[0] | states[1])], run_id)
+        climbers = [
+            Climber(
+                number=k,
+                seed=seed_of_member(seed, key, k),
+                start=snapshot,
+                engine=engine,
+                modifier=modifier,
+                progress=progress[k % len(progress)],
+                states=states,
+                n_shots=n_shots,
+                executor=ready,
+                run_id=run_id,
+                keys=keys,
+            )
+            for k in range(n)
+        ]
         _climb_all(climbers, ready, show_progress)
     found = [climber.climb.path for climber in climbers if climber.failure is None]
     _report_failures(climbers)
     return _with_channels(found, progress[0], descriptors)
+
+
+def check_beginning(snapshot, progress: Sequence[Callable], states: Sequence, engine=None):
+    """The engine of a climb: the given one, or that of the snapshot.
+
+    Raises
+    ------
+    ValueError
+        If a climb cannot begin: no snapshot, no function of it, not two states, no engine that can run.
+    """
+    if isinstance(snapshot, paths.Trajectory):
+        raise ValueError(
+            f"snapshot is a trajectory of {len(snapshot)} frames: give one of them, for instance trajectory[0]"
+        )
+    if not isinstance(snapshot, BaseSnapshot):
+        raise ValueError(f"snapshot must be an openpathsampling snapshot; got {type(snapshot).__name__}")
+    if not isinstance(states, Sequence) or any(not isinstance(state, paths.Volume) for state in states):
+        raise ValueError(f"states must be a list of two openpathsampling volumes; got {states!r}")
+    if len(states) != 2:
+        raise ValueError(f"got {len(states)} states, expected two: find a path for each pair of states")
+    if not progress or not all(callable(function) for function in progress):
+        raise ValueError(f"progress must be a function of a snapshot (an OPS collective variable), not {progress!r}")
+    for function in progress:
+        value = function(snapshot)
+        try:
+            float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"progress must give one number for a snapshot; got {value!r}") from error
+    return _engine_that_runs(snapshot, engine)
+
+
+def _engine_that_runs(snapshot, engine):
+    given = engine is not None
+    engine = engine if given else snapshot.engine
+    if isinstance(engine, NoEngine) or not isinstance(engine, paths.engines.DynamicsEngine):
+        owner = "the given engine" if given else "the engine of the snapshot"
+        raise ValueError(
+            f"{owner}, {type(engine).__name__}, cannot run dynamics (a snapshot from a PDB file knows only its topology): "
+            "give engine=, the one that you sample with"
+        )
+    return engine
 
 
 def _check_numbers(n, n_shots, seed) -> None:
@@ -175,121 +291,31 @@ def _check_numbers(n, n_shots, seed) -> None:
         raise ValueError(f"seed must be a non-negative integer or None; got {seed!r}")
 
 
-def _seeds(seed: int | None, key: int, n: int) -> list[int]:
-    """A seed for each climb, independent of the number of climbs."""
-    sequence = np.random.SeedSequence(None if seed is None else [seed, key])
-    return [int(child.generate_state(1, np.uint64)[0]) for child in sequence.spawn(n)]
-
-
-class _Shooter:
-    """What all climbs have in common."""
-
-    def __init__(self, engine, modifier, progress, states, n_shots, run_id):
-        self.engine, self.modifier, self.progress, self.states = engine, modifier, progress, states
-        self.n_shots, self.run_id = n_shots, run_id
-        self.limit = length_limit(engine, None)
-        self.leaving_key = self.climbing_key = ""
-
-    def start(self, executor: Executor, leaving: bool) -> None:
-        """Tell the executor where legs stop: outside of the states while these are left, inside afterwards."""
-        self.climbing_key = executor.start(self.engine, self.states, self.run_id)
-        if leaving:
-            self.leaving_key = executor.start(self.engine, [~(self.states[0] | self.states[1])], self.run_id)
-
-
-class _Climber:
-    """One climb, of which at most one shot is under way."""
-
-    def __init__(self, number: int, snapshot, shooter: _Shooter, seed: int):
-        self.number = number
-        self.climb: Climb | None = None
-        self.failure: str | None = None
-        self._shooter = shooter
-        self._seed = seed
-        self._start = snapshot
-        if state_index(snapshot, shooter.states) < 0:
-            self._begin(snapshot)
-
-    @property
-    def has_ended(self) -> bool:
-        return self.failure is not None or (self.climb is not None and self.climb.path is not None)
-
-    def shot(self) -> ShotSpec:
-        """The next shot: out of the state at first, uphill then."""
-        shooter, leaving = self._shooter, self.climb is None
-        number = 0 if leaving else self.climb.n_shots + 1
-        with own_random_numbers(self._seed, number):
-            self._start = shooter.modifier(self._start if leaving else self.climb.highest)
-        return specification(
-            f"{shooter.run_id}/{self.number}-{number}",
-            shooter.leaving_key if leaving else shooter.climbing_key,
-            self._start,
-            ("forward",) if leaving else ("backward", "forward"),
-            None,
-            # one number more than the seed of the velocities
-            seed=int(np.random.SeedSequence([self._seed, number, 1]).generate_state(1, np.uint64)[0]),
-        )
-
-    def take(self, outcome: ShotResult | ShotFailure) -> None:
-        """Go on from what came of the shot."""
-        if isinstance(outcome, ShotFailure):
-            self.failure = f"{outcome.kind}, {outcome.error}"
-            return
-        legs = legs_from_result(outcome, self._start, self._shooter.engine)
-        if self.climb is None:
-            self._leave(legs["forward"])
-            return
-        self.climb.take(legs["backward"], legs["forward"])
-        if self.climb.path is None and self.climb.n_shots >= self._shooter.n_shots:
-            self.failure = self.climb.report
-
-    def _leave(self, leg) -> None:
-        if leg.failure == "nan":
-            self.failure = "the dynamics from the snapshot broke down: relax it first"
-        elif leg.failure == "max_length":
-            self.failure = stuck_in_state(self._shooter.limit)
-        else:
-            self._begin(leg.trajectory[-1])
-
-    def _begin(self, first) -> None:
-        shooter = self._shooter
-        progress = shooter.progress[self.number % len(shooter.progress)]
-        self.climb = Climb(first, progress, shooter.states, shooter.limit)
-
-
-def _climb_all(climbers: list[_Climber], executor: Executor, show_progress: bool) -> None:
+def _climb_all(climbers: list[Climber], executor: Executor, show_progress: bool) -> None:
     """Each climb goes on as soon as its own shot is back, until all have ended."""
-    waiting: dict[str, _Climber] = {}
-    ready, made = climbers, 0
-    with Interrupts() as interrupts, tqdm(total=len(climbers), unit="path", disable=not show_progress) as bar:
-        try:
-            while True:
-                for climber in ready if not interrupts.asked else []:
-                    spec = climber.shot()
-                    executor.submit(spec)
-                    waiting[spec.shot_id] = climber
-                if interrupts.asked:
-                    for shot in executor.withdraw():
-                        waiting.pop(shot, None)
-                if not waiting:
-                    break
-                with interrupts.wait():
-                    outcomes = [outcome for outcome in executor.results() if outcome.shot_id in waiting]
-                owners = [waiting.pop(outcome.shot_id) for outcome in outcomes]
-                for climber, outcome in zip(owners, outcomes, strict=True):
-                    climber.take(outcome)
-                ready = [climber for climber in owners if not climber.has_ended]
-                made += len(owners)
-                bar.set_postfix(shots=made, refresh=False)
-                bar.update(len(owners) - len(ready))
-        except BaseException:
-            executor.withdraw()
-            raise
-    if interrupts.asked:
-        raise KeyboardInterrupt
+    loop, owners, ready = ShotLoop(executor), {}, list(climbers)
+    with tqdm(total=len(climbers), unit="path", disable=not show_progress) as bar:
+
+        def more():
+            while ready and not loop.interrupted:
+                climber = ready.pop(0)
+                spec = climber.shot()
+                owners[spec.shot_id] = climber
+                yield spec
+
+        def take(outcome):
+            climber = owners.pop(outcome.shot_id)
+            climber.take(outcome)
+            bar.set_postfix(shots=loop.n_ended, refresh=False)
+            bar.update(climber.has_ended)
+            if not climber.has_ended:
+                ready.append(climber)
+
+        if loop.run(more, take):
+            raise KeyboardInterrupt
 
 
-def _report_failures(climbers: list[_Climber]) -> None:
+def _report_failures(climbers: list[Climber]) -> None:
     failed = [climber for climber in climbers if climber.failure is not None]
     if not failed:
         return

@@ -13,8 +13,8 @@ from openpathsampling.pathmover import EngineMover
 from openpathsampling.pathsimulators.path_simulator import MCStep
 
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.runs.chain import Chain, StepMaker, StepUnderWay, engine_and_states
-from ops_aimmd.runs.shots_under_way import ShotLog
+from ops_aimmd.runs.chain import Chain, StepUnderWay
+from ops_aimmd.runs.shots_under_way import ShotLog, StepMaker, engine_and_states
 from ops_aimmd.sampling.configuration_replicas import ConfigurationMover
 from ops_aimmd.sampling.learner import PATHS_REMEMBERED, CommittorLearner
 from ops_aimmd.sampling.movers import ShootingMover, check_velocities, submovers
@@ -22,10 +22,9 @@ from ops_aimmd.sampling.ops_messages import ops_is_quiet
 from ops_aimmd.sampling.progress_bar import ProgressBar
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.shooting.executors.choose import Executor, check_executor, opened
-from ops_aimmd.shooting.interrupts import Interrupts
-from ops_aimmd.shooting.seeds import settled_seed
-from ops_aimmd.shooting.shots import ShotFailure, ShotSpec
-from ops_aimmd.shooting.step_seeds import StepSeeds
+from ops_aimmd.shooting.loop import ShotLoop
+from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec
+from ops_aimmd.shooting.streams import StepSeeds, settled_seed
 from ops_aimmd.storage.training_hook import TrainingHook
 
 SEED_FILE = "seed_of_chains"
@@ -96,10 +95,9 @@ class ParallelPathSampling(paths.PathSampling):
         self._under_way: dict[int, StepUnderWay] = {}
         self._seed: int | None = None
         self._shot_log = ShotLog(None)
-        self._executor_left: Executor | None = None
+        self._loop: ShotLoop | None = None
+        self._ready: list[Chain] = []
         self._finishing = False
-        self._left: set[str] = set()
-        """Shots that this executor has."""
         self._maker: StepMaker | None = None
         self.__dict__["sample_set"] = None  # the property is what counts, but OPS's log looks for it here
         samples = None
@@ -284,106 +282,84 @@ class ParallelPathSampling(paths.PathSampling):
     def _run_to(self, executor: Executor, target: int) -> None:
         for chain in self.chains:
             chain.failure = None
-        if self._executor_left is not executor:  # else it still has the shots that the end of the last run has left
-            self._left.clear()
-        self._executor_left = executor
-        with Interrupts() as interrupts:
-            (self._run_rounds if self.rounds else self._run_freely)(executor, target, interrupts)
+        if self._loop is None or self._loop.executor is not executor:
+            self._loop = ShotLoop(executor)
+        self._ready = list(self.chains)
+        batches = self._batches(target)
+        interrupted = self._loop.run(
+            lambda: self._shots_of_next_batch(batches) if self.rounds else self._shots_of_ready_chains(target), self._take
+        )
         self._report_failures()
-        if interrupts.asked:
+        if interrupted:
             raise KeyboardInterrupt
 
-    def _run_freely(self, executor: Executor, target: int, interrupts: Interrupts) -> None:
+    def _shots_of_ready_chains(self, target: int) -> Iterator[ShotSpec]:
         """Each chain goes on as soon as its own shot is back."""
-        waiting: set[str] = set()
-        ready = self.chains
-        while True:
-            for chain in ready:
-                while self._begin_step(chain, target, interrupts) and self._go_on(chain, executor, waiting):
-                    pass
-            if not waiting:
-                return
-            ready = self._take_in(executor, waiting, interrupts)
+        ready, self._ready = self._ready, []
+        for chain in ready:
+            while self._begin_step(chain, target):
+                if (spec := self._go_on(chain)) is not None:
+                    yield spec
+                    break
 
-    def _run_rounds(self, executor: Executor, target: int, interrupts: Interrupts) -> None:
-        """All chains make a step with one model version, and end it in the order of their numbers.
+    def _shots_of_next_batch(self, batches: Iterator[list[ShotSpec]]) -> list[ShotSpec]:
+        self._ready.clear()  # the batch knows who is in it
+        return [] if self._loop.waiting else next(batches, [])
 
-        Those that lag behind, since a run was ended in the middle of a round, catch up first.
+    def _batches(self, target: int) -> Iterator[list[ShotSpec]]:
+        """In rounds: all chains make a step with one model version, and end it in the order of their numbers.
+
+        Those that lag behind, since a run was ended in the middle of a round, catch up first. A step goes on when all shots
+        that were handed out together are back.
         """
         while True:
             able = [chain for chain in self.chains if chain.failure is None]
             last = min((chain.n_steps for chain in able), default=0)
             here = [chain for chain in able if chain.n_steps == last]
-            unfinished = [chain for chain in here if self._begin_step(chain, target, interrupts)]
+            unfinished = [chain for chain in here if self._begin_step(chain, target)]
             if not unfinished:
                 return
             while unfinished:
-                waiting: set[str] = set()
-                unfinished = [chain for chain in unfinished if not self._go_on(chain, executor, waiting)]
-                while waiting:
-                    self._take_in(executor, waiting, interrupts)
-                unfinished = [chain for chain in unfinished if self._may_go_on(chain, interrupts)]
+                asked = [(chain, self._go_on(chain)) for chain in unfinished]
+                asked = [(chain, spec) for chain, spec in asked if spec is not None]
+                if asked:
+                    yield [spec for _, spec in asked]
+                unfinished = [chain for chain, _ in asked if self._may_go_on(chain)]
 
-    def _begin_step(self, chain: Chain, target: int, interrupts: Interrupts) -> bool:
+    def _begin_step(self, chain: Chain, target: int) -> bool:
         """Whether the chain has a step to make now; it is begun if it was not."""
         if chain.failure is not None or (chain.n_steps >= target and chain.number not in self._under_way):
             return False
-        if chain.number not in self._under_way and not interrupts.asked:
+        if chain.number not in self._under_way and not self._loop.interrupted:
             self._under_way[chain.number] = self._maker.begin(chain)
-        return self._may_go_on(chain, interrupts)
+        return self._may_go_on(chain)
 
-    def _may_go_on(self, chain: Chain, interrupts: Interrupts) -> bool:
+    def _may_go_on(self, chain: Chain) -> bool:
         """Whether the step of a chain can be taken further: no shot of it has failed, none is to be handed out too late."""
         if chain.failure is not None or chain.number not in self._under_way:
             return False
-        return not (interrupts.asked and self._under_way[chain.number].missing)
+        return not (self._loop.interrupted and self._under_way[chain.number].missing)
 
-    def _go_on(self, chain: Chain, executor: Executor, waiting: set[str]) -> bool:
-        """Take the step of a chain as far as it goes; whether it is finished."""
+    def _go_on(self, chain: Chain) -> ShotSpec | None:
+        """Take the step of a chain as far as it goes; the shot that it needs, None if it is finished."""
         step = self._under_way[chain.number]
         made = self._maker.attempt(chain, step, self.step + 1)
         if isinstance(made, ShotSpec):
             self._shot_log.note_specification(chain, step, made)
-            if made.shot_id not in self._left:
-                executor.submit(made)
-                self._left.add(made.shot_id)
-            waiting.add(made.shot_id)
-            return False
+            return made
         self._finish(chain, step, made)
-        return True
+        return None
 
-    def _take_in(self, executor: Executor, waiting: set[str], interrupts: Interrupts) -> list[Chain]:
-        """Wait for outcomes; the chains that they belong to."""
-        if interrupts.asked:
-            withdrawn = executor.withdraw()
-            waiting.difference_update(withdrawn)
-            self._left.difference_update(withdrawn)
-        if not waiting:
-            return []
-        with interrupts.wait():
-            outcomes = executor.results()
-        if not outcomes:  # it has none of them any more: somebody else has used it in between. They are handed out again
-            owners = [self._chain_of(shot) for shot in sorted(waiting)]
-            self._left.difference_update(waiting)
-            waiting.clear()
-            return owners
-        owners = []
-        for outcome in outcomes:
-            if outcome.shot_id not in waiting:  # of somebody who has used the executor before
-                continue
-            waiting.remove(outcome.shot_id)
-            self._left.remove(outcome.shot_id)
-            chain = self._chain_of(outcome.shot_id)
-            owners.append(chain)
-            if isinstance(outcome, ShotFailure):
-                chain.failure = outcome
-            else:
-                self._shot_log.note_result(outcome)
-                self._under_way[chain.number].results[outcome.shot_id] = outcome
-        return owners
-
-    def _chain_of(self, shot: str) -> Chain:
-        return next(self.chains[n] for n, step in self._under_way.items() if shot in step.specifications)
+    def _take(self, outcome: ShotResult | ShotFailure) -> None:
+        """Keep the result of a shot for the step that waits for it."""
+        shot = outcome.shot_id
+        number = next(number for number, step in self._under_way.items() if shot in step.specifications)
+        self._ready.append(self.chains[number])
+        if isinstance(outcome, ShotFailure):
+            self.chains[number].failure = outcome
+        else:
+            self._shot_log.note_result(outcome)
+            self._under_way[number].results[shot] = outcome
 
     def _finish(self, chain: Chain, step: StepUnderWay, change: paths.MoveChange) -> None:
         self.step += 1
@@ -411,8 +387,7 @@ class ParallelPathSampling(paths.PathSampling):
         if not failed:
             return
         stopped = "\n".join(
-            f"chain {chain.number}, stopped after {chain.n_steps} steps: {chain.failure.kind}, {chain.failure.error}"
-            for chain in failed
+            f"chain {chain.number}, stopped after {chain.n_steps} steps: {chain.failure}" for chain in failed
         )
         advice = "Nothing was lost: the next run takes the same shots up again, and brings all chains to the same step"
         if len(failed) == len(self.chains):

@@ -1,12 +1,134 @@
-"""What the checkpoint knows of shots under way: written before they begin, read when a run is taken up again."""
+"""Shots under way: how a step asks for them and is made again when they are back, and what the checkpoint knows of them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+import openpathsampling as paths
 
 from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.runs.chain import Chain, StepUnderWay
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import model_version
-from ops_aimmd.shooting.shots import ShotResult, ShotSpec
+from ops_aimmd.shooting.legs import legs_made_by
+from ops_aimmd.shooting.shots import ShotResult, ShotSpec, legs_from_result, specification
+from ops_aimmd.shooting.streams import StepSeeds, own_random_numbers, seed_from
+
+
+class _ShotNeededError(Exception):
+    def __init__(self, spec: ShotSpec):
+        super().__init__(spec.shot_id)
+        self.spec = spec
+
+
+class DivergedError(RuntimeError):
+    """A step that was made again has asked for another shot than the first time."""
+
+
+class StepMaker:
+    """Makes the steps of all chains of a simulation, in this process, but for the dynamics.
+
+    Parameters
+    ----------
+    mover : openpathsampling.PathSimulatorMover
+    learner : CommittorLearner or None
+    seeds : StepSeeds
+        Of the simulation.
+    run_id : str
+        Tells the shots of this run from those of others on the same executor.
+    engine_keys : mapping
+        Key for specifications by engine and states: see `engine_and_states`.
+    """
+
+    def __init__(self, mover, learner: CommittorLearner | None, seeds: StepSeeds, run_id: str, engine_keys: Mapping):
+        self.mover = mover
+        self.learner = learner
+        self.seeds = seeds
+        self.run_id = run_id
+        self.engine_keys = engine_keys
+
+    def begin(self, chain: Chain) -> StepUnderWay:
+        """The next step of a chain, with the model as it is now."""
+        if self.learner is None:
+            return StepUnderWay(chain.n_steps + 1, None, False)
+        return StepUnderWay(chain.n_steps + 1, self.learner.version, self.learner.frozen)
+
+    def attempt(self, chain: Chain, step: StepUnderWay, cycle: int) -> paths.MoveChange | ShotSpec:
+        """The finished move, or the next shot that it needs, which is noted in the step.
+
+        A Monte Carlo step of OPS is one call that picks, runs the dynamics and accepts: the root mover and all choosers
+        below it are OPS's, and draw random numbers, wrap the changes of others, or go on to a second move. So the call is
+        made again for each shot, with the same random numbers and the same model version: an exception ends it where
+        dynamics would begin that has no result yet. All moves of OPS work as they are, and a step under way is known by
+        its specifications alone: after a kill, paths, seed and model version make the same step again.
+
+        Parameters
+        ----------
+        chain : Chain
+        step : StepUnderWay
+        cycle : int
+            Number that the step gets in the simulation if it is finished.
+
+        Raises
+        ------
+        DivergedError
+            If the move asks for another shot than it did before.
+        """
+        legs = _Legs(self, chain, step)
+        entropy = self.seeds.of_chain(chain.number, step.number)
+        with own_random_numbers(*entropy) as identifier, self._as_it_was(step):
+            if self.learner is not None:
+                self.learner.step_seed = identifier
+            try:
+                with legs_made_by(legs):
+                    change = self.mover.move(chain.samples, step=cycle)
+            except _ShotNeededError as needed:
+                return needed.spec
+        change.details.timing = sum(step.results[shot].seconds for shot in legs.used)
+        return change
+
+    def _as_it_was(self, step: StepUnderWay):
+        return nullcontext() if step.version is None else self.learner.as_it_was(step.version, step.frozen)
+
+
+class _Legs:
+    """Makes the legs of one attempt from the results that are there."""
+
+    def __init__(self, maker: StepMaker, chain: Chain, step: StepUnderWay):
+        self.maker = maker
+        self.chain = chain
+        self.step = step
+        self.used: list[str] = []
+
+    def __call__(self, engine, start, directions: Sequence[str], states: Sequence, limit: float) -> dict:
+        step, numbers = self.step, (self.chain.number, self.step.number, len(self.used))
+        shot = f"{self.maker.run_id}/{'-'.join(str(number) for number in numbers)}"
+        seed = seed_from(self.maker.seeds.of_shot(*numbers))
+        key = self.maker.engine_keys[engine_and_states(engine, states)]
+        spec = specification(shot, key, start, directions, limit, seed)
+        known = step.specifications.setdefault(shot, spec)
+        if known is not spec and _content(known) != _content(spec):
+            raise DivergedError(
+                f"step {step.number} of chain {self.chain.number} was begun with another shot (of id {shot}) than it asks "
+                "for now: paths, seed, model version or engine are not those that it was begun with. Nothing was lost; "
+                "give the OPS file, checkpoint, engine and descriptors that belong together"
+            )
+        self.used.append(shot)
+        if shot not in step.results:
+            raise _ShotNeededError(spec)
+        return legs_from_result(step.results[shot], start, engine)
+
+
+def engine_and_states(engine, states: Sequence) -> tuple:
+    """By which an executor's key of an engine and the states of its legs is remembered."""
+    return (engine.__uuid__, *(state.__uuid__ for state in states))
+
+
+def _content(spec: ShotSpec) -> str:
+    """What must not change when a step is made again; another platform has another key and makes as fair a trial."""
+    return replace(spec, engine_key="").digest
 
 
 class ShotLog:

@@ -7,8 +7,7 @@ import warnings
 import openpathsampling as paths
 from openpathsampling.pathmover import EngineMover
 
-from ops_aimmd.shooting.step_seeds import StepSeeds, simulation_key
-from ops_aimmd.shooting.streams import seed_generators
+from ops_aimmd.shooting.streams import StepSeeds, seed_generators, simulation_key
 
 from .configuration_replicas import ConfigurationMover
 from .learner import CommittorLearner

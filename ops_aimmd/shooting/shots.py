@@ -15,6 +15,7 @@ from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
+from openpathsampling.engines import BaseSnapshot
 
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import ARRAYS, can_be_kept, has_unit
@@ -183,6 +184,32 @@ class ShotFailure:
     error: str
     kind: str
 
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.error}"
+
+
+@dataclass(frozen=True, eq=False)
+class ShotHere:
+    """A shot that stays in this process, with its shooting point as it is, whatever the snapshot holds.
+
+    Attributes as those of `ShotSpec`.
+    """
+
+    shot_id: str
+    engine_key: str
+    snapshot: BaseSnapshot
+    directions: tuple[str, ...]
+    max_frames: float | None
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class ResultHere:
+    """The legs of a `ShotHere`, by direction."""
+
+    shot_id: str
+    legs: dict[str, Leg]
+
 
 def specification(
     shot_id: str,
@@ -258,12 +285,12 @@ def leg_result(direction: str, leg: Leg, last_frame_only: bool = False) -> LegRe
     )
 
 
-def legs_from_result(result: ShotResult, snapshot, engine) -> dict[str, Leg]:
+def legs_from_result(result: ShotResult | ResultHere, snapshot, engine) -> dict[str, Leg]:
     """The legs of a shot as `ops_aimmd.shooting.legs.run_legs` makes them; their new frames get their uuids here.
 
     Parameters
     ----------
-    result : ShotResult
+    result : ShotResult or ResultHere
     snapshot : openpathsampling snapshot
         The shooting point of the specification: first frame of a forward leg, and reversed that of a backward leg.
     engine : openpathsampling.engines.DynamicsEngine
@@ -274,6 +301,8 @@ def legs_from_result(result: ShotResult, snapshot, engine) -> dict[str, Leg]:
     dict of str to Leg
         By direction.
     """
+    if isinstance(result, ResultHere):
+        return result.legs
     with_units = has_unit(snapshot.coordinates)
     legs = {}
     for leg in result.legs:

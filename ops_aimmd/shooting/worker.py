@@ -9,13 +9,9 @@ import time
 import traceback
 
 from ops_aimmd.shooting.engine_description import EngineDescription, Workbench, workbench
-from ops_aimmd.shooting.legs import length_limit, run_leg
-from ops_aimmd.shooting.shots import DIRECTIONS, ShotResult, ShotSpec, leg_result, shooting_point
-from ops_aimmd.shooting.streams import generators_kept, seed_step
-
-FIRST_STREAM = 2**64
-"""Number of the first leg where `seed_step` expects the number of an MC step: no step has such a number, so that a shot and
-a step never draw the same random numbers, even if they have the same seed."""
+from ops_aimmd.shooting.legs import Leg, length_limit, run_legs
+from ops_aimmd.shooting.shots import DIRECTIONS, ResultHere, ShotHere, ShotResult, ShotSpec, leg_result, shooting_point
+from ops_aimmd.shooting.streams import FIRST_STREAM, generators_kept, seed_step
 
 _one_shot_at_a_time = threading.Lock()
 """Engines draw from numpy's global generator, or from one that all engines of this process share."""
@@ -48,22 +44,33 @@ def run_shot(description: EngineDescription, spec: ShotSpec) -> ShotResult:
 
 
 def shoot(bench: Workbench, spec: ShotSpec) -> ShotResult:
-    """Run a shot with an engine of this process; the generators of random numbers are left as they were.
+    """Run a shot with an engine of this process; the generators of random numbers are left as they were."""
+    start = shooting_point(spec, bench.engine)
+    with _one_shot_at_a_time, generators_kept():
+        began = time.perf_counter()
+        legs = _seeded_legs(bench, spec, start)
+        results = tuple(leg_result(direction, leg, spec.last_frame_only) for direction, leg in legs.items())
+        seconds = time.perf_counter() - began
+    return ShotResult(spec.shot_id, results, f"{socket.gethostname()}:{os.getpid()}", seconds)
+
+
+def shoot_here(bench: Workbench, shot: ShotHere) -> ResultHere:
+    """Run a shot from a snapshot as it is; otherwise as `shoot`."""
+    with _one_shot_at_a_time, generators_kept():
+        return ResultHere(shot.shot_id, _seeded_legs(bench, shot, shot.snapshot))
+
+
+def _seeded_legs(bench: Workbench, shot: ShotSpec | ShotHere, start) -> dict[str, Leg]:
+    """The legs of a shot by direction.
 
     Each leg is seeded from ``SeedSequence([seed, FIRST_STREAM + number of the direction])``: it does not depend on
     what the engine did before, nor on the other leg. Only the generator inside an engine keeps the new seed.
     """
-    engine = bench.engine
-    start = shooting_point(spec, engine)
-    limit = length_limit(engine, spec.max_frames)
-    legs = []
-    with _one_shot_at_a_time, generators_kept():
-        began = time.perf_counter()
-        for direction in spec.directions:
-            stream = FIRST_STREAM + DIRECTIONS.index(direction)
-            bench.adapter.forget_history(start, [spec.seed, stream, 1])
-            seed_step(spec.seed, stream, [engine])
-            leg = run_leg(engine, start if direction == "forward" else start.reversed, bench.states, limit)
-            legs.append(leg_result(direction, leg, spec.last_frame_only))
-        seconds = time.perf_counter() - began
-    return ShotResult(spec.shot_id, tuple(legs), f"{socket.gethostname()}:{os.getpid()}", seconds)
+    limit = length_limit(bench.engine, shot.max_frames)
+    legs = {}
+    for direction in shot.directions:
+        stream = FIRST_STREAM + DIRECTIONS.index(direction)
+        bench.adapter.forget_history(start, [shot.seed, stream, 1])
+        seed_step(shot.seed, stream, [bench.engine])
+        legs |= run_legs(bench.engine, start, [direction], bench.states, limit)
+    return legs

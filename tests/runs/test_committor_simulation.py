@@ -11,8 +11,8 @@ from scipy.special import expit, logit
 import ops_aimmd
 from ops_aimmd import committor_simulation
 from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.runs.committor_simulation import CommittorSimulation
 from ops_aimmd.runs.configurations import spread_along_committor
-from ops_aimmd.runs.trials import CommittorSimulation
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 from ops_aimmd.systems.brute_force import brute_force_committor
@@ -70,13 +70,13 @@ def test_counts_are_those_of_the_exact_committor():
 
 def test_calibration_tells_a_true_model_from_wrong_ones():
     chain = Chain()
-    true, sure, careful = (shoot(chain, learner_of(chain, stretch), INNER * 3, n_shots=70) for stretch in (1.0, 2.0, 0.5))
+    true, sure, careful = (shoot(chain, learner_of(chain, stretch), INNER * 3, n_shots=140) for stretch in (1.0, 2.0, 0.5))
     assert abs(true.calibration.slope - 1) < 3 * true.calibration.slope_error
     assert true.calibration.rmse < 0.02 + 2 * true.calibration.rmse_error
     assert sure.calibration.slope < 1 - 4 * sure.calibration.slope_error
     assert careful.calibration.slope > 1 + 4 * careful.calibration.slope_error
     assert sure.calibration.rmse > 0.05 + 2 * sure.calibration.rmse_error
-    few = shoot(chain, n_shots=15)
+    few = shoot(chain, n_shots=15, seed=2)
     assert "agree" in str(true) and "large errors" not in str(true) and "large errors" in str(few)
     assert "over-fitted" in str(sure) and "too careful" in str(careful)
 
@@ -366,31 +366,27 @@ def test_more_shots_later(tmp_path):
 def test_without_a_seed_nothing_is_repeated(tmp_path):
     """A script that seeds numpy and is started again must not shoot the same shots again."""
     chain = Chain()
-    results = []
     for name in ("one", "two"):
         for n_shots in (60, 120):
             np.random.seed(1)  # noqa: NPY002
-            results.append(shoot(chain, sites=[3], n_shots=n_shots, seed=None, checkpoint=tmp_path / name))
-    first_60, first_120, second_60, second_120 = (result.counts for result in results)
-    assert np.array_equal(first_60, second_60)  # until then the generators are the user's
+            shoot(chain, sites=[3], n_shots=n_shots, seed=None, checkpoint=tmp_path / name)
     outcomes = []
     for name in ("one", "two"):
         with Checkpoint.open(tmp_path / name, read_only=True) as file:
             outcomes.append(file.state(file.state_keys()[0]))
-    assert np.array_equal(outcomes[0][:60], outcomes[1][:60])
+    assert not np.array_equal(outcomes[0][:60], outcomes[1][:60])
     assert not np.array_equal(outcomes[0][:60], outcomes[0][60:])
     assert not np.array_equal(outcomes[0][60:], outcomes[1][60:])
 
 
 def test_shots_differ_between_configurations_and_from_the_steps_of_a_run():
     """Equal configurations get other random numbers, and so do the MC steps of a run with the same seed."""
-    from ops_aimmd.runs.trials import seed_of_configuration
-    from ops_aimmd.shooting.streams import seed_step
+    from ops_aimmd.shooting.streams import seed_of_member, seed_step
 
     result = shoot(Chain(), sites=[3] * 8, n_shots=40)
     assert len({tuple(counts) for counts in result.counts}) > 3
     draws = set()
-    for first in (5, *(seed_of_configuration(5, 9, configuration) for configuration in range(20))):
+    for first in (5, *(seed_of_member(5, 9, configuration) for configuration in range(20))):
         for number in range(20):
             seed_step(first, number)
             draws.add(np.random.random())  # noqa: NPY002

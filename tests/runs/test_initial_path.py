@@ -10,8 +10,8 @@ from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 from sampling_support import Chain, site_of
 
-from ops_aimmd.runs.climb import Climb, check_beginning, initial_path
-from ops_aimmd.runs.initial_paths import initial_paths
+from ops_aimmd.runs.climb import Climb
+from ops_aimmd.runs.initial_paths import check_beginning, initial_path, initial_paths
 from ops_aimmd.shooting.legs import Leg
 from ops_aimmd.shooting.states import state_index
 from ops_aimmd.systems import toy

@@ -11,8 +11,8 @@ from test_committor_simulation import AGREES, DISAGREES, INNER, chi_square, exac
 import ops_aimmd
 from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.runs import committor_simulation as module
-from ops_aimmd.runs.committor_simulation import SHOTS_PER_WORKER, committor_simulation
-from ops_aimmd.runs.trials import NOT_YET, CommittorSimulation
+from ops_aimmd.runs.committor_simulation import NOT_YET, CommittorSimulation, committor_simulation
+from ops_aimmd.shooting.executors.base import SHOTS_PER_WORKER
 from ops_aimmd.shooting.executors.choose import InThisProcess
 from ops_aimmd.shooting.shots import ShotFailure
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide

@@ -23,8 +23,8 @@ from sampling_support import Chain, Steps, breaking_chain
 
 from ops_aimmd.analysis.series import step_table
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.runs.chain import DivergedError
 from ops_aimmd.runs.parallel_path_sampling import ChainStoppedWarning, ParallelPathSampling
+from ops_aimmd.runs.shots_under_way import DivergedError
 from ops_aimmd.sampling.learner_checkpoint import model_version
 from ops_aimmd.shooting.executors.in_this_process import InThisProcess
 from ops_aimmd.shooting.shots import ShotFailure

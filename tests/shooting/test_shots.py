@@ -93,7 +93,7 @@ def test_start_keeps_its_velocities(reverse):
 
 def test_legs_are_those_of_the_mover():
     """With the same seeds as in the worker, the engine in this process makes the same frames."""
-    from ops_aimmd.shooting.worker import FIRST_STREAM
+    from ops_aimmd.shooting.streams import FIRST_STREAM
 
     system = Walk()
     _, legs = run(system, seed=11)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec
+from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec, specification
+
+SHOTS_PER_WORKER = 2
+"""Shots to have under way: the next one waits at the worker, and few are run again after an interruption."""
 
 
 class Executor(ABC):
@@ -26,6 +29,18 @@ class Executor(ABC):
     @abstractmethod
     def n_workers(self) -> int:
         """How many shots can run at the same time, as far as known now."""
+
+    @property
+    def n_wanted(self) -> int:
+        """How many shots should be under way at the same time, where there are many that do not depend on each other."""
+        return SHOTS_PER_WORKER * max(self.n_workers, 1)
+
+    @staticmethod
+    def specification(
+        shot_id: str, engine_key: str, snapshot, directions, max_frames, seed: int, last_frame_only=False
+    ) -> ShotSpec:
+        """A shot in the form that `submit` takes: see `ops_aimmd.shooting.shots.specification`."""
+        return specification(shot_id, engine_key, snapshot, directions, max_frames, seed, last_frame_only)
 
     @abstractmethod
     def start(self, engine, states: Sequence, run_id: str = "") -> str:

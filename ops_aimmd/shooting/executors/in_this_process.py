@@ -1,4 +1,4 @@
-"""The executor that needs no other process."""
+"""Executors that need no other process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.shooting.engine_description import Workbench, engine_key
-from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec
-from ops_aimmd.shooting.worker import shoot
+from ops_aimmd.shooting.shots import ResultHere, ShotFailure, ShotHere, ShotResult, ShotSpec
+from ops_aimmd.shooting.worker import shoot, shoot_here
 
 from .base import Executor, check_known
 
@@ -55,3 +55,28 @@ class InThisProcess(Executor):
 
     def close(self) -> None:
         self._waiting.clear()
+
+
+class WithSnapshots(InThisProcess):
+    """Runs shots from snapshots as they are, also where these cannot travel: frames of some engines lie in files.
+
+    One shot at a time is under way, and an error of the dynamics, a state or a collective variable is raised as it is.
+    """
+
+    n_wanted = 1
+
+    def start(self, engine, states: Sequence, run_id: str = "") -> str:
+        key = f"engine and states {len(self._workbenches)}"
+        self._workbenches[key] = Workbench(engine, tuple(states))
+        return key
+
+    @staticmethod
+    def specification(shot_id, engine_key, snapshot, directions, max_frames, seed, last_frame_only=False) -> ShotHere:
+        return ShotHere(shot_id, engine_key, snapshot, tuple(directions), max_frames, seed)
+
+    def results(self, timeout: float | None = None) -> list[ResultHere]:
+        """Runs the shot that waits longest."""
+        if not self._waiting:
+            return []
+        _, shot = self._waiting.popitem(last=False)
+        return [shoot_here(self._workbenches[shot.engine_key], shot)]
