@@ -46,6 +46,7 @@ from ops_aimmd.shooting.loop import ShotLoop
 from ops_aimmd.shooting.shots import ShotFailure, legs_from_result
 from ops_aimmd.shooting.states import state_index
 from ops_aimmd.shooting.streams import (
+    check_seed,
     frames_key,
     generators_kept,
     own_random_numbers,
@@ -421,8 +422,7 @@ def _check_arguments(snapshots, learner, engine, n_shots, max_length, seed) -> N
     check_positive("n_shots", n_shots)
     if max_length is not None and not (isinstance(max_length, Integral) and max_length >= 2):
         raise ValueError(f"max_length is the largest number of frames of a shot, at least 2; got {max_length!r}")
-    if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
-        raise ValueError(f"seed must be a non-negative integer or None; got {seed!r}")
+    check_seed(seed)
     check_engine(engine, max_length)
     learner.version  # noqa: B018 - raises where there is no model
     if not snapshots:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
-from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ops_aimmd.committor.clusters import SMALLEST, cluster, crossing_points, separation_asked, widest_gap
 from ops_aimmd.runs.climb import Climber
+from ops_aimmd.runs.configurations import check_positive
 from ops_aimmd.sampling.collective_variables import evaluate_descriptors
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
 from ops_aimmd.shooting.executors.base import Executor
@@ -22,7 +22,7 @@ from ops_aimmd.shooting.executors.in_this_process import WithSnapshots
 from ops_aimmd.shooting.legs import check_engine
 from ops_aimmd.shooting.loop import ShotLoop
 from ops_aimmd.shooting.states import state_index
-from ops_aimmd.shooting.streams import frames_key, seed_of_member, settled_seed
+from ops_aimmd.shooting.streams import check_seed, frames_key, seed_of_member, settled_seed
 
 
 def initial_path(
@@ -49,33 +49,26 @@ def initial_path(
 
     Parameters
     ----------
-    snapshot : openpathsampling snapshot
-        In the first state, or between the states.
+    snapshot, states, seed, engine, modifier
+        As for `initial_paths`.
     progress : callable
         A number for a snapshot (an OPS collective variable, for instance a distance), larger in the last state than in
         the first.
-    states : two openpathsampling volumes
-    seed : int, optional
-        None: a fresh one. The generators of this process are left as they were.
-    engine : openpathsampling engine, optional
-        The snapshot's own, if left out.
-    modifier : openpathsampling.SnapshotModifier, optional
-        Draws velocities; `BoltzmannVelocities`, if left out.
     n_shots : int
         Shots before giving up; a barrier of 8 kT takes some hundreds, most of them of a few frames.
 
     Returns
     -------
     openpathsampling.Trajectory
-        From the first state to the last, no longer than the engine's ``n_frames_max``.
+        From the first state to the last, no longer than the engine's ``n_frames_max``: the first of `initial_paths`.
 
     Raises
     ------
     ValueError
-        If there are not two states, something given is of the wrong kind, or no engine is given and that of the snapshot
-        cannot run.
+        As `initial_paths`.
     RuntimeError
-        If no shot joined the states, or the dynamics from the snapshot did not leave its state.
+        If no shot joined the states, or the dynamics from the snapshot did not leave its state. Other errors of the engine
+        or of a state are raised as they are.
     """
     return initial_paths(
         1, snapshot, progress, states, seed, engine, modifier, WithSnapshots(), n_shots, show_progress=False
@@ -209,7 +202,9 @@ def initial_paths(
     """
     progress = list(progress) if isinstance(progress, Sequence) and not isinstance(progress, str) else [progress]
     engine = check_beginning(snapshot, progress, states, engine)  # what is wrong shows before hours of dynamics
-    _check_numbers(n, n_shots, seed)
+    check_positive("n", n)
+    check_positive("n_shots", n_shots)
+    check_seed(seed)
     check_engine(engine, None)
     modifier = BoltzmannVelocities(engine) if modifier is None else modifier
     if descriptors is not None:
@@ -281,14 +276,6 @@ def _engine_that_runs(snapshot, engine):
             "give engine=, the one that you sample with"
         )
     return engine
-
-
-def _check_numbers(n, n_shots, seed) -> None:
-    for name, number in (("n", n), ("n_shots", n_shots)):
-        if not isinstance(number, Integral) or number < 1:
-            raise ValueError(f"{name} must be a positive integer; got {number!r}")
-    if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
-        raise ValueError(f"seed must be a non-negative integer or None; got {seed!r}")
 
 
 def _climb_all(climbers: list[Climber], executor: Executor, show_progress: bool) -> None:

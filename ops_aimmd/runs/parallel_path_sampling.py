@@ -20,7 +20,7 @@ from ops_aimmd.sampling.learner import PATHS_REMEMBERED, CommittorLearner
 from ops_aimmd.sampling.movers import ShootingMover, check_velocities, submovers
 from ops_aimmd.sampling.ops_messages import ops_is_quiet
 from ops_aimmd.sampling.progress_bar import ProgressBar
-from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.shared_learner import selectors_of
 from ops_aimmd.shooting.executors.choose import Executor, check_executor, opened
 from ops_aimmd.shooting.loop import ShotLoop
 from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec
@@ -154,8 +154,7 @@ class ParallelPathSampling(paths.PathSampling):
         """That of the scheme, or of its selectors."""
         if getattr(self.move_scheme, "learner", None) is not None:
             return self.move_scheme.learner
-        selectors = [m.selector for m in submovers(self.root_mover) if isinstance(m, EngineMover)]
-        return next((s.learner for s in selectors if isinstance(s, CommittorSelector)), None)
+        return next((selector.learner for selector in selectors_of(submovers(self.root_mover))), None)
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
@@ -284,11 +283,9 @@ class ParallelPathSampling(paths.PathSampling):
             chain.failure = None
         if self._loop is None or self._loop.executor is not executor:
             self._loop = ShotLoop(executor)
-        self._ready = list(self.chains)
-        batches = self._batches(target)
-        interrupted = self._loop.run(
-            lambda: self._shots_of_next_batch(batches) if self.rounds else self._shots_of_ready_chains(target), self._take
-        )
+        self._ready = [] if self.rounds else list(self.chains)
+        more = self._shots_in_rounds if self.rounds else self._shots_of_ready_chains
+        interrupted = self._loop.run(lambda: more(target), self._take)
         self._report_failures()
         if interrupted:
             raise KeyboardInterrupt
@@ -302,29 +299,27 @@ class ParallelPathSampling(paths.PathSampling):
                     yield spec
                     break
 
-    def _shots_of_next_batch(self, batches: Iterator[list[ShotSpec]]) -> list[ShotSpec]:
-        self._ready.clear()  # the batch knows who is in it
-        return [] if self._loop.waiting else next(batches, [])
+    def _shots_in_rounds(self, target: int) -> Iterator[ShotSpec]:
+        """All chains make a step with one model version, and end it in the order of their numbers.
 
-    def _batches(self, target: int) -> Iterator[list[ShotSpec]]:
-        """In rounds: all chains make a step with one model version, and end it in the order of their numbers.
-
-        Those that lag behind, since a run was ended in the middle of a round, catch up first. A step goes on when all shots
-        that were handed out together are back.
+        A step goes on when all shots that were handed out together are back.
         """
-        while True:
-            able = [chain for chain in self.chains if chain.failure is None]
-            last = min((chain.n_steps for chain in able), default=0)
-            here = [chain for chain in able if chain.n_steps == last]
-            unfinished = [chain for chain in here if self._begin_step(chain, target)]
+        while not self._loop.waiting:
+            back = sorted(self._ready, key=lambda chain: chain.number)
+            unfinished = [chain for chain in back if self._may_go_on(chain)] or self._begin_round(target)
+            self._ready = []
             if not unfinished:
                 return
-            while unfinished:
-                asked = [(chain, self._go_on(chain)) for chain in unfinished]
-                asked = [(chain, spec) for chain, spec in asked if spec is not None]
-                if asked:
-                    yield [spec for _, spec in asked]
-                unfinished = [chain for chain, _ in asked if self._may_go_on(chain)]
+            for chain in unfinished:
+                if (spec := self._go_on(chain)) is not None:
+                    yield spec
+
+    def _begin_round(self, target: int) -> list[Chain]:
+        """The chains that have a step to make; those that lag behind, since a run was ended in the middle of a round,
+        catch up first."""
+        able = [chain for chain in self.chains if chain.failure is None]
+        last = min((chain.n_steps for chain in able), default=0)
+        return [chain for chain in able if chain.n_steps == last and self._begin_step(chain, target)]
 
     def _begin_step(self, chain: Chain, target: int) -> bool:
         """Whether the chain has a step to make now; it is begun if it was not."""

@@ -76,49 +76,41 @@ class StepMaker:
         DivergedError
             If the move asks for another shot than it did before.
         """
-        legs = _Legs(self, chain, step)
+        used: list[str] = []
+
+        def legs(engine, start, directions: Sequence[str], states: Sequence, limit: float) -> dict:
+            spec = self._specification(chain, step, len(used), engine, start, directions, states, limit)
+            used.append(spec.shot_id)
+            if spec.shot_id not in step.results:
+                raise _ShotNeededError(spec)
+            return legs_from_result(step.results[spec.shot_id], start, engine)
+
         entropy = self.seeds.of_chain(chain.number, step.number)
-        with own_random_numbers(*entropy) as identifier, self._as_it_was(step):
+        as_it_was = nullcontext() if step.version is None else self.learner.as_it_was(step.version, step.frozen)
+        with own_random_numbers(*entropy) as identifier, as_it_was, legs_made_by(legs):
             if self.learner is not None:
                 self.learner.step_seed = identifier
             try:
-                with legs_made_by(legs):
-                    change = self.mover.move(chain.samples, step=cycle)
+                change = self.mover.move(chain.samples, step=cycle)
             except _ShotNeededError as needed:
                 return needed.spec
-        change.details.timing = sum(step.results[shot].seconds for shot in legs.used)
+        change.details.timing = sum(step.results[shot].seconds for shot in used)
         return change
 
-    def _as_it_was(self, step: StepUnderWay):
-        return nullcontext() if step.version is None else self.learner.as_it_was(step.version, step.frozen)
-
-
-class _Legs:
-    """Makes the legs of one attempt from the results that are there."""
-
-    def __init__(self, maker: StepMaker, chain: Chain, step: StepUnderWay):
-        self.maker = maker
-        self.chain = chain
-        self.step = step
-        self.used: list[str] = []
-
-    def __call__(self, engine, start, directions: Sequence[str], states: Sequence, limit: float) -> dict:
-        step, numbers = self.step, (self.chain.number, self.step.number, len(self.used))
-        shot = f"{self.maker.run_id}/{'-'.join(str(number) for number in numbers)}"
-        seed = seed_from(self.maker.seeds.of_shot(*numbers))
-        key = self.maker.engine_keys[engine_and_states(engine, states)]
-        spec = specification(shot, key, start, directions, limit, seed)
+    def _specification(self, chain, step, number: int, engine, start, directions, states, limit) -> ShotSpec:
+        """The shot with this number in a step, the same one as before if it was asked for before."""
+        numbers = (chain.number, step.number, number)
+        shot = f"{self.run_id}/{'-'.join(map(str, numbers))}"
+        key = self.engine_keys[engine_and_states(engine, states)]
+        spec = specification(shot, key, start, directions, limit, seed_from(self.seeds.of_shot(*numbers)))
         known = step.specifications.setdefault(shot, spec)
         if known is not spec and _content(known) != _content(spec):
             raise DivergedError(
-                f"step {step.number} of chain {self.chain.number} was begun with another shot (of id {shot}) than it asks "
-                "for now: paths, seed, model version or engine are not those that it was begun with. Nothing was lost; "
-                "give the OPS file, checkpoint, engine and descriptors that belong together"
+                f"step {step.number} of chain {chain.number} was begun with another shot (of id {shot}) than it asks for "
+                "now: paths, seed, model version or engine are not those that it was begun with. Nothing was lost; give "
+                "the OPS file, checkpoint, engine and descriptors that belong together"
             )
-        self.used.append(shot)
-        if shot not in step.results:
-            raise _ShotNeededError(spec)
-        return legs_from_result(step.results[shot], start, engine)
+        return spec
 
 
 def engine_and_states(engine, states: Sequence) -> tuple:

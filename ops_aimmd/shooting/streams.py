@@ -29,6 +29,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import openpathsampling as paths
@@ -86,6 +87,12 @@ def seed_of_member(seed: int, key: int | None, number: int) -> int:
     As a spawn key the number gives others than the same number does as a step (`seed_step`).
     """
     return seed_from(seed if key is None else [seed, key], (number,))
+
+
+def check_seed(seed) -> None:
+    """Raise a ValueError unless a seed is None or an integer >= 0."""
+    if seed is not None and not (isinstance(seed, Integral) and seed >= 0):
+        raise ValueError(f"seed must be a non-negative integer or None; got {seed!r}")
 
 
 def settled_seed(given: int | None, file: Checkpoint | None = None, name: str = "") -> int:

@@ -35,12 +35,8 @@ class Executor(ABC):
         """How many shots should be under way at the same time, where there are many that do not depend on each other."""
         return SHOTS_PER_WORKER * max(self.n_workers, 1)
 
-    @staticmethod
-    def specification(
-        shot_id: str, engine_key: str, snapshot, directions, max_frames, seed: int, last_frame_only=False
-    ) -> ShotSpec:
-        """A shot in the form that `submit` takes: see `ops_aimmd.shooting.shots.specification`."""
-        return specification(shot_id, engine_key, snapshot, directions, max_frames, seed, last_frame_only)
+    specification = staticmethod(specification)
+    """A shot in the form that `submit` takes: see `ops_aimmd.shooting.shots.specification`."""
 
     @abstractmethod
     def start(self, engine, states: Sequence, run_id: str = "") -> str:
