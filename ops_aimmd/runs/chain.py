@@ -38,13 +38,13 @@ class StepUnderWay:
     Attributes
     ----------
     number : int
-        Of the step in its chain, from 1.
+        Number of the step in its chain, from 1.
     version : ModelVersion or None
-        That picks its shooting points and accepts; None without a learner.
+        The version that picks its shooting points and accepts; None without a learner.
     frozen : bool
         Whether the learner was frozen when the step began.
     specifications, results : dict by shot id
-        Of the shots that were asked for.
+        The shots that the step has asked for so far.
     """
 
     number: int

@@ -15,7 +15,7 @@ from ops_aimmd.shooting.streams import own_random_numbers, seed_from
 
 
 class Climb:
-    """What a climb knows between two shots: where to shoot from next, and the path, if it has come to its end.
+    """The state of a climb between two shots: where to shoot from next, and the path once it is found.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Climb:
     path : openpathsampling.Trajectory or None
         From the first state to the last.
     n_shots : int
-        That were taken.
+        Number of shots taken so far.
     """
 
     def __init__(self, first, progress: Callable, states: Sequence, limit: float):
@@ -98,7 +98,7 @@ class Climber:
     run_id : str
         Tells the shots of this call from those of others on the same executor.
     keys : mapping of str to str
-        Of the engine on the executor: "climb" where legs stop inside the states, "leave" where they stop outside.
+        Engine keys on the executor: "climb" for legs that stop inside the states, "leave" for those that stop outside.
 
     Attributes
     ----------

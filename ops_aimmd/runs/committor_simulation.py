@@ -63,12 +63,12 @@ KIND = "committor simulation"
 """Marks the checkpoint of a committor simulation in its metadata."""
 
 TOO_LONG, BROKEN_DOWN = -1, -2
-"""What stands in a checkpoint in the place of the index of a state where a shot reached none."""
+"""Outcomes, in a checkpoint, of shots that reached no state."""
 
 FAILURES = {"max_length": TOO_LONG, "nan": BROKEN_DOWN}
 
 NOT_YET = -3
-"""What stands there in the place of a shot that has not ended while a later one from the same configuration has."""
+"""Outcome, in a checkpoint, of a shot that has not ended while a later one from the same configuration has."""
 
 UNCERTAIN = 0.2
 """Standard error of the slope beyond which its agreement with 1 says little: over-fitted models often have 0.7."""
@@ -152,7 +152,7 @@ def committor_simulation(
     _check_arguments(snapshots, learner, engine, n_shots, max_length, seed)
     modifier = BoltzmannVelocities(engine) if modifier is None else modifier
     with generators_kept():
-        modifier(snapshots[0])  # what is wrong with the modifier shows before there is a checkpoint
+        modifier(snapshots[0])  # an error of the modifier shows before there is a checkpoint
     limit = length_limit(engine, max_length)
     setup = _setup(snapshots, learner, modifier, limit, seed)
     with _opened(checkpoint, setup) as file, opened(WithSnapshots() if executor is None else executor) as ready:
@@ -163,7 +163,7 @@ def committor_simulation(
 
 @dataclass(frozen=True, eq=False)
 class CommittorSimulation:
-    """What the shots from n configurations have shown.
+    """Outcomes of the shots from n configurations, beside the predictions.
 
     Attributes
     ----------
@@ -173,8 +173,8 @@ class CommittorSimulation:
     counts : int array, shape (n, n_states)
         Shots that reached each state.
     too_long, broken_down : int arrays, shape (n,)
-        Shots that reached no state within `max_length`, and shots whose dynamics failed. They count nowhere else; where
-        they are many, the committor is that of the short trajectories.
+        Shots that reached no state within `max_length`, and shots that failed. They count nowhere else; where they are
+        many, the committor is that of the short trajectories.
     state_names : tuple of str
     max_length : int or None
         Largest number of frames of a shot.
@@ -195,7 +195,7 @@ class CommittorSimulation:
     def load(cls, checkpoint: str | os.PathLike) -> CommittorSimulation:
         """All that a checkpoint holds, also that of a simulation that is running.
 
-        What is still under way there tends to be long: only a finished simulation is even.
+        While it runs, unfinished shots tend to be long ones; the result is unbiased only once all shots have finished.
 
         Raises
         ------
@@ -307,7 +307,7 @@ class _Trials:
     n_shots : int
         From each configuration.
     setup : dict
-        What never changes in the simulation: the metadata of its checkpoint.
+        Metadata of the checkpoint.
     file : Checkpoint or None
         Open for writing.
     """
@@ -359,7 +359,7 @@ class _Shots:
         self._failures: dict[int, ShotFailure] = {}
 
     def run(self, progress: bool) -> None:
-        """Make all that can be made.
+        """Make all missing shots, one after another or many at a time.
 
         Raises
         ------
@@ -442,7 +442,7 @@ def _check_arguments(snapshots, learner, engine, n_shots, max_length, seed) -> N
 
 
 def _setup(snapshots, learner, modifier, limit, seed) -> dict:
-    """What never changes in a committor simulation: the metadata of its checkpoint."""
+    """The part of a committor simulation that never changes: the metadata of its checkpoint."""
     frames = paths.Trajectory(snapshots)
     committor = learner.committor(frames)
     return {

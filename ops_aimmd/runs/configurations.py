@@ -1,4 +1,4 @@
-"""Configurations for a committor simulation: frames of paths whose predicted committor is spread evenly over 0 to 1."""
+"""Configurations for a committor simulation: frames of paths, spread evenly over predicted committors from 0 to 1."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEAR_ENOUGH = 0.05
 def spread_along_committor(
     trajectories: Iterable[paths.Trajectory], learner: CommittorLearner, n_configurations: int = 50, seed=None
 ) -> list[BaseSnapshot]:
-    """Pick configurations whose predicted committor is spread evenly over 0 to 1.
+    """Pick configurations with predicted committors spread evenly over 0 to 1.
 
     The range of the committor is divided into `n_configurations` equal intervals, and each gives one frame: of a trajectory
     that has given the fewest so far, drawn at random, the one nearest to the middle of the interval (most frames of an
@@ -36,7 +36,7 @@ def spread_along_committor(
         Transition paths, for instance ``[step.active[0].trajectory for step in storage.steps]``, or plain dynamics. For a
         test of the model, best of a run from which it has not learned.
     learner : CommittorLearner
-        Whose current model predicts the committor.
+        Its current model predicts the committor.
     n_configurations : int
     seed : int, optional
         Fixes the choice. No global generator is touched.
@@ -49,7 +49,7 @@ def spread_along_committor(
     Raises
     ------
     ValueError
-        If what is given are no trajectories, they have no frame outside of the states, or descriptors are not finite.
+        If the trajectories are of another kind, they have no frame outside of the states, or descriptors are not finite.
     RuntimeError
         If the learner has no model yet.
 

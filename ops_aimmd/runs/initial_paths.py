@@ -201,7 +201,7 @@ def initial_paths(
         If some climbs found none; the message says which and why.
     """
     progress = list(progress) if isinstance(progress, Sequence) and not isinstance(progress, str) else [progress]
-    engine = check_beginning(snapshot, progress, states, engine)  # what is wrong shows before hours of dynamics
+    engine = check_beginning(snapshot, progress, states, engine)  # errors show before hours of dynamics
     check_positive("n", n)
     check_positive("n_shots", n_shots)
     check_seed(seed)

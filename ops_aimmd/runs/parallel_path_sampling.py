@@ -28,7 +28,7 @@ from ops_aimmd.shooting.streams import StepSeeds, settled_seed
 from ops_aimmd.storage.training_hook import TrainingHook
 
 SEED_FILE = "seed_of_chains"
-"""Name, in the checkpoint, of the seed that was drawn for a run whose learner has none."""
+"""Name, in the checkpoint, of the seed that was drawn for a run where the learner has none."""
 
 
 class ChainStoppedWarning(UserWarning):
@@ -47,7 +47,7 @@ class ParallelPathSampling(paths.PathSampling):
     ----------
     storage : openpathsampling.Storage, SimStore Storage, or None
     move_scheme : CommittorShootingScheme
-        Or another one whose moves are shooting moves of this package and moves without dynamics.
+        Or another one of shooting moves of this package and moves without dynamics.
     initial_conditions : sequence of openpathsampling.SampleSet or openpathsampling.Trajectory
         One for each chain; of a trajectory, the transition path in it is taken. `ops_aimmd.initial_paths` makes some.
     executor : optional
@@ -70,7 +70,7 @@ class ParallelPathSampling(paths.PathSampling):
     each step that its own chain has spent there. `step.mccycle` numbers the steps of all chains in the order in which
     they ended.
 
-    Of hooks, `before_step` is not called: there is no moment before a step at which others do not go on.
+    `before_step` of hooks is not called: other chains go on at the beginning of a step.
 
     References
     ----------
@@ -167,7 +167,7 @@ class ParallelPathSampling(paths.PathSampling):
         Parameters
         ----------
         n_steps : int
-            Of each chain.
+            Steps of each chain.
 
         Warns
         -----
@@ -252,7 +252,7 @@ class ParallelPathSampling(paths.PathSampling):
             raise ValueError(
                 f"nothing would be written to checkpoint={str(self.checkpoint)!r}: "
                 + (
-                    "the scheme has no learner, whose file it is; give it one, CommittorShootingScheme(network, learner, "
+                    "the scheme has no learner to keep there; give it one, CommittorShootingScheme(network, learner, "
                     "selector=paths.UniformSelector()) for uniform selection"
                     if learner is None
                     else "the hook that you have attached has another one; give the checkpoint to one of the two"
@@ -433,7 +433,7 @@ def _check_moves(scheme) -> None:
 
 
 def _engines_and_states(root) -> Iterator[tuple]:
-    """Of all legs that the moves below a mover may ask for."""
+    """Engines and states of all legs that the moves below a mover may ask for."""
     for mover in submovers(root):
         if isinstance(mover, ShootingMover):
             yield mover.engine, mover.states

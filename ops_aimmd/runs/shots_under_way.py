@@ -24,18 +24,18 @@ class _ShotNeededError(Exception):
 
 
 class DivergedError(RuntimeError):
-    """A step that was made again has asked for another shot than the first time."""
+    """A step that is made again asks for another shot than the first time."""
 
 
 class StepMaker:
-    """Makes the steps of all chains of a simulation, in this process, but for the dynamics.
+    """Makes the steps of all chains of a simulation in this process, except for the dynamics.
 
     Parameters
     ----------
     mover : openpathsampling.PathSimulatorMover
     learner : CommittorLearner or None
     seeds : StepSeeds
-        Of the simulation.
+        Random streams of the simulation.
     run_id : str
         Tells the shots of this run from those of others on the same executor.
     engine_keys : mapping
@@ -114,12 +114,12 @@ class StepMaker:
 
 
 def engine_and_states(engine, states: Sequence) -> tuple:
-    """By which an executor's key of an engine and the states of its legs is remembered."""
+    """The key under which `StepMaker.engine_keys` holds an engine and the states of its legs."""
     return (engine.__uuid__, *(state.__uuid__ for state in states))
 
 
 def _content(spec: ShotSpec) -> str:
-    """What must not change when a step is made again; another platform has another key and makes as fair a trial."""
+    """The part that must not change when a step is made again. The engine key may: another platform is as fair a trial."""
     return replace(spec, engine_key="").digest
 
 
@@ -137,7 +137,7 @@ class ShotLog:
         self._noted = set() if file is None else set(file.journaled_shots())
 
     def note_specification(self, chain: Chain, step: StepUnderWay, spec: ShotSpec) -> None:
-        """Before the shot is handed out, for the first time or again."""
+        """Note a shot before it is handed out, for the first time or again."""
         if self._file is None or spec.shot_id in self._noted:
             return
         self._noted.add(spec.shot_id)
@@ -155,18 +155,18 @@ class ShotLog:
         )
 
     def note_result(self, result: ShotResult) -> None:
-        """Before anybody acts on it."""
+        """Note a result before a step uses it."""
         if self._file is not None:
             self._file.journal_result(result.shot_id, result.to_document())
 
     def forget(self, step: StepUnderWay) -> None:
-        """After the step was recorded."""
+        """Drop the shots of a step that was recorded."""
         if self._file is not None and step.specifications:
             self._file.forget_shots(list(step.specifications))
             self._noted.difference_update(step.specifications)
 
     def steps_under_way(self, chains: list[Chain], learner: CommittorLearner | None) -> dict[int, StepUnderWay]:
-        """Steps that were begun and not recorded, by number of the chain; what is left of recorded ones is taken out."""
+        """Steps that were begun and not recorded, by number of the chain; shots of recorded steps are dropped."""
         if self._file is None:
             return {}
         found: dict[int, StepUnderWay] = {}

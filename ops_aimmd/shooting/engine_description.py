@@ -43,7 +43,7 @@ class Workbench:
         Ready to run.
     states : tuple of openpathsampling.Volume
     adapter : EngineAdapter
-        That of the engine.
+        The adapter of the engine.
     """
 
     engine: object
@@ -107,8 +107,8 @@ def _build(description: EngineDescription) -> Workbench:
     except ModuleNotFoundError as error:
         raise RuntimeError(
             f"a worker cannot import {error.name!r}, which a state or a collective variable needs: install it where the "
-            "workers run or put its folder on their PYTHONPATH, or define the function in the script that is run, whose "
-            "functions travel as code"
+            "workers run or put its folder on their PYTHONPATH, or define the function in the script that is run: "
+            "functions of a script travel as code"
         ) from error
     engine.interrupter = EmptyContext
     adapter_of(engine).initialise(platform)

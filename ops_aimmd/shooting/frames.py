@@ -1,7 +1,7 @@
 """OPS snapshots as arrays in full precision, and back, with the identity that OPS files know them by.
 
-OPS writes coordinates and velocities as float32 and knows a snapshot by its uuid, whose last bit tells a snapshot from
-its reversed partner. A frame is kept here as the partner with the even uuid.
+OPS writes coordinates and velocities as float32 and knows a snapshot by its uuid. The last bit of the uuid tells a
+snapshot from its reversed partner; a frame is kept here as the partner with the even uuid.
 """
 
 from __future__ import annotations

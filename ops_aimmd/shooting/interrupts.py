@@ -1,4 +1,4 @@
-"""Ctrl-C while shots are under way: once to come to an orderly end, twice to leave at once."""
+"""Ctrl-C while shots are under way: the first one ends the run in order, the second one at once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 
 
 class Interrupts:
-    """Within the block Ctrl-C does not raise: it is noted, and somebody looks. From the second on it ends a wait.
+    """Inside the block the first Ctrl-C only sets `asked`; a second one interrupts the current wait.
 
-    What is done between two waits is never interrupted. Outside of the main thread python hears of no Ctrl-C, and nothing
-    changes.
+    Work between two waits is never interrupted. Outside the main thread python receives no Ctrl-C, and the block changes
+    nothing.
 
     Attributes
     ----------
     asked : bool
-        Whether there was one.
+        Whether there was a Ctrl-C.
     """
 
     def __init__(self):

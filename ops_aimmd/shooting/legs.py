@@ -16,7 +16,7 @@ from ops_aimmd.engines.running import generate
 from ops_aimmd.shooting.states import state_index
 
 WRECKED = 1e30
-"""Positions beyond this, in whatever unit, are of a system that has burst."""
+"""Coordinates larger than this (any unit) mean that the simulation has blown up."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Leg:
     trajectory : Trajectory
         From the shooting point outwards, in the order of generation.
     outcome : int
-        Index of the state that it reached, -1 if it was cut by the length limit or broke down.
+        Index of the state that it reached, -1 if it hit the length limit or failed.
     failure : None or {"max_length", "nan"}
     """
 
@@ -55,9 +55,8 @@ def check_engine(engine, max_length: int | None) -> None:
         )
     if engine.options.get("on_nan", "fail") != "fail":
         raise ValueError(
-            f"the engine's option on_nan is {engine.options['on_nan']!r}: a leg that breaks down would be repeated until "
-            "it does not, which changes the distribution of the outcomes; use on_nan='fail', and the leg is recorded as "
-            "one that broke down"
+            f"the engine's option on_nan is {engine.options['on_nan']!r}: a leg that fails would be repeated until it does "
+            "not, which changes the distribution of the outcomes; use on_nan='fail', and the leg is recorded as failed"
         )
 
 
@@ -78,8 +77,8 @@ def run_leg(engine, start, states: Sequence, limit: float) -> Leg:
     Returns
     -------
     Leg
-        Its outcome is -1 if it hit the limit or broke down. All other errors propagate; the engine is then stopped, and
-        can be used again.
+        `outcome` is -1 if the leg hit the limit or failed. Other errors propagate; the engine is stopped and can be used
+        again.
     """
     outcome = -1
 
@@ -112,7 +111,7 @@ _legs_made_by: ContextVar[Callable] = ContextVar("legs_made_by", default=run_leg
 
 @contextmanager
 def legs_made_by(maker: Callable) -> Iterator[None]:
-    """Within the block all shooting moves get their legs from `maker`, called like `run_legs`; it may raise."""
+    """Inside the block all shooting moves get their legs from `maker`, called like `run_legs`; it may raise."""
     token = _legs_made_by.set(maker)
     try:
         yield
@@ -121,10 +120,10 @@ def legs_made_by(maker: Callable) -> Iterator[None]:
 
 
 def make_legs(engine, start, directions: Sequence[str], states: Sequence, limit: float) -> dict[str, Leg]:
-    """The legs of a shot, from `run_legs` or whoever makes legs in its place."""
+    """The legs of a shot, from `run_legs` or from the function given to `legs_made_by`."""
     return _legs_made_by.get()(engine, start, directions, states, limit)
 
 
 def _is_wrecked(snapshot) -> bool:
-    """Positions that descriptors cannot take the eighth power of: OPS notices NaN, but not what comes shortly before."""
+    """Whether coordinates are too large for descriptors. OPS notices NaN, but not the large numbers that precede it."""
     return not np.abs(snapshot.xyz).max() < WRECKED

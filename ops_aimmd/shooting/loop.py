@@ -24,7 +24,7 @@ class ShotLoop:
     Attributes
     ----------
     waiting : dict of str to ShotSpec
-        Shots that somebody waits for.
+        Shots without a result yet.
     n_ended : int
         Shots that were taken in.
     """
@@ -89,7 +89,7 @@ class ShotLoop:
             self._left.discard(shot)
 
     def _take_in(self, outcomes: list, take: Callable) -> None:
-        if not outcomes:  # the executor has none of them any more: somebody else has used it in between
+        if not outcomes:  # the executor has lost them: another user has taken the results in between
             lost = list(self.waiting.values())
             self.waiting.clear()
             self._left.clear()
@@ -97,6 +97,6 @@ class ShotLoop:
                 self._hand_out(spec)
         for outcome in outcomes:
             self._left.discard(outcome.shot_id)
-            if self.waiting.pop(outcome.shot_id, None) is not None:  # else of somebody who has used the executor before
+            if self.waiting.pop(outcome.shot_id, None) is not None:  # else the shot of an earlier user of the executor
                 self.n_ended += 1
                 take(outcome)

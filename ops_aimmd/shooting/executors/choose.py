@@ -51,7 +51,7 @@ def check_executor(thing) -> None:
         if thing < 1:
             raise ValueError(f"{thing} processes can run nothing: give at least 1, or None for this process")
         return
-    distributed = sys.modules.get("distributed")  # who has a client has imported it
+    distributed = sys.modules.get("distributed")  # a client exists only if it was imported
     is_client = distributed is not None and isinstance(thing, distributed.Client)
     if thing is not None and not isinstance(thing, Executor) and not is_client:
         raise TypeError(

@@ -25,8 +25,8 @@ class DaskExecutor(Executor):
     """Runs shots through a `distributed.Client`.
 
     Dask runs a shot again when its worker dies or is not heard of for longer than the scheduler's ``worker-ttl``; the
-    same shot may so run twice, and one result is kept. A shot whose workers have died too often
-    (``distributed.scheduler.allowed-failures``), and did so again while no other suspect ran, comes back as a failure.
+    same shot may so run twice, and one result is kept. A shot that has lost its workers too often
+    (``distributed.scheduler.allowed-failures``), and loses them again when it runs alone, comes back as a failure.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class DaskExecutor(Executor):
 
 
 def local_cluster(n_workers: int, worker_ttl: float = 60.0, dashboard: bool = False, **options):
-    """A dask cluster of processes on this machine that nobody else can connect to.
+    """A dask cluster of processes on this machine, closed to other users.
 
     All connections are encrypted and need a certificate that exists in the memory of these processes only; no http port is
     open. Workers that die are restarted.

@@ -24,14 +24,14 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 PATIENCE = 10.0
-"""Seconds after which nobody is expected to answer."""
+"""Seconds to wait for an answer."""
 
 
 class SpawnedProcesses(Executor):
     """Runs shots in fresh processes on this machine.
 
-    A worker that dies is replaced and its shot run again with the same seed, the other shots are not disturbed; a shot
-    whose workers have died `allowed_failures` times comes back as a failure. Ctrl-C does not reach the workers; they end
+    A worker that dies is replaced and its shot run again with the same seed; the other shots are not disturbed. A shot
+    that loses its worker `allowed_failures` times comes back as a failure. Ctrl-C does not reach the workers; they end
     with this process, however it ends. The script that is run needs no ``if __name__ == "__main__":``, since workers do
     not import it: its functions travel as code.
 
@@ -107,7 +107,7 @@ class SpawnedProcesses(Executor):
         self._order(answer)
         try:
             withdrawn = answer.get(timeout=PATIENCE)
-        except queue.Empty:  # nobody supervises any more, which `results` tells
+        except queue.Empty:  # the supervising thread has ended; `results` raises its error
             return set()
         self._under_way -= withdrawn
         return withdrawn
@@ -138,7 +138,7 @@ class SpawnedProcesses(Executor):
             crew.hire(self._n_workers)
             while crew.waiting_for(self._ear, self._orders):
                 pass
-        except Exception as error:  # whoever waits for results must hear of it
+        except Exception as error:  # `results` raises it
             self._done.put(error)
         finally:
             crew.dismiss()
@@ -169,7 +169,7 @@ class _Crew:
                         return False
                     if isinstance(order, ShotSpec):
                         self.shots.append(order)
-                    else:  # whoever gave it waits for the ids of the shots that have not begun
+                    else:  # `withdraw` waits for the ids of the shots that have not begun
                         order.put({shot.shot_id for shot in self.shots})
                         self.shots.clear()
             else:
@@ -216,7 +216,7 @@ class _Crew:
                 raise RuntimeError(
                     f"{self.false_starts} times in a row a worker process ended while it started, the last one with exit "
                     f"code {exit_code}: what it wrote to the standard error output says why. Common reasons: what the "
-                    'script does is not under if __name__ == "__main__":, or a process started anew does not find a package'
+                    'script does is not under if __name__ == "__main__":, or a fresh process does not find a package'
                 )
         if worker.shot is not None:
             self._bury(worker.shot, exit_code)
@@ -248,7 +248,7 @@ class _Worker:
                 start_new_session=True,  # out of reach of Ctrl-C
             )
         self.connection = Connection(ours.detach())
-        with suppress(ConnectionError):  # it has ended already: whoever listens to it will hear that
+        with suppress(ConnectionError):  # it has ended already, which the supervising thread finds out
             self.connection.send(list(sys.path))
         self.is_ready = False
         self.known: set[str] = set()
