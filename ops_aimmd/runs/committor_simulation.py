@@ -157,7 +157,7 @@ def committor_simulation(
     setup = _setup(snapshots, learner, modifier, limit, seed)
     with _opened(checkpoint, setup) as file, opened(WithSnapshots() if executor is None else executor) as ready:
         trials = _Trials(snapshots, n_shots, setup, file)
-        _Shots(trials, engine, learner.states, modifier, limit, settled_seed(seed, file, SEED_FILE), ready).run(progress)
+        _Runner(trials, engine, learner.states, modifier, limit, settled_seed(seed, file, SEED_FILE), ready).run(progress)
         return trials.result
 
 
@@ -348,7 +348,7 @@ class _Trials:
         return _result(self._setup, [made[: self._n_shots] for made in self._outcomes])
 
 
-class _Shots:
+class _Runner:
     """Makes the missing shots on an executor."""
 
     def __init__(self, trials: _Trials, engine, states, modifier, limit: float, seed: int, executor: Executor):

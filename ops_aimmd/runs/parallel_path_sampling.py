@@ -284,13 +284,13 @@ class ParallelPathSampling(paths.PathSampling):
         if self._loop is None or self._loop.executor is not executor:
             self._loop = ShotLoop(executor)
         self._ready = [] if self.rounds else list(self.chains)
-        more = self._shots_in_rounds if self.rounds else self._shots_of_ready_chains
+        more = self._in_rounds if self.rounds else self._freely
         interrupted = self._loop.run(lambda: more(target), self._take)
         self._report_failures()
         if interrupted:
             raise KeyboardInterrupt
 
-    def _shots_of_ready_chains(self, target: int) -> Iterator[ShotSpec]:
+    def _freely(self, target: int) -> Iterator[ShotSpec]:
         """Each chain goes on as soon as its own shot is back."""
         ready, self._ready = self._ready, []
         for chain in ready:
@@ -299,7 +299,7 @@ class ParallelPathSampling(paths.PathSampling):
                     yield spec
                     break
 
-    def _shots_in_rounds(self, target: int) -> Iterator[ShotSpec]:
+    def _in_rounds(self, target: int) -> Iterator[ShotSpec]:
         """All chains make a step with one model version, and end it in the order of their numbers.
 
         A step goes on when all shots that were handed out together are back.

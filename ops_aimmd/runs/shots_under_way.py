@@ -17,7 +17,7 @@ from ops_aimmd.shooting.shots import ShotResult, ShotSpec, legs_from_result, spe
 from ops_aimmd.shooting.streams import StepSeeds, own_random_numbers, seed_from
 
 
-class _ShotNeededError(Exception):
+class _LegsNeededError(Exception):
     def __init__(self, spec: ShotSpec):
         super().__init__(spec.shot_id)
         self.spec = spec
@@ -82,7 +82,7 @@ class StepMaker:
             spec = self._specification(chain, step, len(used), engine, start, directions, states, limit)
             used.append(spec.shot_id)
             if spec.shot_id not in step.results:
-                raise _ShotNeededError(spec)
+                raise _LegsNeededError(spec)
             return legs_from_result(step.results[spec.shot_id], start, engine)
 
         entropy = self.seeds.of_chain(chain.number, step.number)
@@ -92,7 +92,7 @@ class StepMaker:
                 self.learner.step_seed = identifier
             try:
                 change = self.mover.move(chain.samples, step=cycle)
-            except _ShotNeededError as needed:
+            except _LegsNeededError as needed:
                 return needed.spec
         change.details.timing = sum(step.results[shot].seconds for shot in used)
         return change

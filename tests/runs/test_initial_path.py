@@ -75,6 +75,12 @@ def test_the_seed_fixes_the_path(system, path):
     assert len(other) != len(path) or not np.allclose([f.xyz for f in other], [f.xyz for f in path])
 
 
+def test_it_is_the_first_of_many(system, path):
+    (first,) = initial_paths(1, start_in_A(system), towards_B(system), system.states, seed=3, show_progress=False)
+    assert np.array_equal([frame.xyz for frame in first], [frame.xyz for frame in path])
+    assert np.array_equal([frame.velocities for frame in first], [frame.velocities for frame in path])
+
+
 def test_from_between_the_states(system):
     """A start on the way, even on the far side of the barrier, is no obstacle: both legs are shot from it."""
     trajectory = system.initial_trajectory(seed=1)

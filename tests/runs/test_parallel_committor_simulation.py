@@ -60,6 +60,10 @@ def test_processes_give_the_same_outcomes(spawned, undisturbed):
     assert same(shoot(Chain(), spawned), undisturbed)
 
 
+def test_without_an_executor_the_outcomes_are_the_same(undisturbed):
+    assert same(shoot(Chain(), None), undisturbed)
+
+
 def test_molecules_in_processes_give_the_same_outcomes(spawned):
     system = alanine_dipeptide()
     learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=1)
