@@ -38,9 +38,8 @@ from openpathsampling.engines import openmm as ops_openmm
 
 import ops_aimmd
 from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
-from ops_aimmd.sampling.initial_path import initial_path
-from ops_aimmd.sampling.random_state import seed_step
 from ops_aimmd.sampling.step_records import step_records
+from ops_aimmd.shooting.streams import seed_step
 from ops_aimmd.systems import ions_in_water
 
 MD_STEPS_PER_FRAME = 10
@@ -70,7 +69,7 @@ class RowWriter(PathSimulatorHook):
 def first_path(system, seed):
     """Start in contact, climb, and say what came."""
     begin = time.time()
-    path = initial_path(system.start(seed), system.distance, system.states, seed=seed)
+    path = ops_aimmd.initial_path(system.start(seed), system.distance, system.states, seed=seed)
     print(f"first path: {len(path)} frames, found in {time.time() - begin:.0f} s", flush=True)
     return path
 

@@ -33,9 +33,9 @@ from overhead import Stopwatch
 
 import ops_aimmd
 from ops_aimmd.committor.training import DiminishingSchedule
-from ops_aimmd.distributed.executors import InThisProcess, SpawnedProcesses
-from ops_aimmd.distributed.parallel_path_sampling import ParallelPathSampling
-from ops_aimmd.distributed.shot_log import ShotLog
+from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling
+from ops_aimmd.runs.shots_under_way import ShotLog
+from ops_aimmd.shooting.executors.choose import InThisProcess, SpawnedProcesses
 from ops_aimmd.storage.series_block import SeriesBlock
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix, site_indices

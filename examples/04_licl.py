@@ -19,7 +19,6 @@ import openpathsampling as paths
 import ops_aimmd
 from ops_aimmd.analysis import plots
 from ops_aimmd.analysis.series import step_table
-from ops_aimmd.sampling.initial_path import initial_path
 from ops_aimmd.systems.ions_in_water import lithium_chloride
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -34,7 +33,7 @@ else:
     system = lithium_chloride()
     start = system.start(seed=1, n_frames=100 if arguments.quick else 1000)
     print("looking for a first transition path ...")
-    trajectory = initial_path(start, system.distance, system.states, seed=1)
+    trajectory = ops_aimmd.initial_path(start, system.distance, system.states, seed=1)
     learner = ops_aimmd.CommittorLearner(system.descriptors, states=system.states, seed=1)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, engine=system.engine)
     sampler = paths.PathSampling(

@@ -10,16 +10,13 @@ from ops_aimmd.committor.density import CommittorDensity
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
-from ops_aimmd.distributed.committor_simulation import committor_simulation
-from ops_aimmd.distributed.executors import DaskExecutor, InThisProcess, SpawnedProcesses, local_cluster
-from ops_aimmd.distributed.initial_paths import InitialPaths, initial_paths
-from ops_aimmd.distributed.parallel_path_sampling import ChainStoppedWarning, ParallelPathSampling
 from ops_aimmd.explain.atoms import atom_relevance
 from ops_aimmd.explain.relevance import input_relevance
 from ops_aimmd.explain.symbolic import fit_expressions
-from ops_aimmd.sampling.committor_simulation import CommittorSimulation
-from ops_aimmd.sampling.configurations import spread_along_committor
-from ops_aimmd.sampling.initial_path import initial_path
+from ops_aimmd.runs.committor_simulation import CommittorSimulation, committor_simulation
+from ops_aimmd.runs.configurations import spread_along_committor
+from ops_aimmd.runs.initial_paths import InitialPaths, initial_path, initial_paths
+from ops_aimmd.runs.parallel_path_sampling import ChainStoppedWarning, ParallelPathSampling
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.movers import OneWayShooting, ShootingMover
@@ -28,6 +25,7 @@ from ops_aimmd.sampling.schemes import CommittorShootingScheme, CommittorShootin
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.transfer import transfer
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
+from ops_aimmd.shooting.executors.choose import DaskExecutor, InThisProcess, SpawnedProcesses, local_cluster
 from ops_aimmd.storage.existing_files import selection_table
 from ops_aimmd.storage.reopening import ResumeWarning
 from ops_aimmd.storage.resume import resume

@@ -1,8 +1,10 @@
-"""A file imports only from above it: the order of the floors, and no cycles."""
+"""A file imports only from above it: the order of the floors, and no cycles. Public names, and names that files know."""
 
 import ast
+import importlib
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,8 @@ import ops_aimmd
 
 PACKAGE = Path(ops_aimmd.__file__).parent
 
-FLOORS = ["version", "committor", "descriptors", "explain", "checkpoint", "engines", "systems", "sampling", "storage"]
-FLOORS += ["distributed", "analysis"]
+FLOORS = ["version", "committor", "descriptors", "explain", "checkpoint", "engines", "systems", "shooting", "sampling"]
+FLOORS += ["storage", "runs", "distributed", "analysis"]
 """From top to bottom, as in the design: a file may import from its own floor and those before it."""
 
 WITHOUT_OPS = {"version", "committor", "descriptors", "explain", "checkpoint"}
@@ -136,6 +138,47 @@ def test_the_checks_can_fail():
 def test_public_names_are_documented(name):
     thing = getattr(ops_aimmd, name)
     assert name == "__version__" or thing.__doc__
+
+
+def clashes(names, rooms):
+    """Public functions and classes with the name of a folder or file of the package."""
+    return [name for name in names if name in rooms and not isinstance(getattr(ops_aimmd, name), types.ModuleType)]
+
+
+def test_no_public_name_is_that_of_a_folder_or_file():
+    """A later import of the folder would replace the function."""
+    rooms = {path.stem for path in PACKAGE.iterdir()}
+    assert {"runs", "version"} <= rooms and "descriptors" in ops_aimmd.__all__
+    assert clashes(ops_aimmd.__all__, rooms) == []
+    assert clashes(ops_aimmd.__all__, {*rooms, "report"}) == ["report"]  # the control
+
+
+STORED = {
+    "analysis.series": ["StepRecorder"],
+    "distributed.parallel_path_sampling": ["ParallelPathSampling"],
+    "sampling.configuration_replicas": ["ConfigurationEnsemble", "ConfigurationMover"],
+    "sampling.learner": ["CommittorLearner"],
+    "sampling.movers": ["OneWayShooting", "ShootingMover"],
+    "sampling.progress_bar": ["ProgressBar"],
+    "sampling.schemes": ["CommittorShootingScheme", "CommittorShootingStrategy", "ShootingPointExchangeStrategy"],
+    "sampling.selectors": ["CommittorSelector"],
+    "sampling.shooting_point_exchange": ["ShootingPointExchangeMover"],
+    "sampling.velocities": ["BoltzmannVelocities"],
+    "storage.training_hook": ["TrainingHook"],
+    "systems.batched_cv": ["BatchedCV"],
+    "systems.descriptor_cv": ["DescriptorCV"],
+    "systems.dihedrals": ["DihedralAngleCV", "PeriodicDistanceCV"],
+    "systems.markov_chain": ["MarkovChainEngine"],
+    "systems.potentials": ["PotentialSurface"],
+    "systems.toy": ["ToyCoordinates", "ToyDistance"],
+}
+"""Classes that OPS stores, and their modules in version 0.1.0, by which OPS's SimStore files find them."""
+
+
+@pytest.mark.parametrize("module", STORED)
+def test_old_files_find_the_classes_that_they_hold(module):
+    found = importlib.import_module(f"ops_aimmd.{module}")
+    assert all(getattr(found, name).__name__ == name for name in STORED[module])
 
 
 def import_without(*packages):

@@ -1,1 +1,1 @@
-"""Many chains on one learner: shots as data, and whoever runs them, in this process, in others, or on a cluster."""
+"""Names under which OPS files of version 0.1.0 know classes that have moved to `ops_aimmd.runs`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from openpathsampling.engines import BaseSnapshot
@@ -128,28 +128,6 @@ def construct(snapshot_class, engine, parts: Mapping, with_units: bool) -> BaseS
     kinetics = snapshot_class.KineticContainer(velocities=None, engine=engine)
     kinetics.velocities = parts["velocities"]
     return snapshot_class(engine=engine, statics=statics, kinetics=kinetics)
-
-
-def stacked(parts: Sequence[Mapping]) -> tuple[dict, dict]:
-    """Many frames as `arrays_of` gives them: arrays with one row per frame, and lists of the other values.
-
-    Boxes that are all equal have one row; what is None is left out.
-    """
-    columns = {name: [part[name] for part in parts] for name in parts[0]}
-    arrays = {name: np.stack(column) for name, column in columns.items() if name in ARRAYS and column[0] is not None}
-    if "box_vectors" in arrays and (arrays["box_vectors"] == arrays["box_vectors"][:1]).all():
-        arrays["box_vectors"] = arrays["box_vectors"][:1]
-    return arrays, {name: column for name, column in columns.items() if name not in ARRAYS}
-
-
-def unstacked(arrays: Mapping, values: Mapping) -> list[dict]:
-    """The frames of `stacked`, with copies of the arrays: a frame must not keep all the others."""
-    columns = {name: np.array(array, dtype=np.float64) for name, array in arrays.items()}
-    return [
-        {name: column[row] for name, column in values.items()}
-        | {name: array[0 if len(array) == 1 else row].copy() for name, array in columns.items()}
-        for row in range(len(columns["coordinates"]))
-    ]
 
 
 def _with_unit(name: str, value):

@@ -1,7 +1,7 @@
 r"""A Langevin integrator for OpenMM that reports velocities at the time of the positions.
 
 Path sampling reverses the velocities of frames. OpenMM's own integrators report velocities half a step behind the
-positions, which do not reverse (`ops_aimmd.sampling.reversibility`). openmmtools has integrators that do; the one here
+positions, which do not reverse. openmmtools has integrators that do; the one here
 draws the same number of random numbers in each step, also in the first after a context was made, so that a run that is
 taken up again goes on bit by bit like one that was never interrupted.
 """

@@ -43,10 +43,10 @@ from ops_aimmd.committor.selection import ModelVersion, log_weight_function, sel
 from ops_aimmd.engines.base import EngineAdapter
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import moved
+from ops_aimmd.shooting.legs import make_legs
+from ops_aimmd.shooting.states import state_index
 
 from .learner import CommittorLearner
-from .legs import make_legs
-from .states import state_index
 from .velocities import BoltzmannVelocities
 
 EXCHANGES = 3

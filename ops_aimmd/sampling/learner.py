@@ -19,6 +19,7 @@ from ops_aimmd.committor.selection import ModelVersion
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
 from ops_aimmd.committor.transfer import TransferredStart, fit_transferred
+from ops_aimmd.shooting.states import selectable_frames, state_index
 
 from .collective_variables import (
     as_trajectory,
@@ -29,7 +30,6 @@ from .collective_variables import (
     is_storable,
     raw_angles,
 )
-from .states import selectable_frames, state_index
 
 PATHS_REMEMBERED = 64
 """Paths whose descriptors are kept; enough for the replicas of a run and the trial of a step."""

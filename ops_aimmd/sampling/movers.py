@@ -18,12 +18,12 @@ from openpathsampling.pathmover import (
 
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import is_at_rest
+from ops_aimmd.shooting.legs import Leg, check_engine, length_limit, make_legs
+from ops_aimmd.shooting.states import state_index
 
 from .joining_ensembles import joined_states
 from .learner import PATHS_REMEMBERED
-from .legs import Leg, check_engine, length_limit, make_legs
 from .selectors import CommittorSelector
-from .states import state_index
 
 KEEP_VELOCITIES = (paths.NoModification, paths.VelocityDirectionModifier, paths.SingleAtomVelocityDirectionModifier)
 """Modifiers whose velocities are those of the frame, in part or in whole."""

@@ -15,6 +15,7 @@ from openpathsampling.high_level.network import FixedLengthTPSNetwork, TISNetwor
 
 from ops_aimmd.engines.base import IrreversibleDynamicsWarning
 from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.shooting.states import state_index
 
 from .configuration_replicas import ConfigurationEnsemble, ConfigurationMover, check_rising
 from .learner import CommittorLearner
@@ -23,7 +24,6 @@ from .ops_messages import ops_is_quiet
 from .selectors import CommittorSelector
 from .shared_learner import movers_under, share_learner
 from .shooting_point_exchange import ShootingPointExchangeMover
-from .states import state_index
 from .velocities import BoltzmannVelocities
 
 SHOOTING = ("two-way", "one-way")

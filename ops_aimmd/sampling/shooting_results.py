@@ -14,11 +14,11 @@ import openpathsampling as paths
 from openpathsampling import pathmover
 
 from ops_aimmd.committor.training_set import BOLTZMANN, PATH, UNKNOWN, LegFrames, ShootingResult
+from ops_aimmd.shooting.states import state_index
 
 from .joining_ensembles import allowed_ends
 from .learner import CommittorLearner
 from .movers import LEGS, ShootingMover
-from .states import state_index
 from .velocities import BoltzmannVelocities
 
 FRAMES_PER_LEG = 12
@@ -119,7 +119,7 @@ def is_transition(shot: Shot) -> bool:
 def _own_shot(part, states) -> Shot:
     details = part.details
     mover = part.mover
-    trial = _trial(part).trajectory
+    trial = samples_of(part)[0].trajectory
     index = int(details.shooting_index)
     made = LEGS[mover.legs]
     lengths = dict(zip(LEGS["both"], (int(n) for n in details.leg_lengths), strict=True))
@@ -139,7 +139,7 @@ def _own_shot(part, states) -> Shot:
         velocity_origin=velocity_origin_of(mover.modifier) if mover.legs == "both" else PATH,
         accepted=bool(part.accepted),
         predicted_committor=details.predicted_committor,
-        replica=int(_trial(part).replica),
+        replica=int(samples_of(part)[0].replica),
         kept_end=_kept_end(details.initial_trajectory, mover.legs, states),
         details=details,
     )
@@ -161,7 +161,7 @@ def _ops_shot(part, states, mixed_directions: bool) -> Shot:
     """A shot of an OPS mover, whose trial holds its shooting point and ends where a leg was stopped."""
     details = part.details
     mover = part.mover
-    trial = _trial(part).trajectory
+    trial = samples_of(part)[0].trajectory
     path = details.initial_trajectory
     two_way = isinstance(mover, pathmover.AbstractTwoWayShootingMover)
     if two_way:
@@ -194,7 +194,7 @@ def _ops_shot(part, states, mixed_directions: bool) -> Shot:
         velocity_origin=velocity_origin_of(mover.modifier) if two_way else PATH,
         accepted=bool(part.accepted),
         predicted_committor=None,
-        replica=int(_trial(part).replica),
+        replica=int(samples_of(part)[0].replica),
         kept_end=None if two_way else _kept_end(path, names[0], states),
         details=details,
     )
@@ -248,9 +248,9 @@ def counted_legs(mover, mixed_directions: bool) -> tuple[str, ...]:
     return ("forward",) if forward_first else ("backward",)
 
 
-def _trial(part) -> paths.Sample:
-    """OPS gives a list of samples, but a bare sample where a trial broke off."""
-    return part.samples if isinstance(part.samples, paths.Sample) else part.samples[0]
+def samples_of(change) -> list[paths.Sample]:
+    """Samples of a move change. OPS gives a list of samples, but a bare sample where a trial broke off."""
+    return [change.samples] if isinstance(change.samples, paths.Sample) else list(change.samples or [])
 
 
 def until_state(leg, states) -> tuple[int, int]:

@@ -7,14 +7,14 @@ import warnings
 import openpathsampling as paths
 from openpathsampling.pathmover import EngineMover
 
+from ops_aimmd.shooting.streams import StepSeeds, seed_generators, simulation_key
+
 from .configuration_replicas import ConfigurationMover
 from .learner import CommittorLearner
 from .movers import ShootingMover, submovers
-from .random_state import seed_generators
 from .selectors import CommittorSelector
 from .shooting_point_exchange import ShootingPointExchangeMover
 from .shooting_results import shooting_result, shots
-from .step_seeds import StepSeeds, simulation_key
 
 SHOOTING_MOVERS = (
     ShootingMover,

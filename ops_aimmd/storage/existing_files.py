@@ -23,11 +23,11 @@ from ops_aimmd.checkpoint import FileUnavailableError
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
 from ops_aimmd.engines.frames import CONTAINERS
 from ops_aimmd.sampling.learner import CommittorLearner
-from ops_aimmd.sampling.legs import WRECKED
 from ops_aimmd.sampling.movers import LEGS, ShootingMover
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
-from ops_aimmd.sampling.shooting_results import Shot, shooting_result, shots, until_state, velocity_origin_of
+from ops_aimmd.sampling.shooting_results import Shot, samples_of, shooting_result, shots, until_state, velocity_origin_of
+from ops_aimmd.shooting.legs import WRECKED
 
 from .file_access import why_unavailable
 from .ops_files import NETCDF, file_of, forget_closed_files, kind_of, open_storage
@@ -291,7 +291,7 @@ def _check_whole(step, learner: CommittorLearner | None) -> None:
         if learner is None or not learner.remembers(part.details.initial_trajectory):
             _check_frames(part.details.initial_trajectory)
         if not isinstance(part, paths.RejectedNaNSampleMoveChange):  # its frames are wrecked rightly
-            for sample in [part.samples] if isinstance(part.samples, paths.Sample) else part.samples:
+            for sample in samples_of(part):
                 _check_frames(sample.trajectory)
 
 
@@ -330,7 +330,7 @@ def _snapshot_shots(step, states) -> Iterator[tuple[Shot, pathmover.PathMover]]:
 
 def _snapshot_shot(part, simulation, states) -> Shot:
     details = part.details
-    sample = part.samples if isinstance(part.samples, paths.Sample) else part.samples[0]
+    sample = samples_of(part)[0]
     trial = sample.trajectory
     forward = isinstance(part.mover, pathmover.ForwardExtendMover)
     name = "forward" if forward else "backward"

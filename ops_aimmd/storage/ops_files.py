@@ -21,6 +21,7 @@ from openpathsampling.netcdfplus import LoaderProxy, WeakLRUCache
 
 from ops_aimmd.checkpoint.journal import SMALLEST_DATABASE, first_page
 from ops_aimmd.engines.frames import CONTAINERS
+from ops_aimmd.sampling.shooting_results import samples_of
 
 from .file_access import UnreadableFileError, telling_damage
 
@@ -249,8 +250,7 @@ def _read_frames(trajectory) -> None:
 def _read_change(change) -> None:
     if change.details is not None:
         vars(change.details)
-    samples = [change.samples] if isinstance(change.samples, paths.Sample) else change.samples
-    for sample in samples or []:
+    for sample in samples_of(change):
         if len(sample.trajectory) == 0:
             raise ValueError("a trial without frames")
     for part in change.subchanges:

@@ -16,9 +16,9 @@ from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import create_checkpoint, record_step
+from ops_aimmd.shooting.frames import frames_can_be_kept
 
 from .ops_files import file_of, kind_of, mark_of
-from .snapshots import frames_can_be_kept
 from .step_log import StepLogWriter, current_paths_after
 
 SETUP_FILE = "ops_setup.xz"

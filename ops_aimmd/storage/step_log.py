@@ -20,9 +20,10 @@ from openpathsampling import movechange
 
 from ops_aimmd.checkpoint import Checkpoint, FrameBlock, StepLog
 from ops_aimmd.sampling.movers import ShootingMover
+from ops_aimmd.sampling.shooting_results import samples_of
+from ops_aimmd.shooting.frames import frame_key, is_reversed, pack_frames, unpack_frames
 
 from .current_paths import CurrentPath, CurrentPaths
-from .snapshots import frame_key, is_reversed, pack_frames, unpack_frames
 from .thinning import thinned
 
 BLOCK_BYTES = 64 * 2**20
@@ -79,7 +80,7 @@ class StepLogWriter:
         Parameters
         ----------
         step : MCStep
-            Before OPS stores it, of frames that can be kept (:func:`.snapshots.frames_can_be_kept`). Replicas that are not
+            Before OPS stores it, of frames that can be kept (`frames_can_be_kept`). Replicas that are not
             among its active paths stay where they are.
         in_ops_file : int
             Last step that OPS's file is known to hold.
@@ -206,12 +207,11 @@ class _Collected:
         return name in self.active or name in self.known_paths or name in self.new_paths
 
     def change(self, change) -> dict:
-        bare = isinstance(change.samples, paths.Sample)  # what OPS makes of a trial that broke off
         return {
             "class": change.__class__.__name__,
             "mover": None if change.mover is None else [_uuid(change.mover), change.mover.__class__.__name__],
-            "bare": bare,
-            "samples": [self._sample(sample, change) for sample in ([change.samples] if bare else change.samples)],
+            "bare": isinstance(change.samples, paths.Sample),
+            "samples": [self._sample(sample, change) for sample in samples_of(change)],
             "inputs": [self._sample(sample, change) for sample in change.input_samples or []],
             "details": None if change.details is None else self._details(change.details),
             "subchanges": [self.change(part) for part in change.subchanges],
@@ -441,12 +441,11 @@ def current_paths_after(checkpoint: Checkpoint, step: int) -> dict[int, CurrentP
 
 
 def step_ends(step: paths.MCStep) -> tuple[set, set]:
-    """What tells a step from any other: replica and end frames (:func:`.snapshots.frame_key`) of its paths and trials.
+    """What tells a step from any other: replica and end frames (`frame_key`) of its paths and trials.
 
     Thinned paths have the ends of the whole ones.
     """
-    made = [change.samples for change in step.change]
-    trials = [sample for found in made for sample in ([found] if isinstance(found, paths.Sample) else found or [])]
+    trials = [sample for change in step.change for sample in samples_of(change)]
     return tuple(
         {(int(sample.replica), *(frame_key(sample.trajectory[i]) for i in (0, -1))) for sample in samples}
         for samples in (step.active, trials)

@@ -14,8 +14,8 @@ from numbers import Integral
 import openpathsampling as paths
 
 from ops_aimmd.sampling.movers import ShootingMover
-
-from .snapshots import frame_key
+from ops_aimmd.sampling.shooting_results import samples_of
+from ops_aimmd.shooting.frames import frame_key
 
 REJECTED_TRIALS = ("whole", "ends")
 
@@ -96,26 +96,22 @@ class Thinning:
     def _cut_rejected(self, change) -> None:
         if not isinstance(change.mover, ShootingMover) or change.accepted or not change.samples:
             return
-        bare = isinstance(change.samples, paths.Sample)
         cut = [
             _with_trajectory(sample, thinned(sample.trajectory, change.details), sample.parent)
-            for sample in ([change.samples] if bare else change.samples)
+            for sample in samples_of(change)
         ]
-        change.samples = cut[0] if bare else cut
+        change.samples = cut[0] if isinstance(change.samples, paths.Sample) else cut
         change.details.stored_trial = "ends"
 
     def _stride(self, change, lengths: dict) -> None:
         if change.details is not None and change.samples:
             change.details.stored_stride = int(self.path_stride)
-            made = change.samples if isinstance(change.samples, paths.Sample) else change.samples[0]
-            change.details.path_length = lengths.get(made.replica)
+            change.details.path_length = lengths.get(samples_of(change)[0].replica)
             for name, value in vars(change.details).items():
                 if isinstance(value, paths.Trajectory):
                     setattr(change.details, name, self._path(value, None))
-        if isinstance(change.samples, paths.Sample):
-            change.samples = self._sample(change.samples, change.details)
-        else:
-            change.samples = [self._sample(sample, change.details) for sample in change.samples]
+        made = [self._sample(sample, change.details) for sample in samples_of(change)]
+        change.samples = made[0] if isinstance(change.samples, paths.Sample) else made
         change.input_samples = [self._sample(sample, None) for sample in change.input_samples or []]
 
     def _sample_set(self, samples: paths.SampleSet) -> paths.SampleSet:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from ops_aimmd.engines.base import EngineAdapter
 from ops_aimmd.engines.running import generate
-from ops_aimmd.sampling.random_state import seed_generators
+from ops_aimmd.shooting.streams import seed_generators
 
 
 @dataclass(frozen=True)

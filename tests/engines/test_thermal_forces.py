@@ -18,7 +18,7 @@ from ops_aimmd.engines.running import generate
 from ops_aimmd.engines.thermal_forces import THERMAL_FORCES, temperatures_of_forces
 from ops_aimmd.sampling.configuration_replicas import ConfigurationMover, check_rising
 from ops_aimmd.sampling.movers import submovers
-from ops_aimmd.sampling.random_state import seed_generators
+from ops_aimmd.shooting.streams import seed_generators
 
 R = 8.31446261815324e-3
 """Gas constant in kJ/mol/K."""

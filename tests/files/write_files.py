@@ -21,8 +21,8 @@ import numpy as np
 import openpathsampling as paths
 
 import ops_aimmd
-from ops_aimmd.distributed.executors import InThisProcess
-from ops_aimmd.sampling.random_state import seed_step
+from ops_aimmd.shooting.executors.choose import InThisProcess
+from ops_aimmd.shooting.streams import seed_step
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 

@@ -141,7 +141,7 @@ def simulation(scheme, initial, *hooks, storage=None):
 
 
 def seed_everything(seed):
-    from ops_aimmd.sampling.random_state import seed_step
+    from ops_aimmd.shooting.streams import seed_step
 
     seed_step(seed, 0)
 

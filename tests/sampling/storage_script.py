@@ -13,7 +13,7 @@ from sampling_support import QUICK
 
 import ops_aimmd
 from ops_aimmd.analysis.series import StepRecorder, step_table
-from ops_aimmd.sampling.random_state import seed_step
+from ops_aimmd.shooting.streams import seed_step
 from ops_aimmd.systems import toy
 
 DETAILS = (

@@ -12,12 +12,11 @@ from openpathsampling.engines.toy import ToySnapshot
 from sampling_support import Chain
 
 import ops_aimmd
-from ops_aimmd.distributed.shots import specification
 from ops_aimmd.engines.frames import can_be_kept
-from ops_aimmd.sampling import legs as legs_module
-from ops_aimmd.sampling.initial_path import _leave
-from ops_aimmd.sampling.legs import run_leg
-from ops_aimmd.storage.snapshots import frames_can_be_kept
+from ops_aimmd.shooting import legs as legs_module
+from ops_aimmd.shooting.frames import frames_can_be_kept
+from ops_aimmd.shooting.legs import run_leg
+from ops_aimmd.shooting.shots import specification
 
 IN_MEMORY_AND_IN_FILES = pytest.mark.parametrize("engine_class", [Flight, FlightInFiles])
 
@@ -107,10 +106,19 @@ def raising_always(error):
 
 
 def test_the_search_for_a_first_path_stops_the_engine(engine):
-    states = ends(raising(ValueError("a bug"), after=-10.0))
-    with pytest.raises(ValueError, match="a bug"):
-        _leave(engine.frame(), engine, states, 100)
+    states, options = ends(raising(ValueError("a bug"), after=0.0)), {"modifier": paths.NoModification(as_copy=False)}
+    with pytest.raises(ValueError, match="a bug"):  # on the way out of the state
+        ops_aimmd.initial_path(engine.frame(-0.1), position, states, **options)
     assert engine.stops == len(engine.processes) == 1 and not engine.left_running
+
+
+@pytest.mark.parametrize("engine", [Flight, FlightInFiles], indirect=True)
+def test_a_first_path_of_an_external_engine(engine):
+    """Its frames may lie in files: they stay as they are."""
+    modifier = paths.NoModification(as_copy=False)
+    path = ops_aimmd.initial_path(engine.frame(), position, ends(), modifier=modifier)
+    assert [position(frame) for frame in path] == [x / 8 for x in range(-1, 9)]
+    assert {type(frame) for frame in path} == {type(engine.frame())} and not engine.left_running
 
 
 def test_an_error_is_not_hidden_by_one_of_stopping():
@@ -125,7 +133,7 @@ def test_a_worker_that_ends_stops_its_engine(engine, tmp_path):
     """Also where it ends in the middle of a shot, with the process that has started it."""
     import psutil
 
-    from ops_aimmd.distributed.executors import SpawnedProcesses
+    from ops_aimmd.shooting.executors.choose import SpawnedProcesses
 
     executor = SpawnedProcesses(1)
     far = [paths.CVDefinedVolume(paths.FunctionCV("x", position), 1e6, 1e7).named("far")] * 2

@@ -33,7 +33,7 @@ from ops_aimmd.sampling.shooting_results import (
     shots,
     velocity_origin_of,
 )
-from ops_aimmd.sampling.states import state_index
+from ops_aimmd.shooting.states import state_index
 from ops_aimmd.systems import toy
 
 

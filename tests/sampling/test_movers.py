@@ -6,8 +6,8 @@ import pytest
 from sampling_support import BreakingEngine, Chain, breaking_chain, seed_everything, simulation
 
 from ops_aimmd import CommittorSelector, OneWayShooting, ShootingMover, TrainingHook
-from ops_aimmd.sampling.legs import run_leg
-from ops_aimmd.sampling.states import state_index
+from ops_aimmd.shooting.legs import run_leg
+from ops_aimmd.shooting.states import state_index
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 from ops_aimmd.systems.markov_chain import site_indices
 

@@ -10,8 +10,7 @@ from openmm import unit
 from sampling_support import QUICK_WITH_FRAMES, Chain, simulation
 
 from ops_aimmd import CommittorLearner, CommittorShootingScheme, TrainingHook, load_learner
-from ops_aimmd.sampling.random_state import seed_step
-from ops_aimmd.sampling.step_seeds import StepSeeds, frames_key
+from ops_aimmd.shooting.streams import StepSeeds, frames_key, seed_step
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 

@@ -11,10 +11,10 @@ import ops_aimmd
 from ops_aimmd.analysis.series import step_table
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.configuration_replicas import LOST, ConfigurationEnsemble, ConfigurationMover
-from ops_aimmd.sampling.legs import legs_made_by, run_leg, run_legs
 from ops_aimmd.sampling.movers import submovers
-from ops_aimmd.sampling.random_state import seed_step
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
+from ops_aimmd.shooting.legs import legs_made_by, run_leg, run_legs
+from ops_aimmd.shooting.streams import seed_step
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 

@@ -6,7 +6,7 @@ import pytest
 from sampling_support import Chain, simulation
 
 from ops_aimmd import CommittorSelector, CommittorShootingScheme, CommittorShootingStrategy, ShootingMover, TrainingHook
-from ops_aimmd.sampling.states import state_index
+from ops_aimmd.shooting.states import state_index
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from openpathsampling.pathmover import ForwardFirstTwoWayShootingMover
 
 from ops_aimmd import BoltzmannVelocities, CommittorLearner, CommittorShootingScheme, ShootingMover, TrainingHook
 from ops_aimmd.sampling.shooting_results import shooting_result, shots
-from ops_aimmd.sampling.states import state_index
+from ops_aimmd.shooting.states import state_index
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.brute_force import brute_force_committor
 

@@ -10,8 +10,8 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 from ops_aimmd import CommittorLearner, CommittorModel, CommittorSelector, CommittorShootingScheme
 from ops_aimmd.committor.selection import ModelVersion
 from ops_aimmd.committor.training import DiminishingSchedule
-from ops_aimmd.distributed.executors import InThisProcess
-from ops_aimmd.distributed.parallel_path_sampling import ParallelPathSampling
+from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling
+from ops_aimmd.shooting.executors.choose import InThisProcess
 
 N_CHAINS, N_STEPS = 8, 150
 """Each of the 24 batches is of 50 steps of one chain, six times the correlation time or more."""

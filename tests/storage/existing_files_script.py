@@ -22,7 +22,7 @@ import small_netcdf_files  # noqa: E402, F401
 from sampling_support import QuickChain, Steps, site_descriptors  # noqa: E402
 
 import ops_aimmd  # noqa: E402
-from ops_aimmd.sampling.random_state import seed_step  # noqa: E402
+from ops_aimmd.shooting.streams import seed_step  # noqa: E402
 from ops_aimmd.systems import toy  # noqa: E402
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide  # noqa: E402
 

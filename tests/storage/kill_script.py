@@ -21,7 +21,7 @@ from sampling_support import QUICK_WITH_FRAMES  # noqa: E402
 
 import ops_aimmd  # noqa: E402
 from ops_aimmd.checkpoint import Checkpoint, NotACheckpointError  # noqa: E402
-from ops_aimmd.sampling.random_state import seed_step  # noqa: E402
+from ops_aimmd.shooting.streams import seed_step  # noqa: E402
 from ops_aimmd.storage.ops_files import check_steps, open_storage, step_numbers  # noqa: E402
 from ops_aimmd.systems import toy  # noqa: E402
 

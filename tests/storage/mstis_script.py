@@ -19,7 +19,7 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 from openpathsampling.engines import toy
 
 import ops_aimmd
-from ops_aimmd.sampling.random_state import seed_step
+from ops_aimmd.shooting.streams import seed_step
 
 CENTERS = {"A": (-0.5, -0.5), "B": (0.5, -0.5), "C": (0.0, 0.4)}
 

@@ -17,12 +17,13 @@ import ops_aimmd
 from ops_aimmd.checkpoint import Checkpoint, CheckpointLockedError, CheckpointVersionError, conversion
 from ops_aimmd.checkpoint.conversion import FORMAT_VERSION, ConversionWarning
 from ops_aimmd.checkpoint.write_lock import WriteLock
+from ops_aimmd.shooting.executors.in_this_process import InThisProcess
 from ops_aimmd.storage.run_files import SETUP_FILE, compressed, decompressed, setup_copy
 
 FILES = Path(__file__).parents[1] / "files"
 sys.path.insert(0, str(FILES))
 
-from write_files import RUNS, learned, uniform_runs  # noqa: E402
+from write_files import RUNS, learned, uniform_runs, unpack  # noqa: E402
 
 VERSIONS = sorted(path.parent for path in FILES.glob("*/expected.json"))
 OPS_FILES = [*RUNS, "many_chains.nc"]
@@ -84,6 +85,40 @@ def test_a_run_is_opened_analysed_resumed_and_extended(version, name, tmp_path):
     new = found["went on"]["steps"]
     assert new and new[: len(old)] == old[: len(new)]
     assert "ConversionWarning" in found["warnings"] and f"{Path(name).stem}.aimmd.v2" in found["beside it"]
+
+
+class Recording(InThisProcess):
+    """Notes what is handed out."""
+
+    def __init__(self):
+        super().__init__()
+        self.submitted = {}
+
+    def submit(self, spec):
+        self.submitted[spec.shot_id] = spec
+        super().submit(spec)
+
+
+def test_shots_under_way_are_finished_as_they_were_specified(version, tmp_path):
+    file = unpack(version / "many_chains.nc.xz", tmp_path)
+    with Checkpoint.open(file.with_suffix(".aimmd"), read_only=True) as checkpoint:
+        noted = checkpoint.journaled_shots()
+    unfinished = {shot: entry.specification["specification"] for shot, entry in noted.items() if entry.result is None}
+    assert unfinished
+    with pytest.warns(ConversionWarning):
+        sampler = ops_aimmd.resume(file, file.with_suffix(".aimmd"), progress=False)
+    sampler.show_progress = False
+    sampler.executor = executor = Recording()
+    sampler.run(1)
+    sampler.storage.close()
+    for shot, document in unfinished.items():
+        handed_out = executor.submitted[shot].to_document()
+        assert handed_out.keys() == document.keys()
+        for name in {*document} - {"engine_key"}:
+            np.testing.assert_array_equal(handed_out[name], document[name])
+    assert not {*executor.submitted} & ({*noted} - {*unfinished})  # a result that was there is not made again
+    seeds = [spec.seed for spec in executor.submitted.values()]
+    assert len(set(seeds)) == len(seeds) > len(unfinished)  # the control: the shots after these are others
 
 
 def test_the_random_numbers_of_a_run_that_goes_on_are_the_old_ones(version, monkeypatch):

@@ -47,10 +47,10 @@ from ops_aimmd import CommittorLearner, CommittorSelector, CommittorShootingSche
 from ops_aimmd.analysis.series import step_table
 from ops_aimmd.checkpoint import Checkpoint, CheckpointLockedError
 from ops_aimmd.sampling.learner_checkpoint import create_checkpoint
+from ops_aimmd.shooting.frames import frame_key
 from ops_aimmd.storage.existing_files import selection_table
 from ops_aimmd.storage.ops_files import open_storage
 from ops_aimmd.storage.series_block import SeriesBlock, read_series
-from ops_aimmd.storage.snapshots import frame_key
 from ops_aimmd.systems import toy
 
 SUFFIX = os.environ.get("RESUME_TESTS_SUFFIX", "nc")
@@ -895,7 +895,7 @@ def test_a_step_that_ops_had_not_written_where_paths_are_not_kept(directory, who
 @pytest.mark.filterwarnings("ignore:the snapshots of this engine")
 def test_frames_that_the_checkpoint_cannot_hold(directory, monkeypatch):
     """Their paths are in OPS's file alone, and the run goes on from there."""
-    monkeypatch.setattr("ops_aimmd.storage.snapshots.can_be_kept", lambda snapshot: False)
+    monkeypatch.setattr("ops_aimmd.shooting.frames.can_be_kept", lambda snapshot: False)
     file = directory / "run.nc"
     sampler = begin(file)
     with pytest.warns(UserWarning, match="cannot be kept in the checkpoint"):

@@ -17,8 +17,8 @@ from openpathsampling.experimental.storage import Storage as SimStore
 
 import ops_aimmd
 from ops_aimmd.analysis.series import step_table
-from ops_aimmd.sampling.random_state import seed_step
 from ops_aimmd.sampling.step_records import COLUMNS
+from ops_aimmd.shooting.streams import seed_step
 from ops_aimmd.storage.series_block import SeriesBlock, read_series
 from ops_aimmd.systems import toy
 

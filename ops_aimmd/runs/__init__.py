@@ -1,0 +1,1 @@
+"""Runs: many chains, initial paths, committor simulations."""

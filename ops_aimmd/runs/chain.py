@@ -1,0 +1,59 @@
+"""Chains of path sampling, and steps that wait for the results of their shots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import openpathsampling as paths
+
+from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec
+
+
+@dataclass
+class Chain:
+    """One set of replicas, which is sampled as if it were alone.
+
+    Attributes
+    ----------
+    number : int
+    samples : openpathsampling.SampleSet
+        Its current paths.
+    n_steps : int
+        Steps that it has made.
+    failure : ShotFailure or None
+        Why it was stopped.
+    """
+
+    number: int
+    samples: paths.SampleSet
+    n_steps: int = 0
+    failure: ShotFailure | None = None
+
+
+@dataclass
+class StepUnderWay:
+    """A step that waits for the result of a shot.
+
+    Attributes
+    ----------
+    number : int
+        Number of the step in its chain, from 1.
+    version : ModelVersion or None
+        The version that picks its shooting points and accepts; None without a learner.
+    frozen : bool
+        Whether the learner was frozen when the step began.
+    specifications, results : dict by shot id
+        The shots that the step has asked for so far.
+    """
+
+    number: int
+    version: ModelVersion | None
+    frozen: bool
+    specifications: dict[str, ShotSpec] = field(default_factory=dict)
+    results: dict[str, ShotResult] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[ShotSpec]:
+        """Shots without a result."""
+        return [spec for shot, spec in self.specifications.items() if shot not in self.results]
