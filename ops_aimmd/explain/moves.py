@@ -17,14 +17,16 @@ from ops_aimmd.explain.expressions import (
     constant,
     div,
     evaluate,
+    exp,
     inputs,
+    log,
     mul,
     number,
     replace,
+    sqrt,
     square,
     sub,
     subtrees,
-    unary,
     x,
 )
 
@@ -108,14 +110,14 @@ def _shapes(column: int, values: np.ndarray) -> list[Node]:
     return [
         variable,
         square(variable),
-        unary("log", variable),
-        unary("sqrt", variable),
+        log(variable),
+        sqrt(variable),
         div(number(1), variable),
-        unary("exp", mul(constant(-1 / spread), variable)),
-        unary("exp", mul(constant(1 / spread), variable)),
+        exp(mul(constant(-1 / spread), variable)),
+        exp(mul(constant(1 / spread), variable)),
         div(number(1), add(variable, offset)),
         div(number(1), add(number(1), squared)),
-        unary("exp", mul(constant(-0.5 / spread**2), square(sub(variable, constant(float(values.mean())))))),
+        exp(mul(constant(-0.5 / spread**2), square(sub(variable, constant(float(values.mean())))))),
     ]
 
 
@@ -183,16 +185,16 @@ def _wrap(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
     positive = part if lowest > 0 else add(part, constant(0.5 * spread - lowest))
     kind = rng.choice(["exp", "log", "sqrt", "square", "inverse", "bump"])
     if kind == "exp":
-        new = unary("exp", mul(constant(rng.choice([-1.0, 1.0]) / spread), part))
+        new = exp(mul(constant(rng.choice([-1.0, 1.0]) / spread), part))
     elif kind in ("log", "sqrt"):
-        new = unary(kind, positive)
+        new = Node(kind, (positive,))
     elif kind == "square":
         new = square(sub(part, constant(rng.choice([0.0, values.mean()]))))
     elif kind == "inverse":
         new = div(number(1), add(positive, constant(0.1 * spread)))
     else:
         centred = square(sub(part, constant(rng.choice(values))))
-        new = unary("exp", mul(constant(-rng.uniform(0.3, 3) / spread**2), centred))
+        new = exp(mul(constant(-rng.uniform(0.3, 3) / spread**2), centred))
     return replace(node, path, mul(constant(spread), new) if rng.random() < 0.5 else new)
 
 
