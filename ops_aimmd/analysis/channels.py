@@ -124,14 +124,12 @@ def count_switches(series, chains) -> tuple[int, int]:
     return n_switches, n_steps
 
 
-def telling_descriptors(channels: Channels, scale=None) -> Sequence[int]:
+def telling_descriptors(channels: Channels) -> Sequence[int]:
     """Columns of the descriptors in which the channels lie furthest apart; of one channel, those that vary most.
 
     Parameters
     ----------
     channels : Channels
-    scale : array-like, shape (d,), optional
-        See `cluster`.
 
     Returns
     -------
@@ -139,7 +137,7 @@ def telling_descriptors(channels: Channels, scale=None) -> Sequence[int]:
         All columns, the most telling first.
     """
     x = channels.points
-    scale = x.std(axis=0) if scale is None else np.asarray(scale, dtype=float)
+    scale = x.std(axis=0)
     x = x / np.where(scale > 0, scale, 1.0)
     means = np.stack([x[channels.labels == k].mean(axis=0) for k in range(channels.n_channels)])
     within = np.mean((x - means[channels.labels]) ** 2, axis=0)

@@ -66,7 +66,7 @@ class Explanation:
 
     @property
     def warnings(self) -> list[str]:
-        """What to keep in mind, in words."""
+        """Reservations about the result, one sentence each."""
         n_shots = len(self.run.training_set)
         found = [] if n_shots >= FEW_SHOTS else [f"{n_shots} shots are few: expect other inputs and formulas with more"]
         relevant = (self.relevance["loss_increase"] > SIGNIFICANT * self.relevance["standard_error"]).any()
@@ -131,15 +131,15 @@ def explain_run(
     png_folder : path-like, optional
         Folder for the pictures as PNG files too.
     groups : optional
-        Of inputs, as for `input_relevance`: "inputs", "bonds", "centres", "correlation", or a mapping.
+        Groups of inputs, as for `input_relevance`: "inputs", "bonds", "centres", "correlation", or a mapping.
     inputs : sequence of str or int, optional
         Descriptors for the formulas, by name or column, in place of those that are found relevant.
     names : sequence of str, optional
-        Of all descriptors, in place of those that the run knows.
+        Names of all descriptors, in place of those that the run knows.
     time_limit : float
         CPU seconds for the formulas.
     seed : int, optional
-        Of the replacements and of the search, which the time limit cuts at another point each time: give `n_candidates`,
+        Seed of the replacements and of the search. The time limit cuts the search elsewhere each time: give `n_candidates`,
         and time enough, for the same formulas twice.
     engine, n_candidates
         See `fit_expressions`.
@@ -168,37 +168,19 @@ def explain_run(
         raise ValueError(f"nothing was learned from {run.name}: give its descriptors (descriptors=...) or its checkpoint")
     if names is not None:
         run = replace(run, descriptor_names=list(names))
-    explanation = explanation_of(run, groups, inputs, time_limit, seed, engine, progress, n_candidates)
+    search = {"time_limit": time_limit, "engine": engine, "n_candidates": n_candidates}
+    explanation = explanation_of(run, groups, inputs, seed, progress, **search)
     if output is not None:
         write_explanation(explanation, output, png_folder)
     return explanation
 
 
-def explanation_of(
-    run: RunData,
-    groups=None,
-    inputs=None,
-    time_limit: float = 20.0,
-    seed=None,
-    engine="score",
-    progress: bool = False,
-    n_candidates: int | None = None,
-) -> Explanation:
-    """Relevance and formulas of a run that was read; arguments as for `explain_run`."""
+def explanation_of(run: RunData, groups=None, inputs=None, seed=None, progress: bool = False, **search) -> Explanation:
+    """Relevance and formulas of a run that was read; arguments as for `explain_run`, `search` as for `fit_expressions`."""
     names = list(run.descriptor_names)
     relevance = input_relevance(run.model, run.training_set, groups=groups, seed=seed, names=names)
     chosen = relevant_inputs(relevance, names) if inputs is None else list(inputs)
-    front = fit_expressions(
-        run.training_set,
-        run.model,
-        chosen,
-        engine=engine,
-        time_limit=time_limit,
-        seed=seed,
-        names=names,
-        progress=progress,
-        n_candidates=n_candidates,
-    )
+    front = fit_expressions(run.training_set, run.model, chosen, seed=seed, names=names, progress=progress, **search)
     return Explanation(run, relevance, [names[i] if isinstance(i, Integral) else i for i in chosen], front)
 
 

@@ -2,7 +2,6 @@ r"""What path sampling and committor of a run look like, in numbers with their e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -292,12 +291,13 @@ def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, un
     predicted : array, shape (n, n_states)
     states : sequence of str
     unseen : array, shape (n, n_states), optional
-        See :func:`by_state`.
+        Predictions before each shot, NaN where there were none.
 
     Returns
     -------
     dict of str to Calibration
-        Errors are NaN where there are fewer than `FEWEST_BLOCKS` blocks.
+        Each state against all others; only the last of two states, which say the same. Errors are NaN where there are
+        fewer than `FEWEST_BLOCKS` blocks.
     """
     if len(rows) == 0:
         return {}
@@ -305,10 +305,17 @@ def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, un
     clusters = clusters_of(predicted, counts, chains, steps)
     number = clusters.max() + 1
     factor = np.nan if number < FEWEST_BLOCKS else of_few(number) if number < BLOCKS else 1.0
-    return {
-        state: replace(found, **{name: factor * getattr(found, name) for name in ERRORS_OF_BLOCKS})
-        for state, found in by_state(predicted, counts, states, clusters, unseen).items()
-    }
+    calibrations = {}
+    for index in range(len(states)) if len(states) > 2 else [len(states) - 1]:
+        found = calibration(
+            np.clip(predicted[:, index], 0, 1),
+            np.stack([counts.sum(axis=1) - counts[:, index], counts[:, index]], axis=1),
+            clusters=clusters,
+            unseen=None if unseen is None else np.clip(unseen[:, index], 0, 1),
+        )
+        errors = {name: factor * getattr(found, name) for name in ERRORS_OF_BLOCKS}
+        calibrations[states[index]] = replace(found, **errors)
+    return calibrations
 
 
 ERRORS_OF_BLOCKS = ("slope_error", "intercept_error", "leg_correlation_error", "loss_per_leg_error")
@@ -342,32 +349,6 @@ def fair_shots(training_set: TrainingSet) -> np.ndarray:
 def probabilities(model: CommittorModel, descriptors) -> np.ndarray:
     """Committor of every state, (n, n_states)."""
     return np.exp(model.log_committor(descriptors))
-
-
-def by_state(predicted, counts, states: Sequence[str], clusters=None, unseen=None) -> dict[str, Calibration]:
-    """Calibration of each state against all others; of two states, which say the same, of the last.
-
-    Parameters
-    ----------
-    predicted, counts : array, shape (n, n_states)
-    states : sequence of str
-    clusters : array, shape (n,), optional
-        Rows that may be correlated have the same value.
-    unseen : array, shape (n, n_states), optional
-        Predictions before each shot, NaN where there were none.
-    """
-    found = {}
-    if len(predicted) == 0:
-        return found
-    for index in range(len(states)) if len(states) > 2 else [len(states) - 1]:
-        reached = np.stack([counts.sum(axis=1) - counts[:, index], counts[:, index]], axis=1)
-        found[states[index]] = calibration(
-            np.clip(predicted[:, index], 0, 1),
-            reached,
-            clusters=clusters,
-            unseen=None if unseen is None else np.clip(unseen[:, index], 0, 1),
-        )
-    return found
 
 
 def constant_loss(table: pd.DataFrame) -> float:

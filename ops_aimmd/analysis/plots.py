@@ -38,8 +38,7 @@ def plot_counts(axes: Axes, table: pd.DataFrame) -> None:
     for column, style, label in (*lines, ("generated", "-", "generated"), ("accepted", "-", "accepted")):
         colour = COLOURS.get(column, COLOURS["expected"])
         axes.plot(table["step"], table[column].astype(float).fillna(0).cumsum(), style, color=colour, label=label)
-    axes.set_xlabel("MC step")
-    axes.set_ylabel("transition paths")
+    axes.set(xlabel="MC step", ylabel="transition paths")
     axes.legend(frameon=False)
 
 
@@ -80,8 +79,7 @@ def plot_loss(axes: Axes, reports: Sequence[FitReport]) -> None:
         axes.plot(shots, loss, "-", color=colour, label=label)
         axes.fill_between(shots, loss - error, loss + error, color=colour, alpha=0.2, linewidth=0)
     axes.axhline(np.log(2), color="black", linewidth=0.8, linestyle=":", label="knows nothing (ln 2)")
-    axes.set_xlabel("shots")
-    axes.set_ylabel("loss per leg (nats)")
+    axes.set(xlabel="shots", ylabel="loss per leg (nats)")
     axes.legend(frameon=False)
 
 
@@ -163,8 +161,7 @@ def plot_acceptance_windows(axes: Axes, table: pd.DataFrame, n_windows: int = 10
         ]
         axes.errorbar(centres, means, errors, fmt=style, color=COLOURS[column], label=column, capsize=2, markersize=4)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("MC step")
-    axes.set_ylabel("fraction of shots")
+    axes.set(xlabel="MC step", ylabel="fraction of shots")
     axes.legend(frameon=False)
 
 
@@ -200,7 +197,7 @@ def plot_path_times(axes: Axes, steps, times, chains, unit: str) -> None:
     axes : matplotlib.axes.Axes
     steps, times, chains : array-like, shape (n_rows,)
     unit : str
-        Of the times.
+        Unit of the times.
     """
     steps, times, chains = np.asarray(steps), np.asarray(times, dtype=float), np.asarray(chains)
     names = np.unique(chains)
@@ -212,8 +209,7 @@ def plot_path_times(axes: Axes, steps, times, chains, unit: str) -> None:
     running = np.cumsum(times[known]) / np.arange(1, known.sum() + 1)
     axes.plot(steps[known], running, color=COLOURS["expected"], linewidth=2, label="running mean")
     axes.set_yscale("log")
-    axes.set_xlabel("MC step")
-    axes.set_ylabel(f"transition-path time ({unit})")
+    axes.set(xlabel="MC step", ylabel=f"transition-path time ({unit})")
     axes.legend(frameon=False)
 
 
@@ -240,8 +236,7 @@ def plot_time_distribution(axes: Axes, times, unit: str) -> None:
         weights = np.full(len(part), 1 / max(len(part), 1))
         axes.hist(part, edges, weights=weights, histtype="step", color=colour, linewidth=1.5, label=label)
     axes.set_xscale("log")
-    axes.set_xlabel(f"transition-path time ({unit})")
-    axes.set_ylabel("fraction of the steps")
+    axes.set(xlabel=f"transition-path time ({unit})", ylabel="fraction of the steps")
     axes.legend(frameon=False)
 
 
@@ -255,7 +250,7 @@ def plot_crossings(axes: Axes, points, labels, names: tuple[str, str]) -> None:
     labels : int array, shape (n_paths,)
         Channel of each path.
     names : (str, str)
-        Of the descriptors.
+        Names of the descriptors.
     """
     points, labels = np.asarray(points), np.asarray(labels)
     for channel in np.unique(labels):
@@ -302,7 +297,7 @@ def plot_agreement(axes: Axes, first, second, names: tuple[str, str]) -> None:
     first, second : array, shape (n,)
         Probabilities.
     names : (str, str)
-        Of the models, for the axes.
+        Names of the models, for the axes.
     """
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     axes.plot(first, second, ".", markersize=3, alpha=0.5)

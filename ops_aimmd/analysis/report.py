@@ -64,7 +64,7 @@ def report(
     states : sequence of openpathsampling.Volume, optional
         Needed for an OPS file that was made without a `CommittorLearner`.
     network : torch.nn.Module, optional
-        Needed for a checkpoint whose network is of a class that is not of this package; see `ops_aimmd.load_learner`.
+        Needed where the class of the network in the checkpoint is not from this package; see `ops_aimmd.load_learner`.
     progress : bool
         Show a progress bar while an OPS file is read.
 
@@ -237,18 +237,6 @@ def _times(run: RunData) -> pd.Series:
     return (run.table["path_length"].astype(float) - 1) * run.time_per_frame
 
 
-def _draw_counts(figure: Figure, health: Health) -> None:
-    plots.plot_counts(figure.subplots(), health.run.table)
-
-
-def _draw_acceptance(figure: Figure, health: Health) -> None:
-    plots.plot_acceptance_windows(figure.subplots(), health.run.table)
-
-
-def _draw_loss(figure: Figure, health: Health) -> None:
-    plots.plot_loss(figure.subplots(), health.run.reports)
-
-
 def _draw_reliability(figure: Figure, health: Health) -> None:
     panels = np.atleast_1d(figure.subplots(1, len(health.on_the_fly), sharey=True))
     for axes, (state, result) in zip(panels, health.on_the_fly.items(), strict=True):
@@ -259,10 +247,6 @@ def _draw_reliability(figure: Figure, health: Health) -> None:
 def _draw_times(figure: Figure, health: Health) -> None:
     run = health.run
     plots.plot_path_times(figure.subplots(), run.table["step"], _times(run), run.chains, run.time_unit)
-
-
-def _draw_distribution(figure: Figure, health: Health) -> None:
-    plots.plot_time_distribution(figure.subplots(), _times(health.run), health.run.time_unit)
 
 
 def _draw_channels(figure: Figure, health: Health) -> None:
@@ -285,21 +269,21 @@ PICTURES = (
         "Expected and generated transition paths",
         "Expected from the predictions before each shot, generated, and accepted. Dashed: with the excess of generated "
         "paths among all shots before, which inertia brings. Dotted: 2 p (1 - p), of independent legs.",
-        _draw_counts,
+        lambda figure, health: plots.plot_counts(figure.subplots(), health.run.table),
         lambda health: health.efficiency is not None,
     ),
     Picture(
         "acceptance",
         "Efficiency of shooting",
         "Fractions in equal parts of the run, with errors by the correlation of the shots.",
-        _draw_acceptance,
+        lambda figure, health: plots.plot_acceptance_windows(figure.subplots(), health.run.table),
         lambda health: True,
     ),
     Picture(
         "loss",
         "Learning",
         "Loss per leg of the shots that the model was trained on, and of those held out. Far apart: over-fitted.",
-        _draw_loss,
+        lambda figure, health: plots.plot_loss(figure.subplots(), health.run.reports),
         lambda health: len(health.run.reports) > 0,
     ),
     Picture(
@@ -320,7 +304,7 @@ PICTURES = (
         "path_time_distribution",
         "Distribution of the transition-path time",
         "Over the MC steps. The two halves agree when the run is long enough.",
-        _draw_distribution,
+        lambda figure, health: plots.plot_time_distribution(figure.subplots(), _times(health.run), health.run.time_unit),
         lambda health: bool(np.isfinite(_times(health.run)).any()),
     ),
     Picture(

@@ -103,25 +103,9 @@ def read_run(storage=None, checkpoint=None, descriptors=None, states=None, netwo
 
     Parameters
     ----------
-    storage : openpathsampling.Storage, SimStore Storage, or path-like, optional
-        Of a finished or running simulation, also one made without this package. A netCDF file that another process is
-        writing is often locked; then the checkpoint must do.
-    checkpoint : path-like, optional
-        Also one that is being written.
-    descriptors, states : optional
-        As for `ops_aimmd.CommittorLearner`; needed only where the files do not hold them.
-    network : torch.nn.Module, optional
-        As for `ops_aimmd.load_learner`; needed where the run used a network of a class that is not of this package.
-    progress : bool
-        Show a progress bar while an OPS file is read step by step.
-
-    Raises
-    ------
-    ValueError
-        If there is neither file, no shot in them, they are of different runs, or states or descriptors must be given.
-    FileNotFoundError
-    FileUnavailableError, ops_aimmd.storage.file_access.UnreadableFileError
-        If the OPS file cannot be opened now, or is damaged, and there is no checkpoint.
+    storage, checkpoint, descriptors, states, network, progress
+        As for :func:`ops_aimmd.analysis.report.report`, which raises the same errors. A netCDF file that another process
+        is writing is often locked: the checkpoint, which can be read meanwhile, must do.
     """
     if storage is None and checkpoint is None:
         raise ValueError(
@@ -153,7 +137,7 @@ def _from_checkpoint(path, network) -> RunData:
     learner = load_learner(path, network=network)
     with Checkpoint.open(path, read_only=True) as file:
         rows, path_of_row, same_ensemble = _logged_rows(file)
-        names, frames = _density_paths(file)
+        density_paths = file.density_paths()
         source = file.metadata["descriptors"]
         n_steps = file.step
     notes = []
@@ -164,25 +148,21 @@ def _from_checkpoint(path, network) -> RunData:
         )
         rows, path_of_row = _rows_of_shots(learner.training_set, rows, path_of_row)
     if not rows:
-        raise ValueError(f"{path} holds no shot yet, of which a report could be made: run some steps first")
+        raise ValueError(f"{path} holds no shot yet to report on: run some steps first")
+    numbers = {name: number for number, name in enumerate(density_paths)}
     return RunData(
         table=pd.DataFrame(rows, columns=[*COLUMNS, "legs"]),
         states=[state.name for state in learner.states],
         training_set=learner.training_set,
         model=learner.model,
         reports=learner.reports,
-        paths=frames,
-        path_of_row=np.array([names.get(name, -1) for name in path_of_row], dtype=int),
+        paths=[path.frames for path in density_paths.values()],
+        path_of_row=np.array([numbers.get(name, -1) for name in path_of_row], dtype=int),
         descriptor_names=learner.descriptor_names or _descriptor_names(source, learner.model.n_descriptors),
         same_ensemble=same_ensemble,
         name=os.path.basename(path),
         notes=notes,
     )
-
-
-def _density_paths(file: Checkpoint) -> tuple[dict[str, int], list[np.ndarray]]:
-    stored = file.density_paths()
-    return {name: index for index, name in enumerate(stored)}, [path.frames for path in stored.values()]
 
 
 def _logged_rows(file: Checkpoint) -> tuple[list[dict], list[str], bool]:
@@ -276,10 +256,7 @@ def _from_both(storage, checkpoint, descriptors, states, network, progress) -> R
         rows, _, _ = _logged_rows(file)
         complete = len({row["step"] for row in rows}) == file.step and all(row["legs"] == 2 for row in rows)
         known_paths = {} if complete else {name: path.frames for name, path in file.density_paths().items()}
-    stored = _stored_learner(storage)
-    if stored is not None:
-        descriptors = stored.descriptors if descriptors is None else descriptors
-        states = stored.states if states is None else states
+    descriptors, states = _or_those_stored(storage, descriptors, states)
     if complete:
         found = _from_checkpoint(checkpoint, network)
     else:
@@ -292,19 +269,15 @@ def _from_both(storage, checkpoint, descriptors, states, network, progress) -> R
 
 
 def _from_storage(storage, descriptors, states, progress) -> RunData:
-    stored = _stored_learner(storage)
-    if stored is not None:
-        descriptors = stored.descriptors if descriptors is None else descriptors
-        states = stored.states if states is None else states
+    descriptors, states = _or_those_stored(storage, descriptors, states)
     states = _checked_states(states, storage)
-    time, unit = _time_per_frame(storage)
     if descriptors is None:
         note = (
             "Neither the file nor the call says what the descriptors are (descriptors=...), so nothing is said here of the "
             "committor and of channels."
         )
         found = _read_rows(storage, states, {}, None, progress)
-        return replace(found, time_per_frame=time, time_unit=unit, notes=[*found.notes, note])
+        return replace(found, notes=[*found.notes, note])
     learner = CommittorLearner(descriptors, states, seed=0)
     found = _read_rows(storage, states, {}, learner, progress)
     learner.fit()
@@ -315,8 +288,6 @@ def _from_storage(storage, descriptors, states, progress) -> RunData:
         model=learner.model,
         reports=learner.reports,
         descriptor_names=_descriptor_names(descriptors, learner.model.n_descriptors),
-        time_per_frame=time,
-        time_unit=unit,
         notes=[*found.notes, note],
     )
 
@@ -337,11 +308,14 @@ def _read_rows(storage, states, known_paths: dict, learner: CommittorLearner | N
         warnings.simplefilter("always")
         rows = list(read_steps(storage, reader.rows, progress))
     reader.census.check(states, file_of(storage))
+    time, unit = _time_per_frame(storage)
     return RunData(
         table=pd.DataFrame(rows, columns=[*COLUMNS, "legs"]),
         states=[state.name for state in states],
         paths=reader.paths,
         path_of_row=np.array(reader.path_of_row, dtype=int),
+        time_per_frame=time,
+        time_unit=unit,
         same_ensemble=len(reader.ensembles) <= 1,
         name=file_of(storage).name,
         notes=[str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)],
@@ -400,14 +374,18 @@ class _StepReader:
         return self._index[name]
 
 
-def _stored_learner(storage) -> CommittorLearner | None:
-    """The learner of the last path sampling in the file, as far as OPS could store it."""
+def _or_those_stored(storage, descriptors, states) -> tuple:
+    """Descriptors and states as given, or those of the last path sampling in the file, as far as OPS could store them."""
     simulations = [sim for sim in storage.pathsimulators if isinstance(sim, paths.PathSampling)]
     for sim in reversed(simulations):
         for mover in submovers(sim.root_mover):
             if isinstance(mover, EngineMover) and isinstance(mover.selector, CommittorSelector):
-                return mover.selector.learner
-    return None
+                learner = mover.selector.learner
+                return (
+                    learner.descriptors if descriptors is None else descriptors,
+                    learner.states if states is None else states,
+                )
+    return descriptors, states
 
 
 def _time_per_frame(storage) -> tuple[float, str]:

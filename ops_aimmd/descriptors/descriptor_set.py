@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,8 +15,12 @@ from .boxes import as_frames, missing_box
 class Descriptors(ABC):
     """A function from molecular coordinates to a vector of numbers for each frame.
 
-    Subclasses define `names`, `atoms`, `periodic`, `evaluate` and `to_dict`, whose keys are the arguments of the class.
+    Subclasses define `names`, `atoms`, `periodic`, `evaluate` and `to_dict`. The keys of `to_dict` are the arguments
+    of the class.
     """
+
+    periodic: bool
+    """Whether distances are those between nearest periodic images, so that a box is needed."""
 
     _classes: dict[str, type[Descriptors]] = {}
 
@@ -32,11 +37,6 @@ class Descriptors(ABC):
     @abstractmethod
     def atoms(self) -> np.ndarray:
         """Indices of all atoms that enter, sorted."""
-
-    @property
-    @abstractmethod
-    def periodic(self) -> bool:
-        """Whether distances are those between nearest periodic images, so that a box is needed."""
 
     @abstractmethod
     def evaluate(self, positions: torch.Tensor, box: torch.Tensor | None) -> torch.Tensor:
@@ -64,7 +64,7 @@ class Descriptors(ABC):
         Returns
         -------
         array or tensor, shape (n_frames, n_descriptors)
-            Of the kind, dtype and device of `positions` (arrays: float64); tensors carry gradients.
+            Same kind, dtype and device as `positions` (arrays: float64); tensors carry gradients.
 
         Raises
         ------
@@ -108,9 +108,7 @@ class JoinedDescriptors(Descriptors):
         self.parts = parts
         if not parts:
             raise ValueError("nothing to join: got no descriptors")
-        seen, twice = set(), []
-        for name in self.names:
-            (twice.append if name in seen else seen.add)(name)
+        twice = [name for name, number in Counter(self.names).items() if number > 1]
         if twice:
             raise ValueError(f"several columns have the names {twice[:10]}: names must differ")
 
@@ -150,7 +148,7 @@ class JoinedDescriptors(Descriptors):
 class StandardisedDescriptors(Descriptors):
     r"""Descriptors shifted and scaled column by column, :math:`(x - m) / s`; names are kept.
 
-    A `CommittorModel` scales its inputs itself; this is for whoever uses the columns otherwise.
+    A `CommittorModel` scales its inputs itself; use this class where the columns serve another purpose.
 
     Parameters
     ----------
@@ -165,6 +163,7 @@ class StandardisedDescriptors(Descriptors):
 
     def __init__(self, descriptors: Descriptors, mean: Sequence[float], scale: Sequence[float]):
         self.descriptors = descriptors
+        self.periodic = descriptors.periodic
         self.mean = mean
         self.scale = scale
         n = len(descriptors.names)
@@ -194,11 +193,6 @@ class StandardisedDescriptors(Descriptors):
     def atoms(self) -> np.ndarray:
         """Atoms of the descriptors."""
         return self.descriptors.atoms
-
-    @property
-    def periodic(self) -> bool:
-        """Whether a box is needed."""
-        return self.descriptors.periodic
 
     def evaluate(self, positions, box):
         """Scaled columns."""

@@ -44,7 +44,7 @@ class SymmetryFunctions(Descriptors):
     smooth where neighbours enter or leave the cut-off. The sum over pairs is the quadratic form :math:`w^T P w`, with the
     matrix :math:`P_{jk} = [(1 + \lambda \cos\theta_{jk})/2]^\zeta` shared by all shells :math:`r_s` and its powers by
     repeated squaring; only neighbours within the cut-off enter, and only one half of the matrix is computed. For small
-    :math:`\zeta` it is a polynomial of moments, whose cost grows with the neighbours and not with the pairs. Nothing is
+    :math:`\zeta` it is a polynomial of moments; its cost grows with the neighbours and not with the pairs. Nothing is
     neglected.
 
     Parameters
@@ -95,7 +95,7 @@ class SymmetryFunctions(Descriptors):
         self.zetas = zetas
         self.lambdas = lambdas
         self.cutoff = cutoff
-        self._periodic = periodic
+        self.periodic = periodic
         self._check()
         # for each centre the kinds it sees, as arrays of atoms
         self._around = [
@@ -140,11 +140,6 @@ class SymmetryFunctions(Descriptors):
         """Centres and neighbours."""
         return np.unique(np.concatenate([list(self.centres.values()), *self.neighbours.values()]).astype(np.int64))
 
-    @property
-    def periodic(self) -> bool:
-        """Whether nearest periodic images are taken."""
-        return self._periodic
-
     def to_dict(self) -> dict:
         """Arguments of the class."""
         return {
@@ -156,7 +151,7 @@ class SymmetryFunctions(Descriptors):
             "zetas": [int(zeta) for zeta in self.zetas],
             "lambdas": [int(sign) for sign in self.lambdas],
             "cutoff": float(self.cutoff),
-            "periodic": bool(self._periodic),
+            "periodic": bool(self.periodic),
         }
 
     def evaluate(self, positions, box):

@@ -1,8 +1,8 @@
 r"""Expressions: trees of operations on the inputs, with constants that can be fitted.
 
 A tree is made of `Node`; a `Tape` is the same tree in the order of evaluation. One sweep forward gives the value
-:math:`q` of the expression, one sweep back the derivatives :math:`D_s = \partial q / \partial s` by every node s, of which
-those by the constants are the columns of the Jacobian.
+:math:`q` of the expression, one sweep back the derivatives :math:`D_s = \partial q / \partial s` by every node s. Those by
+the constants are the columns of the Jacobian.
 
 An expression is defined only where every logarithm and root has a positive argument and where no denominator changes its
 sign: `Tape.forward` raises `OutsideDomain` for rows on both sides of a pole, since a formula that fits them is no
@@ -41,7 +41,7 @@ class Node(NamedTuple):
         "input", "constant", "number", or an operation of `UNARY` or `BINARY`.
     args : tuple of Node
     value : float
-        Of a constant or number; the column of an input.
+        Value of a constant or number; column of an input.
     """
 
     op: str
@@ -69,40 +69,13 @@ def number(value: float) -> Node:
     return Node("number", (), float(value))
 
 
-def add(first: Node, second: Node) -> Node:
-    return Node("add", (first, second))
+def _operation(op: str) -> Callable[..., Node]:
+    """Function that applies an operation to its arguments."""
+    return lambda *args: Node(op, args)
 
 
-def sub(first: Node, second: Node) -> Node:
-    return Node("sub", (first, second))
-
-
-def mul(first: Node, second: Node) -> Node:
-    return Node("mul", (first, second))
-
-
-def div(first: Node, second: Node) -> Node:
-    return Node("div", (first, second))
-
-
-def unary(op: str, argument: Node) -> Node:
-    return Node(op, (argument,))
-
-
-def exp(argument: Node) -> Node:
-    return unary("exp", argument)
-
-
-def log(argument: Node) -> Node:
-    return unary("log", argument)
-
-
-def sqrt(argument: Node) -> Node:
-    return unary("sqrt", argument)
-
-
-def square(argument: Node) -> Node:
-    return unary("square", argument)
+exp, log, sqrt, square = map(_operation, UNARY)
+add, sub, mul, div = map(_operation, BINARY)
 
 
 # ---- what is in a tree ------------------------------------------------------------------------------------------------
@@ -413,16 +386,9 @@ def to_sympy(node: Node, symbols: Sequence):
     """
     import sympy
 
-    functions = {
-        "exp": sympy.exp,
-        "log": sympy.log,
-        "sqrt": sympy.sqrt,
-        "square": lambda a: a**2,
-        "add": lambda a, b: a + b,
-        "sub": lambda a, b: a - b,
-        "mul": lambda a, b: a * b,
-        "div": lambda a, b: a / b,
-    }
+    functions = {op: getattr(sympy, op) for op in ("exp", "log", "sqrt")}
+    functions |= {op: getattr(operator, op) for op in ("add", "sub", "mul")}
+    functions |= {"square": lambda a: a**2, "div": operator.truediv}
     if node.op == "input":
         return symbols[int(node.value)]
     if node.op == "number" and node.value == int(node.value):

@@ -14,6 +14,7 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.explain import expressions
 from ops_aimmd.explain.expressions import Node, OutsideDomain, evaluate
 from ops_aimmd.explain.formula_model import BoundedExpression, formula_model, torchscript
+from ops_aimmd.explain.grouping import check_names
 
 DIGITS = 4
 """Significant digits of constants in print."""
@@ -28,13 +29,13 @@ class Formula:
     node : Node
         The expression of the log-odds :math:`q = \ln p_B / (1 - p_B)`.
     names : tuple of str
-        Of all descriptors.
+        Names of all descriptors.
     standard_errors : array, shape (k,)
-        Of the constants, from the Fisher information; infinite where the shots do not determine a constant.
+        Standard errors of the constants, from the Fisher information; infinite where the shots do not determine a constant.
     lower, upper : array, shape (d,)
         Range of each descriptor in the training set.
     log_odds_range : (float, float)
-        Of the formula on the training set.
+        Range of the formula on the training set.
     loss, loss_per_leg : float
         Negative log-likelihood of the training set in nats.
     cross_validated_loss, cross_validated_error : float
@@ -202,22 +203,6 @@ def rounded(expression, digits: int):
     return expression.xreplace({f: sympy.Float(f, digits) for f in expression.atoms(sympy.Float)})
 
 
-def default_names(n_inputs: int) -> tuple[str, ...]:
-    """x0, x1, ..."""
-    return tuple(f"x{i}" for i in range(n_inputs))
-
-
 def checked_names(names: Sequence[str] | None, n_inputs: int) -> tuple[str, ...]:
-    """Names of all descriptors.
-
-    Raises
-    ------
-    ValueError
-        If their number is wrong or two are equal.
-    """
-    if names is None:
-        return default_names(n_inputs)
-    names = tuple(str(name) for name in names)
-    if len(names) != n_inputs or len(set(names)) != n_inputs:
-        raise ValueError(f"names must be {n_inputs} different names, one per descriptor; got {len(names)}: {names[:10]}")
-    return names
+    """Names of all descriptors, by default x0, x1, ...; raises what :func:`.grouping.check_names` raises."""
+    return tuple(check_names([f"x{i}" for i in range(n_inputs)] if names is None else names, n_inputs))

@@ -20,21 +20,12 @@ from torch import Tensor, nn
 
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import network_from_description, register_network
-from ops_aimmd.explain.expressions import Node, Tape, from_json, inputs, to_json
+from ops_aimmd.explain.expressions import BINARY, UNARY, Node, Tape, from_json, inputs, to_json
 
 MARGIN = 1.0
 """Units of log-odds by which the formula may leave the range that it had on its shots."""
 
-_TORCH = {
-    "exp": torch.exp,
-    "log": torch.log,
-    "sqrt": torch.sqrt,
-    "square": torch.square,
-    "add": torch.add,
-    "sub": torch.sub,
-    "mul": torch.mul,
-    "div": torch.div,
-}
+_TORCH = {op: getattr(torch, op) for op in UNARY + BINARY}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +38,7 @@ class BoundedExpression:
     lower, upper : array, shape (d,)
         Range of each descriptor in the training set.
     log_odds_range : (float, float)
-        Of the expression there.
+        Range of the expression there.
     """
 
     node: Node
@@ -82,7 +73,7 @@ class ExpressionModule(nn.Module):
 
 @register_network
 class FormulaNetwork(nn.Module):
-    """Formulas in the place of a network: descriptors (n, d) -> logits (n, 1), or (n, n_states) for more than two states.
+    """Formulas used as a network: descriptors (n, d) -> logits (n, 1), or (n, n_states) for more than two states.
 
     Parameters
     ----------

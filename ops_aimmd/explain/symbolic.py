@@ -1,9 +1,9 @@
 r"""Which short formula says what the shots say? Symbolic regression of the log-odds under the likelihood of the shots.
 
-Formulas are fitted to the shots, not to the output of a network, whose errors they would copy. A network serves for
+Formulas are fitted to the shots, not to the output of a network: they would copy its errors. A network serves for
 comparison and, where there are many descriptors, its gradients help to choose among them.
 
-Of more than two states, the log-odds :math:`\ln p_i / p_0` of each state against the first are fitted one by one to
+With more than two states, the log-odds :math:`\ln p_i / p_0` of each state against the first are fitted one by one to
 the legs that reached either (Begg and Gray 1984, doi:10.1093/biomet/71.1.11).
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Number
@@ -49,7 +49,7 @@ AT_ROOT = (0.85, 0.3)
 """Islands in turn mostly add terms to the whole expression, or mostly work within it."""
 
 SHARE_OF_FRONT = 0.15
-"""Of the time limit that is kept for the front."""
+"""Share of the time limit that is kept for the front."""
 
 
 def fit_expressions(
@@ -83,7 +83,7 @@ def fit_expressions(
     seed : int, optional
         Fixes the search, as far as the time limit does not cut it at different points: see ``n_candidates``.
     names : sequence of str, optional
-        Of all descriptors, for instance ``descriptors.names``; x0, x1, ... by default.
+        Names of all descriptors, for instance ``descriptors.names``; x0, x1, ... by default.
     pick : {"description_length", "cross_validation", "1-SE"}
         The rule for ``front.best``.
     n_candidates : int, optional
@@ -257,13 +257,12 @@ def _network_loss(model: CommittorModel, descriptors: np.ndarray, shots: Shots, 
 def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tuple[list[Node], int]:
     if n_inputs == 0:
         return [], 0
-    if engine == "dcgp":
-        return dcgp_search(_some(shots, SHOTS_IN_SEARCH[0]), n_inputs, rng, _keep_going(clock, 1 - SHARE_OF_FRONT))
-    if engine == "operon":
-        left, keep_going = partial(clock.left, 1 - SHARE_OF_FRONT), _keep_going(clock, 1 - SHARE_OF_FRONT)
-        return operon_search(_some(shots, SHOTS_IN_SEARCH[0]), n_inputs, rng, keep_going, left)
     few, more = (_some(shots, n) for n in SHOTS_IN_SEARCH)
     until = 1 - SHARE_OF_FRONT
+    if engine == "dcgp":
+        return dcgp_search(few, n_inputs, rng, partial(clock.goes_on, until))
+    if engine == "operon":
+        return operon_search(few, n_inputs, rng, partial(clock.goes_on, until), partial(clock.left, until))
     search = ScoreSearch(few, n_inputs, rng)
     n_islands = int(np.clip(clock.seconds / SECONDS_PER_ISLAND, FEWEST_ISLANDS, MOST_ISLANDS))
     for island in range(n_islands):
@@ -276,10 +275,6 @@ def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tup
         search = ScoreSearch(more, n_inputs, rng, start_from=search)
     search.run(lambda n: clock.goes_on(until, n, search.summary()))
     return search.candidates(), search.n_tried
-
-
-def _keep_going(clock: _Clock, share: float) -> Callable[[int], bool]:
-    return lambda n_tried: clock.goes_on(share, n_tried)
 
 
 def _some(shots: Shots, n: int) -> Shots:

@@ -1,4 +1,4 @@
-"""Learning from OPS files that exist already, and weighing their paths anew: offline, with or without this package's moves.
+"""Learning from OPS files that exist already, and the selection weights of their paths under any model.
 
 A file is read step by step, in memory that does not depend on the number of steps.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -16,7 +17,6 @@ import numpy as np
 import openpathsampling as paths
 import pandas as pd
 from openpathsampling import pathmover
-from openpathsampling.netcdfplus.cache import Cache
 from tqdm.auto import tqdm
 
 from ops_aimmd.checkpoint import FileUnavailableError
@@ -59,8 +59,8 @@ def training_set_from_storage(storage, descriptors, states: Sequence, progress: 
 
     One-way and two-way shooting in any ensemble, with the moves of this package or of OPS, and the shots of OPS's
     simulations that shoot from snapshots (`CommittorSimulation`, `ShootFromSnapshotsSimulation`, `SShootingSimulation`).
-    All other moves are passed over, and so are reactive-flux simulations, whose legs stop where they cross the dividing
-    surface and are no fair trials. All simulations in the file are read.
+    All other moves are passed over, and so are reactive-flux simulations: their legs stop where they cross the dividing
+    surface, and are no fair trials. All simulations in the file are read.
 
     Parameters
     ----------
@@ -146,8 +146,16 @@ def selection_table(storage, selector: CommittorSelector, progress: bool = True)
     ValueError
         If paths were stored with a stride, or a shooting point has no chance under the selector.
     """
+
+    def read(step) -> list[dict]:
+        return [
+            _selection_row(step, shot, mover, selector)
+            for shot, mover in path_shots(step, selector.learner.states)
+            if not isinstance(mover, ShootingPointExchangeMover)
+        ]
+
     with opened(storage) as file:
-        rows = list(read_steps(file, lambda step: _selection_rows(step, selector), progress, selector.learner))
+        rows = list(read_steps(file, read, progress, selector.learner))
     return pd.DataFrame(rows, columns=["step", "replica", "accepted", *WEIGHTS])
 
 
@@ -161,17 +169,14 @@ def opened(storage) -> Iterator:
         forget_closed_files()  # the same file may have been open a second time
         yield storage
         return
-    file = open_storage(storage)
-    try:
+    with closing(open_storage(storage)) as file:
         yield file
-    finally:
-        file.close()
 
 
 def read_steps(storage, read: Callable, progress: bool, learner: CommittorLearner | None = None) -> Iterator:
-    """What `read` makes of each step that can be read, item by item.
+    """Apply `read` to each step that can be read, and yield its items one by one.
 
-    Paths whose descriptors a learner remembers are not read again.
+    Paths are not read again where the learner remembers their descriptors.
     """
     unreadable = []
     with _streaming(storage) as caches:
@@ -197,43 +202,31 @@ def read_steps(storage, read: Callable, progress: bool, learner: CommittorLearne
         )
 
 
-class _LastTwoSteps(Cache):
+class _LastTwoSteps(ChainMap):
     """Keeps what was read in the current step and in the one before, in which the path of this one was often made."""
 
     def __init__(self):
-        super().__init__()
-        self._now, self._before = {}, {}
+        super().__init__({}, {})
 
     def step(self) -> None:
         """Begin a new step."""
-        self._now, self._before = {}, self._now
+        self.maps = [{}, self.maps[0]]
 
     def __getitem__(self, key):
-        if key not in self._now:
-            self._now[key] = self._before[key]
-        return self._now[key]
-
-    def __setitem__(self, key, value):
-        self._now[key] = value
+        now, before = self.maps
+        if key not in now:
+            now[key] = before[key]
+        return now[key]
 
     def __delitem__(self, key):
         if key not in self:
             raise KeyError(key)
-        self._now.pop(key, None)
-        self._before.pop(key, None)
-
-    def __contains__(self, key):
-        return key in self._now or key in self._before
-
-    def __iter__(self):
-        return iter({**self._before, **self._now})
-
-    def __len__(self):
-        return len(set(self))
+        for step in self.maps:
+            step.pop(key, None)
 
 
 class _InBlocks:
-    """A netCDF variable of which many rows are read at a time: OPS reads them one by one, 0.3 ms each.
+    """A netCDF variable, read many rows at a time: OPS reads them one by one, 0.3 ms each.
 
     Parameters
     ----------
@@ -437,19 +430,11 @@ class Census:
 # ---- selection weights -----------------------------------------------------------------------------------------------
 
 
-def _selection_rows(step, selector: CommittorSelector) -> list[dict]:
-    return [
-        _selection_row(step, shot, mover, selector)
-        for shot, mover in path_shots(step, selector.learner.states)
-        if not isinstance(mover, ShootingPointExchangeMover)
-    ]
-
-
 def _selection_row(step, shot: Shot, mover, selector: CommittorSelector) -> dict:
     if getattr(shot.details, "stored_stride", 1) > 1:
         raise ValueError(
             f"step {step.mccycle}: of its paths one frame in {shot.details.stored_stride} was stored, and selection "
-            "weights need all of them: only runs that store whole paths (path_stride=1) can be weighed anew"
+            "weights need all of them: only runs that store whole paths (path_stride=1) can be weighed again"
         )
     old = selector.path_weights(shot.path)
     row = dict.fromkeys(WEIGHTS, np.nan)

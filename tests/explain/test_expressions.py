@@ -31,7 +31,7 @@ def random_tree(rng, depth):
         value = rng.uniform(0.5, 2) * rng.choice([-1, 1])
         return (x(int(rng.integers(3))), constant(value), number(1.0))[rng.integers(3)]
     if rng.random() < 0.35:
-        return ex.unary(str(rng.choice(ex.UNARY)), random_tree(rng, depth - 1))
+        return ex.Node(str(rng.choice(ex.UNARY)), (random_tree(rng, depth - 1),))
     return ex.Node(str(rng.choice(ex.BINARY)), (random_tree(rng, depth - 1), random_tree(rng, depth - 1)))
 
 

@@ -188,7 +188,7 @@ def test_states_that_were_never_reached_are_named(counts, message):
     [
         ({"engine": "magic"}, "engine must be one of"),
         ({"inputs": [9]}, "inputs must be columns"),
-        ({"names": ["a"]}, "names must be 6 different names"),
+        ({"names": ["a"]}, "1 names for 6 inputs"),
         ({"time_limit": 0}, "time_limit"),
         ({"pick": "luck"}, "pick must be one of"),
         ({"model": CommittorModel.for_descriptors(2)}, "the model takes 2 descriptors"),
