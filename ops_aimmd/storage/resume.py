@@ -303,7 +303,7 @@ def _adopt(sim, file_path, hook: TrainingHook, progress: bool) -> None:
 def _reader(sim, file: Checkpoint) -> StepLogReader:
     movers = _movers(sim)
     engines = [m.engine for m in movers if isinstance(m, EngineMover) and m.engine is not None]
-    ensembles = [ensemble for m in movers for ensemble in [*_signature(m), *_signature(m, output=True)]]
+    ensembles = [ensemble for m in movers for ensemble in [*m.input_ensembles, *m.output_ensembles]]
     ensembles += [sample.ensemble for sample in sim.root]
     return StepLogReader(
         file,
@@ -312,8 +312,3 @@ def _reader(sim, file: Checkpoint) -> StepLogReader:
         ensembles={str(ensemble.__uuid__): ensemble for ensemble in ensembles},
         movers={str(mover.__uuid__): mover for mover in movers},
     )
-
-
-def _signature(mover, output: bool = False) -> list:
-    """Ensembles that a mover takes samples of, or gives samples of."""
-    return list(mover.output_ensembles if output else mover.input_ensembles)

@@ -52,7 +52,8 @@ class RunFiles:
         self.keep_models_every = keep_models_every
         self.begun = False
         """Whether the file is ours already."""
-        self._file: Checkpoint | None = None
+        self.file: Checkpoint | None = None
+        """The checkpoint while it is open."""
         self._log: StepLogWriter | None = None
         self._simulation = None
         self._can_be_logged = True
@@ -61,25 +62,11 @@ class RunFiles:
         """What goes into the checkpoint with the next step."""
 
     @property
-    def file(self) -> Checkpoint | None:
-        """The checkpoint while it is open."""
-        return self._file
-
-    @property
-    def run_id(self) -> str:
-        return self._file.run_id
-
-    @property
-    def last_step(self) -> int:
-        """Number of the last step in the checkpoint, while it is open."""
-        return self._file.step
-
-    @property
     def steps_of_replicas(self) -> dict[int, int]:
         """Steps that each replica has made, by the checkpoint; empty before it begins."""
         if not self.begun:
             return {}
-        with Checkpoint.open(self.path, read_only=True) if self._file is None else nullcontext(self._file) as file:
+        with Checkpoint.open(self.path, read_only=True) if self.file is None else nullcontext(self.file) as file:
             logged = file.logged_steps()
             current = current_paths_after(file, logged[-1]) if logged else {}
         return {replica: path.n_steps for replica, path in current.items()}
@@ -98,14 +85,14 @@ class RunFiles:
         """
         self._simulation = sim
         self._can_be_logged = frames_can_be_kept([sample.trajectory[0] for sample in sim.sample_set], engines)
-        if self._file is not None:  # a run that was interrupted goes on in the same process
+        if self.file is not None:  # a run that was interrupted goes on in the same process
             return
         if sim.storage is not None:
             sim.sync_storage()
         if self.begun:
-            self._file = Checkpoint.open(self.path)
+            self.file = Checkpoint.open(self.path)
         else:
-            self._file = create_checkpoint(self.path, self.learner, self.keep_models_every)
+            self.file = create_checkpoint(self.path, self.learner, self.keep_models_every)
             self._keep_setup(sim.storage)
         self._news = {"run": self._describe(sim, options, engines, simulation_key)}
         if not self._can_be_logged:
@@ -130,7 +117,7 @@ class RunFiles:
                 stacklevel=4,
             )
             return
-        self._file.store_file(SETUP_FILE, compressed(file.read_bytes()))
+        self.file.store_file(SETUP_FILE, compressed(file.read_bytes()))
 
     def _describe(self, sim, options: dict, engines: list, simulation_key: int | None) -> dict:
         """What `resume` must know of the simulation."""
@@ -161,23 +148,23 @@ class RunFiles:
         sim = self._simulation
         state = dict(self._news)
         if self._log is None:
-            self._log = StepLogWriter(self._file, self.keep_paths)
+            self._log = StepLogWriter(self.file, self.keep_paths)
         log = self._log.entry(step, in_ops_file) if self._can_be_logged else None
         if self.learner.seed is None:
             state["generators"] = generator_states()
         mark = None if sim.storage is None else mark_of(sim.storage)
         if mark is not None:
             state["ops_mark"] = mark
-        record_step(self._file, self.learner, step.mccycle, log, state)
+        record_step(self.file, self.learner, step.mccycle, log, state)
         self._news = {}
 
     def close(self, sim) -> None:
         """Let go of the file; all steps are in it."""
-        if self._file is None:
+        if self.file is None:
             return
-        self._file.store_file(END_FILE, json.dumps({"step": self._file.step}).encode())
-        self._file.close()
-        self._file = self._log = None
+        self.file.store_file(END_FILE, json.dumps({"step": self.file.step}).encode())
+        self.file.close()
+        self.file = self._log = None
 
 
 def setup_copy(checkpoint: Checkpoint) -> bytes | None:

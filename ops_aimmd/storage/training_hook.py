@@ -136,7 +136,7 @@ class TrainingHook(PathSimulatorHook):
         if self._files is not None:
             self._files.open(sim, self.to_dict(), self._learning.engines, self.simulation_key)
         if sim.storage is not None and self._series is None:
-            self._series = self._series_of(sim.storage, None if self._files is None else self._files.run_id)
+            self._series = self._series_of(sim.storage, None if self._files is None else self._files.file.run_id)
         leave_cursor_alone(sim)
         self._simulation = sim
         if self._running:
@@ -227,7 +227,7 @@ class TrainingHook(PathSimulatorHook):
             del self._to_do[0]
 
     def _record(self, step) -> None:
-        if self._files is not None and self._files.last_step < step.mccycle:
+        if self._files is not None and self._files.file.step < step.mccycle:
             self._files.record(step)
 
     def prepare_for_storage(self, step) -> None:
