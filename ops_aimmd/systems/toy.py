@@ -290,25 +290,13 @@ def _integrator(dynamics, temperature, overdamped, langevin):
     raise ValueError(f"Got dynamics {dynamics!r}, expected 'overdamped' or 'langevin'.")
 
 
-def _toy_system(
-    name,
-    core,
-    temperature,
-    dynamics,
-    n_bath,
-    n_frames_max,
-    n_steps_per_frame,
-    *,
-    disks,
-    saddles,
-    box,
-    spacing,
-    v_max,
-    bath_stiffness,
-    overdamped,
-    langevin,
-):
-    """Put the parts together; ``overdamped`` is (dt, D, steps per frame), ``langevin`` (dt, gamma, steps)."""
+def _toy_system(name, core, chosen, *, disks, saddles, box, spacing, v_max, bath_stiffness, overdamped, langevin):
+    """Put the parts together.
+
+    ``chosen`` are temperature, dynamics, n_bath, n_frames_max and n_steps_per_frame; ``overdamped`` is (dt, D, steps per
+    frame), ``langevin`` (dt, gamma, steps per frame).
+    """
+    temperature, dynamics, n_bath, n_frames_max, n_steps_per_frame = chosen
     temperature = float(temperature)
     potential = core
     if n_bath:
@@ -370,11 +358,7 @@ def mueller_brown(temperature=10.0, dynamics="overdamped", n_bath=0, n_frames_ma
     return _toy_system(
         "mueller_brown",
         MuellerBrown(),
-        temperature,
-        dynamics,
-        n_bath,
-        n_frames_max,
-        n_steps_per_frame,
+        (temperature, dynamics, n_bath, n_frames_max, n_steps_per_frame),
         disks=(Disk((-0.558, 1.442), 0.1), Disk((0.623, 0.028), 0.1)),
         saddles=((-0.822, 0.624),),
         box=((-2.4, 1.8), (-1.4, 2.8)),
@@ -412,11 +396,7 @@ def wolfe_quapp(temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5
     return _toy_system(
         "wolfe_quapp",
         WolfeQuapp(),
-        temperature,
-        dynamics,
-        n_bath,
-        n_frames_max,
-        n_steps_per_frame,
+        (temperature, dynamics, n_bath, n_frames_max, n_steps_per_frame),
         disks=(Disk((0.2143, 1.8746), 0.5), Disk((-0.2554, -1.8451), 0.5)),
         saddles=((-0.8049, 0.6408), (0.7582, -0.5726)),
         box=((-3.2, 3.2), (-3.2, 3.2)),
@@ -456,11 +436,7 @@ def hummer_szabo(b=5.0, temperature=1.0, dynamics="overdamped", n_bath=0, n_fram
     return _toy_system(
         "hummer_szabo",
         HummerSzabo(float(b)),
-        temperature,
-        dynamics,
-        n_bath,
-        n_frames_max,
-        n_steps_per_frame,
+        (temperature, dynamics, n_bath, n_frames_max, n_steps_per_frame),
         disks=(Disk((-1.0, -1.0), 0.3), Disk((1.0, 1.0), 0.3)),
         saddles=((0.0, 0.0),),
         box=((-2.6, 2.6), (-3.2, 3.2)),
@@ -495,11 +471,7 @@ def two_gaussian_wells(temperature=0.1, dynamics="langevin", n_bath=0, n_frames_
     return _toy_system(
         "two_gaussian_wells",
         TwoGaussianWells(),
-        temperature,
-        dynamics,
-        n_bath,
-        n_frames_max,
-        n_steps_per_frame,
+        (temperature, dynamics, n_bath, n_frames_max, n_steps_per_frame),
         disks=(Disk((-0.75, -0.5), 0.15), Disk((0.75, 0.5), 0.15)),
         saddles=((0.0, 0.0),),
         box=((-1.9, 1.9), (-1.5, 1.5)),
