@@ -17,6 +17,9 @@ class Descriptors(ABC):
     Subclasses define `names`, `atoms`, `periodic`, `evaluate` and `to_dict`, whose keys are the arguments of the class.
     """
 
+    periodic: bool
+    """Whether distances are those between nearest periodic images, so that a box is needed."""
+
     _classes: dict[str, type[Descriptors]] = {}
 
     def __init_subclass__(cls, **kwargs):
@@ -32,11 +35,6 @@ class Descriptors(ABC):
     @abstractmethod
     def atoms(self) -> np.ndarray:
         """Indices of all atoms that enter, sorted."""
-
-    @property
-    @abstractmethod
-    def periodic(self) -> bool:
-        """Whether distances are those between nearest periodic images, so that a box is needed."""
 
     @abstractmethod
     def evaluate(self, positions: torch.Tensor, box: torch.Tensor | None) -> torch.Tensor:
@@ -165,6 +163,7 @@ class StandardisedDescriptors(Descriptors):
 
     def __init__(self, descriptors: Descriptors, mean: Sequence[float], scale: Sequence[float]):
         self.descriptors = descriptors
+        self.periodic = descriptors.periodic
         self.mean = mean
         self.scale = scale
         n = len(descriptors.names)
@@ -194,11 +193,6 @@ class StandardisedDescriptors(Descriptors):
     def atoms(self) -> np.ndarray:
         """Atoms of the descriptors."""
         return self.descriptors.atoms
-
-    @property
-    def periodic(self) -> bool:
-        """Whether a box is needed."""
-        return self.descriptors.periodic
 
     def evaluate(self, positions, box):
         """Scaled columns."""

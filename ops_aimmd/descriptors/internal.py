@@ -60,7 +60,7 @@ class InternalCoordinates(Descriptors):
         self.distances = distances
         self.angles = angles
         self.dihedrals = dihedrals
-        self._periodic = periodic
+        self.periodic = periodic
         self._pairs = _atoms_of(distances, 2, "distance")
         self._triples = _atoms_of(angles, 3, "angle")
         self._quadruples = _atoms_of(dihedrals, 4, "dihedral angle")
@@ -80,11 +80,6 @@ class InternalCoordinates(Descriptors):
         """All atoms of all coordinates."""
         return np.unique(np.concatenate([part.ravel() for part in (self._pairs, self._triples, self._quadruples)]))
 
-    @property
-    def periodic(self) -> bool:
-        """Whether nearest periodic images are taken."""
-        return self._periodic
-
     def to_dict(self) -> dict:
         """Arguments of the class."""
         kinds = {"distances": self.distances, "angles": self.angles, "dihedrals": self.dihedrals}
@@ -92,7 +87,7 @@ class InternalCoordinates(Descriptors):
             kind: {name: [int(atom) for atom in atoms] for name, atoms in (entries or {}).items()}
             for kind, entries in kinds.items()
         }
-        return {**plain, "periodic": bool(self._periodic)}
+        return {**plain, "periodic": bool(self.periodic)}
 
     def evaluate(self, positions, box):
         """The internal coordinates of checked frames."""
@@ -110,8 +105,8 @@ class InternalCoordinates(Descriptors):
     def of_frame(self, positions, box):
         """Columns of one frame; few coordinates in plain Python, which is ten times faster than arrays there."""
         few = len(self._tuples) <= FEW
-        if few and len(positions) > self._last_atom and not (self._periodic and box is None):
-            values = self._of_frame_in_python(positions, box.tolist() if self._periodic else None)
+        if few and len(positions) > self._last_atom and not (self.periodic and box is None):
+            values = self._of_frame_in_python(positions, box.tolist() if self.periodic else None)
             if all(map(math.isfinite, values)):
                 return values
         return super().of_frame(positions, box)  # raises the error, if there is one

@@ -95,7 +95,7 @@ class SymmetryFunctions(Descriptors):
         self.zetas = zetas
         self.lambdas = lambdas
         self.cutoff = cutoff
-        self._periodic = periodic
+        self.periodic = periodic
         self._check()
         # for each centre the kinds it sees, as arrays of atoms
         self._around = [
@@ -140,11 +140,6 @@ class SymmetryFunctions(Descriptors):
         """Centres and neighbours."""
         return np.unique(np.concatenate([list(self.centres.values()), *self.neighbours.values()]).astype(np.int64))
 
-    @property
-    def periodic(self) -> bool:
-        """Whether nearest periodic images are taken."""
-        return self._periodic
-
     def to_dict(self) -> dict:
         """Arguments of the class."""
         return {
@@ -156,7 +151,7 @@ class SymmetryFunctions(Descriptors):
             "zetas": [int(zeta) for zeta in self.zetas],
             "lambdas": [int(sign) for sign in self.lambdas],
             "cutoff": float(self.cutoff),
-            "periodic": bool(self._periodic),
+            "periodic": bool(self.periodic),
         }
 
     def evaluate(self, positions, box):
