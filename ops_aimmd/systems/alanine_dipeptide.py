@@ -34,7 +34,7 @@ from openmm import app, unit
 from ops_aimmd.descriptors.internal import InternalCoordinates
 from ops_aimmd.systems.descriptor_cv import DescriptorCV
 from ops_aimmd.systems.dihedrals import DihedralAngleCV, PeriodicDistanceCV
-from ops_aimmd.systems.molecular_system import MolecularSystem, langevin, minimised, molecular_engine
+from ops_aimmd.systems.molecular_system import MolecularSystem, minimised, molecular_engine
 
 __all__ = ["AlanineDipeptide", "alanine_dipeptide"]
 
@@ -139,7 +139,8 @@ class AlanineDipeptide(MolecularSystem):
         """
         state_A, state_B = self.states
         path = []
-        for snapshot in self._hot_frames(np.random.default_rng(seed), temperature, n_frames):
+        # the Reference platform is the fastest for 22 atoms, and gives the same path everywhere
+        for snapshot in self._fresh_frames(np.random.default_rng(seed), temperature, n_frames, platform="Reference"):
             if state_A(snapshot):
                 path = [snapshot]
             elif path:
@@ -152,18 +153,6 @@ class AlanineDipeptide(MolecularSystem):
             f"{n_frames} frames of dynamics at {temperature} K gave no path from C7eq to C7ax of at most "
             f"{self.engine.options['n_frames_max']} frames; raise temperature, n_frames or the engine's n_frames_max"
         )
-
-    def _hot_frames(self, rng, temperature, n_frames):
-        integrator = langevin(temperature)
-        integrator_seed, velocity_seed = (int(number) for number in rng.integers(1, 2**31 - 1, size=2))
-        integrator.setRandomNumberSeed(integrator_seed)
-        # a context of its own: the Reference platform is the fastest for 22 atoms, and gives the same path everywhere
-        context = openmm.Context(self.engine.system, integrator, openmm.Platform.getPlatformByName("Reference"))
-        context.setPositions(self.positions)
-        context.setVelocitiesToTemperature(temperature * unit.kelvin, velocity_seed)
-        for _ in range(n_frames):
-            integrator.step(self.engine.options["n_steps_per_frame"])
-            yield self.snapshot(context.getState(positions=True, velocities=True))
 
 
 def alanine_dipeptide(temperature=300.0, platform="Reference", n_frames_max=2000):

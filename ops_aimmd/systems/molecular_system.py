@@ -56,7 +56,7 @@ class MolecularSystem(TwoStates):
 
         Dynamics at the temperature of the engine from the minimised positions, in a context of its own: the engine is left
         alone. The last frame in the first state is taken, should the system leave it on the way; where it left too early,
-        the dynamics start anew.
+        the dynamics start again.
 
         Parameters
         ----------
@@ -76,33 +76,31 @@ class MolecularSystem(TwoStates):
         """
         rng = np.random.default_rng(seed)
         for _ in range(ATTEMPTS):
-            frame = self._last_frame_of_first_state(rng, n_frames)
-            if frame is not None:
-                return frame
+            frames = self._fresh_frames(rng, self.temperature, n_frames, skip=n_frames // 2)
+            inside = [frame for frame in frames if self.states[0](frame)]
+            if inside:
+                return inside[-1]
         raise RuntimeError(
             f"{ATTEMPTS} times no frame of the second half of {n_frames} frames was in {self.states[0].name!r}: is it "
             "metastable? Take fewer frames or another seed"
         )
 
-    def _last_frame_of_first_state(self, rng, n_frames):
-        """Last frame in the first state of the second half of fresh dynamics, or None."""
-        integrator = langevin(self.temperature)
+    def _fresh_frames(self, rng, temperature, n_frames, skip=0, platform=None):
+        """Frames of dynamics from the minimised positions, in a context of its own; the first `skip` are left out."""
+        integrator = langevin(temperature)
         integrator_seed, velocity_seed = (int(number) for number in rng.integers(1, 2**31 - 1, size=2))
         integrator.setRandomNumberSeed(integrator_seed)
-        platform = openmm.Platform.getPlatformByName(self.engine.platform)
-        context = openmm.Context(self.engine.system, integrator, platform, self.engine.openmm_properties)
+        properties = self.engine.openmm_properties if platform is None else {}
+        platform = openmm.Platform.getPlatformByName(self.engine.platform if platform is None else platform)
+        context = openmm.Context(self.engine.system, integrator, platform, properties)
         if self.box is not None:
             context.setPeriodicBoxVectors(*self.box)
         context.setPositions(self.positions)
-        context.setVelocitiesToTemperature(self.temperature * unit.kelvin, velocity_seed)
-        integrator.step(N_STEPS_PER_FRAME * (n_frames // 2))
-        last = None
-        for _ in range(n_frames - n_frames // 2):
+        context.setVelocitiesToTemperature(temperature * unit.kelvin, velocity_seed)
+        integrator.step(N_STEPS_PER_FRAME * skip)
+        for _ in range(n_frames - skip):
             integrator.step(N_STEPS_PER_FRAME)
-            frame = self.snapshot(context.getState(positions=True, velocities=True))
-            if self.states[0](frame):
-                last = frame
-        return last
+            yield self.snapshot(context.getState(positions=True, velocities=True))
 
     def snapshot(self, state):
         """OPS snapshot of an OpenMM state with positions and velocities."""
