@@ -31,8 +31,12 @@ from ops_aimmd.explain.expressions import (
 )
 
 
+class NothingToChange(Exception):
+    """An expression has no part of the kind that a move changes."""
+
+
 def random_change(node: Node, other: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
-    """One random move.
+    """The expression after one random move; unchanged where it has no part that the move could change.
 
     Parameters
     ----------
@@ -44,30 +48,26 @@ def random_change(node: Node, other: Node, columns: np.ndarray, rng: np.random.G
         Inputs, from which start values of new constants follow.
     """
     move = MOVES[rng.integers(len(MOVES))]
-    if move is _cross_over:
-        return _cross_over(node, other, rng)
-    if move in (_wrap, _shift, _change_shape):
-        return move(node, columns, rng)
-    if move is _change_input:
-        return _change_input(node, len(columns), rng)
-    return move(node, rng)
+    try:
+        return _cross_over(node, other, rng) if move is _cross_over else move(node, columns, rng)
+    except NothingToChange:
+        return node
 
 
-def _pick(node: Node, rng: np.random.Generator, wanted) -> tuple[tuple, Node] | None:
+def _pick(node: Node, rng: np.random.Generator, wanted) -> tuple[tuple, Node]:
     candidates = [(path, part) for path, part in subtrees(node) if wanted(part)]
-    return candidates[rng.integers(len(candidates))] if candidates else None
+    if not candidates:
+        raise NothingToChange
+    return candidates[rng.integers(len(candidates))]
 
 
 def _depends_on_inputs(part: Node) -> bool:
     return part.op not in ("constant", "number")
 
 
-def _prune(node: Node, rng: np.random.Generator) -> Node:
+def _prune(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
     """Put an argument in the place of an operation."""
-    picked = _pick(node, rng, lambda part: part.args)
-    if picked is None:
-        return node
-    path, part = picked
+    path, part = _pick(node, rng, lambda part: part.args)
     return replace(node, path, part.args[rng.integers(len(part.args))])
 
 
@@ -161,10 +161,10 @@ def _added(terms: list[Node]) -> Node:
 
 def prune_summand(node: Node, rng: np.random.Generator) -> Node | None:
     """The expression without one of its summands; None if it has none."""
-    picked = _pick(node, rng, lambda part: part.op in ("add", "sub"))
-    if picked is None:
+    try:
+        path, part = _pick(node, rng, lambda part: part.op in ("add", "sub"))
+    except NothingToChange:
         return None
-    path, part = picked
     return replace(node, path, part.args[rng.integers(2)])
 
 
@@ -175,10 +175,7 @@ def _values_at(node: Node, path: tuple, columns: np.ndarray) -> np.ndarray:
 
 def _wrap(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
     """Apply a function to a part, with start values under which it is defined and of order one."""
-    picked = _pick(node, rng, _depends_on_inputs)
-    if picked is None:
-        return node
-    path, part = picked
+    path, part = _pick(node, rng, _depends_on_inputs)
     values = _values_at(node, path, columns)
     spread = float(values.std()) or 1.0
     lowest = float(values.min())
@@ -199,39 +196,29 @@ def _wrap(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
 
 
 def _shift(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
-    picked = _pick(node, rng, _depends_on_inputs)
-    if picked is None:
-        return node
-    path, part = picked
+    path, part = _pick(node, rng, _depends_on_inputs)
     spread = float(_values_at(node, path, columns).std())
     return replace(node, path, add(part, constant(rng.normal() * 0.3 * (spread or 1.0))))
 
 
-def _change_operation(node: Node, rng: np.random.Generator) -> Node:
-    picked = _pick(node, rng, lambda part: part.args)
-    if picked is None:
-        return node
-    path, part = picked
+def _change_operation(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
+    path, part = _pick(node, rng, lambda part: part.args)
     args = part.args if rng.random() < 0.5 else part.args[::-1]
     return replace(node, path, Node(str(rng.choice(UNARY if len(args) == 1 else BINARY)), args))
 
 
-def _change_input(node: Node, n_inputs: int, rng: np.random.Generator) -> Node:
+def _change_input(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
     """Another input, or a product or ratio with one, often an input that the expression already has."""
-    picked = _pick(node, rng, lambda part: part.op == "input")
-    if picked is None:
-        return node
-    path, part = picked
+    path, part = _pick(node, rng, lambda part: part.op == "input")
     used = inputs(node)
-    new = x(int(rng.choice(used)) if rng.random() < 0.3 else int(rng.integers(n_inputs)))
+    new = x(int(rng.choice(used)) if rng.random() < 0.3 else int(rng.integers(len(columns))))
     kind = rng.integers(4)
     return replace(node, path, (new, new, mul(part, new), div(part, new))[kind])
 
 
 def _cross_over(node: Node, other: Node, rng: np.random.Generator) -> Node:
     path, _ = _pick(node, rng, lambda part: True)
-    picked = _pick(other, rng, _depends_on_inputs)
-    return node if picked is None else replace(node, path, picked[1])
+    return replace(node, path, _pick(other, rng, _depends_on_inputs)[1])
 
 
 MOVES = (_prune, _prune, _wrap, _shift, _change_operation, _change_input, _cross_over, _change_shape, _change_shape)
