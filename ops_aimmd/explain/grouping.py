@@ -122,10 +122,7 @@ def by_correlation(names: Sequence[str], descriptors, threshold: float = CORRELA
         Names are those of the members, "a, b, c"; of many only the first ones.
     """
     labels = correlated(descriptors, [[column] for column in range(len(names))], threshold)
-    members: dict[int, list[int]] = {}
-    for column, label in enumerate(labels.tolist()):
-        members.setdefault(label, []).append(column)
-    return {_joined([names[column] for column in columns]): columns for columns in members.values()}
+    return {_joined([names[column] for column in columns]): columns for columns in _collect(labels.tolist()).values()}
 
 
 def correlated(descriptors, groups: Iterable[Sequence[int]], threshold: float = CORRELATED) -> np.ndarray:
@@ -233,8 +230,9 @@ def _central_bond(angle: str, dihedrals):
     return " - ".join(sorted(atoms[1:3])) if len(atoms) == 4 else None
 
 
-def _collect(labels: Iterable[str]) -> dict[str, list[int]]:
-    groups: dict[str, list[int]] = {}
+def _collect(labels: Iterable) -> dict:
+    """Columns by their label, in the order of the first column of each."""
+    groups: dict = {}
     for column, label in enumerate(labels):
         groups.setdefault(label, []).append(column)
     return groups

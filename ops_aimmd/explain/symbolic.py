@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Number
@@ -257,13 +257,12 @@ def _network_loss(model: CommittorModel, descriptors: np.ndarray, shots: Shots, 
 def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tuple[list[Node], int]:
     if n_inputs == 0:
         return [], 0
-    if engine == "dcgp":
-        return dcgp_search(_some(shots, SHOTS_IN_SEARCH[0]), n_inputs, rng, _keep_going(clock, 1 - SHARE_OF_FRONT))
-    if engine == "operon":
-        left, keep_going = partial(clock.left, 1 - SHARE_OF_FRONT), _keep_going(clock, 1 - SHARE_OF_FRONT)
-        return operon_search(_some(shots, SHOTS_IN_SEARCH[0]), n_inputs, rng, keep_going, left)
     few, more = (_some(shots, n) for n in SHOTS_IN_SEARCH)
     until = 1 - SHARE_OF_FRONT
+    if engine == "dcgp":
+        return dcgp_search(few, n_inputs, rng, partial(clock.goes_on, until))
+    if engine == "operon":
+        return operon_search(few, n_inputs, rng, partial(clock.goes_on, until), partial(clock.left, until))
     search = ScoreSearch(few, n_inputs, rng)
     n_islands = int(np.clip(clock.seconds / SECONDS_PER_ISLAND, FEWEST_ISLANDS, MOST_ISLANDS))
     for island in range(n_islands):
@@ -276,10 +275,6 @@ def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tup
         search = ScoreSearch(more, n_inputs, rng, start_from=search)
     search.run(lambda n: clock.goes_on(until, n, search.summary()))
     return search.candidates(), search.n_tried
-
-
-def _keep_going(clock: _Clock, share: float) -> Callable[[int], bool]:
-    return lambda n_tried: clock.goes_on(share, n_tried)
 
 
 def _some(shots: Shots, n: int) -> Shots:
