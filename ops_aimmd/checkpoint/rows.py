@@ -270,13 +270,8 @@ def pack_shot(shot: int, result, n_descriptors: int | None, n_states: int | None
 def append_shots(connection, progress: dict, results: Sequence) -> None:
     shot_rows, frame_rows = [], []
     for result in results:
-        first = not progress["shots"]
-        shot_row, frame_row = pack_shot(
-            progress["shots"],
-            result,
-            None if first else progress["n_descriptors"],
-            None if first else progress["n_states"],
-        )
+        sizes = (progress["n_descriptors"], progress["n_states"]) if progress["shots"] else (None, None)
+        shot_row, frame_row = pack_shot(progress["shots"], result, *sizes)
         progress["n_descriptors"], progress["n_states"] = len(shot_row[5]) // 8, len(shot_row[6]) // 8
         progress["shots"] += 1
         shot_rows.append(shot_row)

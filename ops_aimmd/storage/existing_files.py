@@ -1,4 +1,4 @@
-"""Learning from OPS files that exist already, and weighing their paths anew: offline, with or without this package's moves.
+"""Learning from OPS files that exist already, and the selection weights of their paths under any model.
 
 A file is read step by step, in memory that does not depend on the number of steps.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -16,7 +17,6 @@ import numpy as np
 import openpathsampling as paths
 import pandas as pd
 from openpathsampling import pathmover
-from openpathsampling.netcdfplus.cache import Cache
 from tqdm.auto import tqdm
 
 from ops_aimmd.checkpoint import FileUnavailableError
@@ -161,11 +161,8 @@ def opened(storage) -> Iterator:
         forget_closed_files()  # the same file may have been open a second time
         yield storage
         return
-    file = open_storage(storage)
-    try:
+    with closing(open_storage(storage)) as file:
         yield file
-    finally:
-        file.close()
 
 
 def read_steps(storage, read: Callable, progress: bool, learner: CommittorLearner | None = None) -> Iterator:
@@ -197,39 +194,27 @@ def read_steps(storage, read: Callable, progress: bool, learner: CommittorLearne
         )
 
 
-class _LastTwoSteps(Cache):
+class _LastTwoSteps(ChainMap):
     """Keeps what was read in the current step and in the one before, in which the path of this one was often made."""
 
     def __init__(self):
-        super().__init__()
-        self._now, self._before = {}, {}
+        super().__init__({}, {})
 
     def step(self) -> None:
         """Begin a new step."""
-        self._now, self._before = {}, self._now
+        self.maps = [{}, self.maps[0]]
 
     def __getitem__(self, key):
-        if key not in self._now:
-            self._now[key] = self._before[key]
-        return self._now[key]
-
-    def __setitem__(self, key, value):
-        self._now[key] = value
+        now, before = self.maps
+        if key not in now:
+            now[key] = before[key]
+        return now[key]
 
     def __delitem__(self, key):
         if key not in self:
             raise KeyError(key)
-        self._now.pop(key, None)
-        self._before.pop(key, None)
-
-    def __contains__(self, key):
-        return key in self._now or key in self._before
-
-    def __iter__(self):
-        return iter({**self._before, **self._now})
-
-    def __len__(self):
-        return len(set(self))
+        for step in self.maps:
+            step.pop(key, None)
 
 
 class _InBlocks:
@@ -449,7 +434,7 @@ def _selection_row(step, shot: Shot, mover, selector: CommittorSelector) -> dict
     if getattr(shot.details, "stored_stride", 1) > 1:
         raise ValueError(
             f"step {step.mccycle}: of its paths one frame in {shot.details.stored_stride} was stored, and selection "
-            "weights need all of them: only runs that store whole paths (path_stride=1) can be weighed anew"
+            "weights need all of them: only runs that store whole paths (path_stride=1) can be weighed again"
         )
     old = selector.path_weights(shot.path)
     row = dict.fromkeys(WEIGHTS, np.nan)
