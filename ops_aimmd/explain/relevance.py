@@ -213,9 +213,9 @@ def _judged(model: CommittorModel, shots: TrainingSet, new_to_all: bool) -> _Jud
     return _Judged(shots.descriptors[kept], shots.counts[kept], chains, steps, rows, weights, new_to_all)
 
 
+@torch.no_grad()
 def _loss(model: CommittorModel, shots: _Judged) -> tuple[float, float]:
-    with torch.no_grad():
-        losses = _member_losses(model.frozen_copy().cpu(), shots, torch.tensor(shots.descriptors)).numpy()
+    losses = _member_losses(model.frozen_copy().cpu(), shots, torch.tensor(shots.descriptors)).numpy()
     of_shots = shots.of_shots(shots.weights * losses)
     mean = of_shots.mean()
     return float(mean), float(shots.standard_error(of_shots - mean * shots.of_shots(shots.weights)))
@@ -232,37 +232,25 @@ def _member_losses(model: CommittorModel, shots: _Judged, x: torch.Tensor) -> to
     return negative_log_likelihood(model.calibrated(logits.double()), counts)
 
 
+@torch.no_grad()
 def _loss_increase(
     model: CommittorModel, shots: _Judged, groups: list[list[int]], replacement: Replacement, n_repeats: int
 ) -> dict[str, np.ndarray]:
     """Columns of the table for one kind of replacement."""
-    from captum.attr import FeaturePermutation
-
     n, n_groups = len(shots.descriptors), len(groups)
-    group_of = np.empty(shots.descriptors.shape[1], dtype=int)
-    for number, group in enumerate(groups):
-        group_of[group] = number
-    first_columns = [group[0] for group in groups]
-    donors: list = [None] * n_groups
-
-    def replace(x, mask):
-        columns = np.flatnonzero(mask[0].numpy())
-        values, donors[group_of[columns[0]]] = replacement.draw(columns)
-        x = x.clone()
-        x[:, columns] = torch.tensor(values)
-        return x
-
-    def log_likelihoods(x):
-        # captum subtracts the new from the old, so that this gives the increase of the loss
-        return -_member_losses(model, shots, x).flatten()
-
-    method = FeaturePermutation(log_likelihoods, perm_func=replace)
     as_shot, as_donor = np.zeros((n, n_groups)), np.zeros((n, n_groups))
     of_repeats, of_members = np.empty((n_repeats, n_groups)), np.zeros((len(shots.weights), n_groups))
-    x, mask = torch.tensor(shots.descriptors), torch.tensor(group_of)[None]
+    x = torch.tensor(shots.descriptors)
+    before = _member_losses(model, shots, x)
     for repeat in range(n_repeats):
-        increase = method.attribute(x, feature_mask=mask).numpy()[:, first_columns]
-        increase = increase.reshape(*shots.rows.shape, n_groups)
+        increases, donors = [], []
+        for columns in groups:
+            replaced = x.clone()
+            values, rows = replacement.draw(columns)
+            replaced[:, columns] = torch.tensor(values)
+            increases.append(_member_losses(model, shots, replaced) - before)
+            donors.append(rows)
+        increase = torch.stack(increases).movedim(0, -1).numpy()
         weighted = shots.weights[:, :, None] * increase
         of_members += weighted.sum(axis=1) / n_repeats
         weighted = shots.of_shots(weighted)
