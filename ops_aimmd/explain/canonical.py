@@ -175,10 +175,7 @@ def _divided(coefficient: _Coefficient, first: _Coefficient) -> _Coefficient:
 
 
 def _times_core(coefficient: _Coefficient, core: Node) -> _Product:
-    if core.op in ("mul", "div"):
-        product = _product(core)
-        return _Product(coefficient.times(product.coefficient), product.above, product.below)
-    return _Product(coefficient, [core])
+    return _Product(coefficient).times(_product(core)) if core.op in ("mul", "div") else _Product(coefficient, [core])
 
 
 def canonical(node: Node) -> Node:
@@ -284,11 +281,9 @@ def _product(node: Node) -> _Product:
         return _product(node.args[0]).over(_product(node.args[1]))
     if node.op == "exp":
         inner = _sum(node.args[0])
-        if len(inner.terms) == 1 and inner.terms[0][0] == _Coefficient(1.0) and inner.terms[0][1].op == "log":
-            product = _product(inner.terms[0][1].args[0])
-            coefficient = _Coefficient(math.exp(inner.summand.value), inner.summand.free)
-            return _Product(product.coefficient.times(coefficient), product.above, product.below)
         coefficient = _Coefficient(math.exp(inner.summand.value), inner.summand.free)
+        if len(inner.terms) == 1 and inner.terms[0][0] == _Coefficient(1.0) and inner.terms[0][1].op == "log":
+            return _product(inner.terms[0][1].args[0]).times(_Product(coefficient))
         if not inner.terms:
             return _Product(coefficient)
         return _Product(coefficient, [exp(_Sum(_Coefficient(0.0), inner.terms).node())])
