@@ -146,8 +146,16 @@ def selection_table(storage, selector: CommittorSelector, progress: bool = True)
     ValueError
         If paths were stored with a stride, or a shooting point has no chance under the selector.
     """
+
+    def read(step) -> list[dict]:
+        return [
+            _selection_row(step, shot, mover, selector)
+            for shot, mover in path_shots(step, selector.learner.states)
+            if not isinstance(mover, ShootingPointExchangeMover)
+        ]
+
     with opened(storage) as file:
-        rows = list(read_steps(file, lambda step: _selection_rows(step, selector), progress, selector.learner))
+        rows = list(read_steps(file, read, progress, selector.learner))
     return pd.DataFrame(rows, columns=["step", "replica", "accepted", *WEIGHTS])
 
 
@@ -420,14 +428,6 @@ class Census:
 
 
 # ---- selection weights -----------------------------------------------------------------------------------------------
-
-
-def _selection_rows(step, selector: CommittorSelector) -> list[dict]:
-    return [
-        _selection_row(step, shot, mover, selector)
-        for shot, mover in path_shots(step, selector.learner.states)
-        if not isinstance(mover, ShootingPointExchangeMover)
-    ]
 
 
 def _selection_row(step, shot: Shot, mover, selector: CommittorSelector) -> dict:

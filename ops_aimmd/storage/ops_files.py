@@ -235,7 +235,12 @@ def check_steps(steps: Iterable[paths.MCStep]) -> None:
     for step in steps:
         for sample in step.active:
             _read_frames(sample.trajectory)
-        _read_change(step.change)
+        for change in step.change:
+            if change.details is not None:
+                vars(change.details)
+            samples = [change.samples] if isinstance(change.samples, paths.Sample) else change.samples
+            if any(len(sample.trajectory) == 0 for sample in samples or []):
+                raise ValueError("a trial without frames")
 
 
 def _read_frames(trajectory) -> None:
@@ -244,17 +249,6 @@ def _read_frames(trajectory) -> None:
     for frame in trajectory:
         if not np.isfinite(frame.xyz).all():
             raise ValueError("a frame without coordinates")
-
-
-def _read_change(change) -> None:
-    if change.details is not None:
-        vars(change.details)
-    samples = [change.samples] if isinstance(change.samples, paths.Sample) else change.samples
-    for sample in samples or []:
-        if len(sample.trajectory) == 0:
-            raise ValueError("a trial without frames")
-    for part in change.subchanges:
-        _read_change(part)
 
 
 def save_step(storage, step: paths.MCStep) -> None:
