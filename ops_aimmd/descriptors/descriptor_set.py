@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -106,9 +107,7 @@ class JoinedDescriptors(Descriptors):
         self.parts = parts
         if not parts:
             raise ValueError("nothing to join: got no descriptors")
-        seen, twice = set(), []
-        for name in self.names:
-            (twice.append if name in seen else seen.add)(name)
+        twice = [name for name, number in Counter(self.names).items() if number > 1]
         if twice:
             raise ValueError(f"several columns have the names {twice[:10]}: names must differ")
 
