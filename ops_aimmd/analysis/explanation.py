@@ -66,7 +66,7 @@ class Explanation:
 
     @property
     def warnings(self) -> list[str]:
-        """What to keep in mind, in words."""
+        """Reservations about the result, one sentence each."""
         n_shots = len(self.run.training_set)
         found = [] if n_shots >= FEW_SHOTS else [f"{n_shots} shots are few: expect other inputs and formulas with more"]
         relevant = (self.relevance["loss_increase"] > SIGNIFICANT * self.relevance["standard_error"]).any()
@@ -131,15 +131,15 @@ def explain_run(
     png_folder : path-like, optional
         Folder for the pictures as PNG files too.
     groups : optional
-        Of inputs, as for `input_relevance`: "inputs", "bonds", "centres", "correlation", or a mapping.
+        Groups of inputs, as for `input_relevance`: "inputs", "bonds", "centres", "correlation", or a mapping.
     inputs : sequence of str or int, optional
         Descriptors for the formulas, by name or column, in place of those that are found relevant.
     names : sequence of str, optional
-        Of all descriptors, in place of those that the run knows.
+        Names of all descriptors, in place of those that the run knows.
     time_limit : float
         CPU seconds for the formulas.
     seed : int, optional
-        Of the replacements and of the search, which the time limit cuts at another point each time: give `n_candidates`,
+        Seed of the replacements and of the search. The time limit cuts the search elsewhere each time: give `n_candidates`,
         and time enough, for the same formulas twice.
     engine, n_candidates
         See `fit_expressions`.

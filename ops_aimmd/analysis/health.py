@@ -39,14 +39,15 @@ SIGNIFICANT = 3.0
 """Standard errors beyond which a difference is taken for real; a dozen checks give one false alarm in some thirty runs."""
 
 INDEPENDENT_PATHS = 20
-"""Fewer leave the mean transition-path time uncertain by a quarter, as its distribution is about as wide as its mean."""
+"""Fewer independent paths leave the mean transition-path time uncertain by a quarter: its distribution is about as wide as
+its mean."""
 
 BY_CHANCE = 2e-3
 """Probability below which a difference between chains, or between the halves of a run, is taken for real. It allows for the
 uncertain correlation time, so that short runs bring fewer false alarms, not more: 0 to 2 in 1000, by simulation."""
 
 SWITCHES = 10
-"""Between channels; fewer leave their populations uncertain by a third and more."""
+"""Switches between channels; fewer leave their populations uncertain by a third and more."""
 
 MIN_LEGS = 40
 """Legs below which nothing is said of the calibration."""
@@ -55,7 +56,7 @@ MIN_SHOTS_HELD_OUT = 100
 """Shots below which a held-out loss cannot tell a good model from none: its standard error is 0.03, what is to win 0.1."""
 
 SLOPE_MARGIN, INTERCEPT_MARGIN = 0.25, 0.4
-"""Of the calibration; they change a committor by less than 0.1."""
+"""Margins of the calibration; they change a committor by less than 0.1."""
 
 EFFICIENCY_MARGIN = 0.15
 """Relative difference between generated and expected paths."""
@@ -114,7 +115,7 @@ class Health:
     transition_time, first_half, second_half : Mean
         Mean duration of the transition paths over the MC steps, in `run.time_unit`, of the whole run and its halves.
     efficiency, recent_efficiency : Efficiency or None
-        Of all shots with a prediction, and of their last half.
+        Transition paths among all shots with a prediction, and among the last half of these.
     accepted, generated : Mean
         Fraction of shots accepted, and of shots that gave a transition path.
     adaptation : Adaptation

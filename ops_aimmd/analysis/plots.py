@@ -197,7 +197,7 @@ def plot_path_times(axes: Axes, steps, times, chains, unit: str) -> None:
     axes : matplotlib.axes.Axes
     steps, times, chains : array-like, shape (n_rows,)
     unit : str
-        Of the times.
+        Unit of the times.
     """
     steps, times, chains = np.asarray(steps), np.asarray(times, dtype=float), np.asarray(chains)
     names = np.unique(chains)
@@ -250,7 +250,7 @@ def plot_crossings(axes: Axes, points, labels, names: tuple[str, str]) -> None:
     labels : int array, shape (n_paths,)
         Channel of each path.
     names : (str, str)
-        Of the descriptors.
+        Names of the descriptors.
     """
     points, labels = np.asarray(points), np.asarray(labels)
     for channel in np.unique(labels):
@@ -297,7 +297,7 @@ def plot_agreement(axes: Axes, first, second, names: tuple[str, str]) -> None:
     first, second : array, shape (n,)
         Probabilities.
     names : (str, str)
-        Of the models, for the axes.
+        Names of the models, for the axes.
     """
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     axes.plot(first, second, ".", markersize=3, alpha=0.5)

@@ -64,7 +64,7 @@ def report(
     states : sequence of openpathsampling.Volume, optional
         Needed for an OPS file that was made without a `CommittorLearner`.
     network : torch.nn.Module, optional
-        Needed for a checkpoint whose network is of a class that is not of this package; see `ops_aimmd.load_learner`.
+        Needed where the class of the network in the checkpoint is not from this package; see `ops_aimmd.load_learner`.
     progress : bool
         Show a progress bar while an OPS file is read.
 

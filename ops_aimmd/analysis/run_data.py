@@ -148,7 +148,7 @@ def _from_checkpoint(path, network) -> RunData:
         )
         rows, path_of_row = _rows_of_shots(learner.training_set, rows, path_of_row)
     if not rows:
-        raise ValueError(f"{path} holds no shot yet, of which a report could be made: run some steps first")
+        raise ValueError(f"{path} holds no shot yet to report on: run some steps first")
     numbers = {name: number for number, name in enumerate(density_paths)}
     return RunData(
         table=pd.DataFrame(rows, columns=[*COLUMNS, "legs"]),

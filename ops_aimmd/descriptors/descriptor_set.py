@@ -15,7 +15,8 @@ from .boxes import as_frames, missing_box
 class Descriptors(ABC):
     """A function from molecular coordinates to a vector of numbers for each frame.
 
-    Subclasses define `names`, `atoms`, `periodic`, `evaluate` and `to_dict`, whose keys are the arguments of the class.
+    Subclasses define `names`, `atoms`, `periodic`, `evaluate` and `to_dict`. The keys of `to_dict` are the arguments
+    of the class.
     """
 
     periodic: bool
@@ -63,7 +64,7 @@ class Descriptors(ABC):
         Returns
         -------
         array or tensor, shape (n_frames, n_descriptors)
-            Of the kind, dtype and device of `positions` (arrays: float64); tensors carry gradients.
+            Same kind, dtype and device as `positions` (arrays: float64); tensors carry gradients.
 
         Raises
         ------
@@ -147,7 +148,7 @@ class JoinedDescriptors(Descriptors):
 class StandardisedDescriptors(Descriptors):
     r"""Descriptors shifted and scaled column by column, :math:`(x - m) / s`; names are kept.
 
-    A `CommittorModel` scales its inputs itself; this is for whoever uses the columns otherwise.
+    A `CommittorModel` scales its inputs itself; use this class where the columns serve another purpose.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ class SymmetryFunctions(Descriptors):
     smooth where neighbours enter or leave the cut-off. The sum over pairs is the quadratic form :math:`w^T P w`, with the
     matrix :math:`P_{jk} = [(1 + \lambda \cos\theta_{jk})/2]^\zeta` shared by all shells :math:`r_s` and its powers by
     repeated squaring; only neighbours within the cut-off enter, and only one half of the matrix is computed. For small
-    :math:`\zeta` it is a polynomial of moments, whose cost grows with the neighbours and not with the pairs. Nothing is
+    :math:`\zeta` it is a polynomial of moments; its cost grows with the neighbours and not with the pairs. Nothing is
     neglected.
 
     Parameters

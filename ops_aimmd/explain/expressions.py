@@ -1,8 +1,8 @@
 r"""Expressions: trees of operations on the inputs, with constants that can be fitted.
 
 A tree is made of `Node`; a `Tape` is the same tree in the order of evaluation. One sweep forward gives the value
-:math:`q` of the expression, one sweep back the derivatives :math:`D_s = \partial q / \partial s` by every node s, of which
-those by the constants are the columns of the Jacobian.
+:math:`q` of the expression, one sweep back the derivatives :math:`D_s = \partial q / \partial s` by every node s. Those by
+the constants are the columns of the Jacobian.
 
 An expression is defined only where every logarithm and root has a positive argument and where no denominator changes its
 sign: `Tape.forward` raises `OutsideDomain` for rows on both sides of a pole, since a formula that fits them is no
@@ -41,7 +41,7 @@ class Node(NamedTuple):
         "input", "constant", "number", or an operation of `UNARY` or `BINARY`.
     args : tuple of Node
     value : float
-        Of a constant or number; the column of an input.
+        Value of a constant or number; column of an input.
     """
 
     op: str

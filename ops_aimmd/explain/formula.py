@@ -29,13 +29,13 @@ class Formula:
     node : Node
         The expression of the log-odds :math:`q = \ln p_B / (1 - p_B)`.
     names : tuple of str
-        Of all descriptors.
+        Names of all descriptors.
     standard_errors : array, shape (k,)
-        Of the constants, from the Fisher information; infinite where the shots do not determine a constant.
+        Standard errors of the constants, from the Fisher information; infinite where the shots do not determine a constant.
     lower, upper : array, shape (d,)
         Range of each descriptor in the training set.
     log_odds_range : (float, float)
-        Of the formula on the training set.
+        Range of the formula on the training set.
     loss, loss_per_leg : float
         Negative log-likelihood of the training set in nats.
     cross_validated_loss, cross_validated_error : float

@@ -38,7 +38,7 @@ class BoundedExpression:
     lower, upper : array, shape (d,)
         Range of each descriptor in the training set.
     log_odds_range : (float, float)
-        Of the expression there.
+        Range of the expression there.
     """
 
     node: Node
@@ -73,7 +73,7 @@ class ExpressionModule(nn.Module):
 
 @register_network
 class FormulaNetwork(nn.Module):
-    """Formulas in the place of a network: descriptors (n, d) -> logits (n, 1), or (n, n_states) for more than two states.
+    """Formulas used as a network: descriptors (n, d) -> logits (n, 1), or (n, n_states) for more than two states.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def by_central_bond(names: Sequence[str], dihedrals: Mapping[str, Sequence[int]]
     Parameters
     ----------
     names : sequence of str
-        Of the inputs; sines and cosines are found by the end of their names.
+        Names of the inputs; sines and cosines are found by the end of their names.
     dihedrals : mapping of str to four ints, optional
         Name and atoms of each dihedral angle, as in `InternalCoordinates.dihedrals`; groups are named after their members,
         "theta, omega1". Without it the central bond is read from names such as
@@ -52,13 +52,13 @@ def by_central_bond(names: Sequence[str], dihedrals: Mapping[str, Sequence[int]]
     Raises
     ------
     ValueError
-        If no input is a dihedral angle whose bond is known.
+        If the bond of no dihedral angle is known.
     """
     angles = list(by_angle(names))
     bonds = {angle: _central_bond(angle, dihedrals) for angle in angles}
     if not any(bonds.values()):
         raise ValueError(
-            f"none of the inputs {angles[:10]} is a dihedral angle whose atoms are known: pass "
+            f"none of the inputs {angles[:10]} is a dihedral angle with known atoms: pass "
             "dihedrals={name: four atoms}, for instance InternalCoordinates.dihedrals"
         )
     members: dict = {}
@@ -112,7 +112,7 @@ def by_correlation(names: Sequence[str], descriptors, threshold: float = CORRELA
     ----------
     names : sequence of str
     descriptors : array, shape (n, d)
-        Of shooting points.
+        Descriptors of shooting points.
     threshold : float
         Mean absolute correlation between the members of two groups above which they become one.
 

@@ -66,7 +66,7 @@ def _depends_on_inputs(part: Node) -> bool:
 
 
 def _prune(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
-    """Put an argument in the place of an operation."""
+    """Replace an operation by one of its arguments."""
     path, part = _pick(node, rng, lambda part: part.args)
     return replace(node, path, part.args[rng.integers(len(part.args))])
 
@@ -83,7 +83,7 @@ def of_one_input(node: Node) -> list[tuple[Node, tuple]]:
 
 
 def reshaped(node: Node, path: tuple, columns: np.ndarray) -> list[Node]:
-    """The tree with each simple function of the same input in the place of a part that depends on a single input.
+    """The trees in which a simple function of the same input replaces a part that depends on a single input.
 
     The functions begin as close to the part as a factor, or a factor and a summand, can bring them.
     """

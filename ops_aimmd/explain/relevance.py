@@ -80,9 +80,9 @@ def input_relevance(
     n_repeats : int
         Replacements of each group.
     seed : int, optional
-        Of the replacements.
+        Seed of the replacements.
     names : sequence of str, optional
-        Of the inputs, for instance ``descriptors.names``. Default: "input 0", "input 1", ...
+        Names of the inputs, for instance ``descriptors.names``. Default: "input 0", "input 1", ...
     held_out : TrainingSet, optional
         Shots that no member was trained on; they are judged by all members instead, and `training_set` is not used.
         Give it for a model that `fit` has not trained on `training_set`, such as one from a formula.
@@ -154,7 +154,7 @@ class _Judged:
     rows : int array, shape (n_members, m)
         Shots that each member was not trained on.
     weights : array, shape (n_members, m)
-        Of these; they sum up to n. Members with fewer than m shots have some of weight 0.
+        Weights of these shots; they sum up to n. Members with fewer than m shots have some of weight 0.
     new_to_all : bool
         Whether no member was trained on any of them.
     """

@@ -1,9 +1,9 @@
 r"""Which short formula says what the shots say? Symbolic regression of the log-odds under the likelihood of the shots.
 
-Formulas are fitted to the shots, not to the output of a network, whose errors they would copy. A network serves for
+Formulas are fitted to the shots, not to the output of a network: they would copy its errors. A network serves for
 comparison and, where there are many descriptors, its gradients help to choose among them.
 
-Of more than two states, the log-odds :math:`\ln p_i / p_0` of each state against the first are fitted one by one to
+With more than two states, the log-odds :math:`\ln p_i / p_0` of each state against the first are fitted one by one to
 the legs that reached either (Begg and Gray 1984, doi:10.1093/biomet/71.1.11).
 """
 
@@ -49,7 +49,7 @@ AT_ROOT = (0.85, 0.3)
 """Islands in turn mostly add terms to the whole expression, or mostly work within it."""
 
 SHARE_OF_FRONT = 0.15
-"""Of the time limit that is kept for the front."""
+"""Share of the time limit that is kept for the front."""
 
 
 def fit_expressions(
@@ -83,7 +83,7 @@ def fit_expressions(
     seed : int, optional
         Fixes the search, as far as the time limit does not cut it at different points: see ``n_candidates``.
     names : sequence of str, optional
-        Of all descriptors, for instance ``descriptors.names``; x0, x1, ... by default.
+        Names of all descriptors, for instance ``descriptors.names``; x0, x1, ... by default.
     pick : {"description_length", "cross_validation", "1-SE"}
         The rule for ``front.best``.
     n_candidates : int, optional

@@ -59,8 +59,8 @@ def training_set_from_storage(storage, descriptors, states: Sequence, progress: 
 
     One-way and two-way shooting in any ensemble, with the moves of this package or of OPS, and the shots of OPS's
     simulations that shoot from snapshots (`CommittorSimulation`, `ShootFromSnapshotsSimulation`, `SShootingSimulation`).
-    All other moves are passed over, and so are reactive-flux simulations, whose legs stop where they cross the dividing
-    surface and are no fair trials. All simulations in the file are read.
+    All other moves are passed over, and so are reactive-flux simulations: their legs stop where they cross the dividing
+    surface, and are no fair trials. All simulations in the file are read.
 
     Parameters
     ----------
@@ -174,9 +174,9 @@ def opened(storage) -> Iterator:
 
 
 def read_steps(storage, read: Callable, progress: bool, learner: CommittorLearner | None = None) -> Iterator:
-    """What `read` makes of each step that can be read, item by item.
+    """Apply `read` to each step that can be read, and yield its items one by one.
 
-    Paths whose descriptors a learner remembers are not read again.
+    Paths are not read again where the learner remembers their descriptors.
     """
     unreadable = []
     with _streaming(storage) as caches:
@@ -226,7 +226,7 @@ class _LastTwoSteps(ChainMap):
 
 
 class _InBlocks:
-    """A netCDF variable of which many rows are read at a time: OPS reads them one by one, 0.3 ms each.
+    """A netCDF variable, read many rows at a time: OPS reads them one by one, 0.3 ms each.
 
     Parameters
     ----------

@@ -130,7 +130,7 @@ def resume(
 
 def _description(file: Checkpoint, path) -> dict:
     if file.step < 0:
-        raise ValueError(f"the run of {path} died before its first step, and nothing is in it: delete it and start anew")
+        raise ValueError(f"the run of {path} died before its first step, and nothing is in it: delete it and start again")
     if "run" not in file.state_keys():
         raise ValueError(
             f"{path} holds what was learned and not the simulation, so it cannot be resumed: give its learner, "
@@ -169,7 +169,7 @@ def _learner(sim, run_id: str, checkpoint, descriptors, states, network, device)
         with Checkpoint.open(checkpoint, read_only=True) as file:
             name = file.metadata["descriptors"]
         raise ValueError(
-            f"the run has learned from the {name}, of which OPS's file holds only the name: give it again, "
+            f"the run has learned from the {name}; OPS's file holds only its name: give it again, "
             "resume(..., descriptors=...)"
         )
     if learner.has_seen_paths:
@@ -184,7 +184,7 @@ def _bind(sim, learner: CommittorLearner, weight: Callable | None) -> None:
         if selector.weight.startswith("function "):
             if weight is None:
                 raise ValueError(
-                    f"a selector of the run has the weight {selector.weight!r}, of which OPS's file holds only the name: "
+                    f"a selector of the run has the weight {selector.weight!r}; OPS's file holds only its name: "
                     "give it again, resume(..., weight=...)"
                 )
             selector.use_weight(weight)

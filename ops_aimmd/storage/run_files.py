@@ -78,10 +78,10 @@ class RunFiles:
         ----------
         sim : openpathsampling.PathSimulator
         options : dict
-            Of the hook.
+            Options of the hook.
         engines : list
         simulation_key : int or None
-            Of the random numbers of the simulation.
+            Key of the random numbers of the simulation.
         """
         self._simulation = sim
         self._can_be_logged = frames_can_be_kept([sample.trajectory[0] for sample in sim.sample_set], engines)

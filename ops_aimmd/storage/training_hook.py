@@ -41,7 +41,7 @@ class TrainingHook(PathSimulatorHook):
         Keep all sampled paths in the checkpoint too (float32, and the ends of rejected trials), so that a lost OPS file
         can be made again. False: only until OPS's file has them.
     keep_models_every : int
-        Model versions whose number is a multiple of this are kept in the checkpoint, and the newest. The default keeps
+        The checkpoint keeps every model version with a multiple of this as its number, and the newest. The default keeps
         all: their number grows with the logarithm of the number of shots.
     rejected_trials : {"whole", "ends"}
         "ends": OPS's file gets only shooting point and end frames of rejected shots; outcomes and lengths of their legs
@@ -116,7 +116,7 @@ class TrainingHook(PathSimulatorHook):
         if len({id(hook) for hook in owners}) > 1 or after_step.count(self.after_step) > 1:
             raise ValueError(
                 "this simulation has more than one TrainingHook for the same learner, which would count every shot twice: "
-                "make the PathSampling object anew (in a notebook, run the cell that makes it again) and attach one hook"
+                "make a new PathSampling object (in a notebook, run its cell again) and attach one hook"
             )
         self._check_that_no_step_is_made_twice(sim)
         self._learning.prepare(sim)

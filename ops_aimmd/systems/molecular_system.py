@@ -18,7 +18,7 @@ PLATFORM_PROPERTIES = {"CUDA": {"Precision": "mixed"}, "OpenCL": {"Precision": "
 """Positions and velocities in double precision, as the reversal of paths needs them."""
 
 N_STEPS_PER_FRAME = 10
-"""Of 2 fs."""
+"""Steps of 2 fs between two frames."""
 
 ATTEMPTS = 5
 """Runs from which a frame of the first state is wanted before giving up."""

@@ -169,7 +169,7 @@ class ToySystem(TwoStates):
         spacing : float, optional
             of the grid; default such that about 400 points remain.
         v_max : float, optional
-            keep the points whose two-dimensional potential is below; default ``self.v_max``.
+            upper limit of the two-dimensional potential at the points; default ``self.v_max``.
         rng : numpy.random.Generator, optional
             draws the bath coordinates from their Boltzmann distribution; without it they are 0.
 

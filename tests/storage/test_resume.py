@@ -789,7 +789,7 @@ def test_a_run_that_died_before_its_first_step(directory, file):
     chain = QuickChain()
     path = directory / "unborn.aimmd"
     create_checkpoint(path, chain.learner(seed=1)).close()
-    with pytest.raises(ValueError, match="before its first step.*start anew"):
+    with pytest.raises(ValueError, match="before its first step"):
         ops_aimmd.resume(file, path)
     with pytest.raises(FileNotFoundError):
         ops_aimmd.resume(file, directory / "nothing.aimmd")
