@@ -431,7 +431,7 @@ def leave(sampler):
     """What is left of a simulation when its process ends after an error."""
     sampler.storage.close()
     (hook,) = {h.__self__ for h in sampler.hooks["after_step"] if isinstance(h.__self__, ops_aimmd.TrainingHook)}
-    hook._files._file.close()
+    hook.open_checkpoint.close()
 
 
 # ---- OPS's file is ahead --------------------------------------------------------------------------------------------
