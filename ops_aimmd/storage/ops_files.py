@@ -23,6 +23,7 @@ from ops_aimmd.checkpoint.journal import SMALLEST_DATABASE, first_page
 from ops_aimmd.engines.frames import CONTAINERS
 from ops_aimmd.sampling.shooting_results import samples_of
 
+from . import forked_processes  # noqa: F401 - what it does at import
 from .file_access import UnreadableFileError, telling_damage
 
 NETCDF, SIMSTORE = "netcdf", "simstore"
