@@ -15,8 +15,8 @@ from collections import Counter
 
 import numpy as np
 
+from ops_aimmd.committor.correlated_shots import Folds
 from ops_aimmd.committor.likelihood import binomial_derivatives
-from ops_aimmd.committor.optimisation import folds
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.symbolic import fit_expressions
 
@@ -45,7 +45,7 @@ def part(shots: TrainingSet, rows: np.ndarray) -> TrainingSet:
 
 def nested_loss(shots: TrainingSet, names, options: dict) -> float:
     """Loss per leg of blocks of which the search has seen nothing."""
-    fold = folds(shots.chains, N_FOLDS, SHOTS_PER_BLOCK)
+    fold = Folds(N_FOLDS, SHOTS_PER_BLOCK).of(shots.chains, shots.steps)
     total = 0.0
     for k in range(N_FOLDS):
         front = fit_expressions(part(shots, fold != k), names=names, **options)

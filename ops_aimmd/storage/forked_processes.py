@@ -1,8 +1,8 @@
 """A forked process gives its OPS objects numbers of its own.
 
-OPS numbers objects from one that it draws when it is imported. Processes that are forked after the import go on from the same
-number: if one writes a file and another one goes on with it, as in a job that runs each piece in a `multiprocessing.Process`,
-two objects of the file have one number, and OPS reads one in place of the other.
+OPS numbers objects from one that it draws when it is imported. Processes that are forked after the import go on from the
+same number. If one writes a file and another one goes on with it, as in a job that runs each piece in a
+`multiprocessing.Process`, two objects of the file have one number, and OPS reads one in place of the other.
 """
 
 from __future__ import annotations
