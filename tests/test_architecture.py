@@ -155,6 +155,7 @@ def test_no_public_name_is_that_of_a_folder_or_file():
 
 STORED = {
     "analysis.series": ["StepRecorder"],
+    "distributed.no_http": ["dask_setup"],
     "distributed.parallel_path_sampling": ["ParallelPathSampling"],
     "sampling.configuration_replicas": ["ConfigurationEnsemble", "ConfigurationMover"],
     "sampling.learner": ["CommittorLearner"],
@@ -172,7 +173,27 @@ STORED = {
     "systems.potentials": ["PotentialSurface"],
     "systems.toy": ["ToyCoordinates", "ToyDistance"],
 }
-"""Classes that OPS stores, and their modules in version 0.1.0, by which OPS's SimStore files find them."""
+"""Classes that OPS stores, and their modules in version 0.1.0, by which OPS's SimStore files find them; dask's preload."""
+
+
+def unknown_names(source):
+    """Names that a script imports from the package and does not find there."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ops_aimmd":
+            found = importlib.import_module(node.module)
+            submodules = {module.rpartition(".")[2] for module in MODULES if module.rpartition(".")[0] == node.module}
+            yield from (
+                alias.name for alias in node.names if not hasattr(found, alias.name) and alias.name not in submodules
+            )
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_scripts_find_what_they_import(folder):
+    for script in sorted((PACKAGE.parent / folder).glob("*.py")):
+        assert list(unknown_names(script.read_text())) == [], script.name
+    assert list(unknown_names("from ops_aimmd.committor.model import CommittorModel, nothing")) == [
+        "nothing"
+    ]  # the control
 
 
 @pytest.mark.parametrize("module", STORED)

@@ -1,1 +1,1 @@
-"""Names under which OPS files of version 0.1.0 know classes that have moved to `ops_aimmd.runs`."""
+"""Names by which files and job scripts of version 0.1.0 know what has moved to `runs` and `shooting`."""
