@@ -245,7 +245,7 @@ def print_calibration(checkpoint, after):
     print(f"after step {after}: {ops_aimmd.calibration(shots.predicted_committor[late], shots.counts[late])}")
 
 
-def print_committor(checkpoint, other_run, output, n_configurations, n_shots, system, figure):
+def print_committor(checkpoint, other_run, output, n_configurations, n_shots, system):
     """Shots from configurations of the paths of another run, from which the model has not learned; may be interrupted."""
     learner = ops_aimmd.load_learner(checkpoint, system.descriptors, system.states)
     storage = paths.Storage(str(other_run), "r")
@@ -255,19 +255,6 @@ def print_committor(checkpoint, other_run, output, n_configurations, n_shots, sy
     result = ops_aimmd.committor_simulation(snapshots, learner, system.engine, n_shots, checkpoint=output, seed=1)
     print(f"model version {learner.version.number}, {len(learner.training_set)} shots\n{result}\n{result.calibration}")
     print(result.calibration.table.to_string(float_format=lambda value: f"{value:.3f}"))
-    if figure:
-        draw_committor(result, figure)
-
-
-def draw_committor(result, file):
-    """Predicted against sampled committors."""
-    figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
-    predicted, shots = result.predicted[:, -1], result.counts.sum(axis=1)
-    sampled = result.counts[:, -1] / shots
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    axes.errorbar(predicted, sampled, np.sqrt(predicted * (1 - predicted) / shots), fmt="o", markersize=4, linewidth=1)
-    axes.set(xlabel="learned committor", ylabel=f"sampled committor ({int(np.median(shots))} shots each)")
-    figure.savefig(file, dpi=110)
 
 
 def main():
@@ -294,7 +281,6 @@ def main():
     committor.add_argument("output", type=Path, help="checkpoint of the shots; gone on with if it is there")
     committor.add_argument("--configurations", type=int, default=30)
     committor.add_argument("--shots", type=int, default=20)
-    committor.add_argument("--figure", type=Path)
     for command in (run, profile, committor):
         command.add_argument("--cation", choices=PAIRS, default="Li")
         command.add_argument("--platform", help="OpenMM platform; the fastest, if left out")
@@ -306,7 +292,7 @@ def main():
     elif arguments.command == "committor":
         system = PAIRS[arguments.cation](platform=arguments.platform)
         a = arguments
-        print_committor(a.checkpoint, a.other_run, a.output, a.configurations, a.shots, system, a.figure)
+        print_committor(a.checkpoint, a.other_run, a.output, a.configurations, a.shots, system)
     elif arguments.command == "profile":
         print_profile(PAIRS[arguments.cation](platform=arguments.platform), arguments.ps)
     elif arguments.command == "table":
