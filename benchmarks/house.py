@@ -37,8 +37,9 @@ def named_after(word, files):
     return [node.name for node in nodes if word in node.name.lower().replace("snapshot", "")]
 
 
-def knows_an_engine(source):
-    """Whether a file imports what belongs to one kind of engine, or mentions such a class."""
+def engine_names(source):
+    """What of a source text concerns one kind of engine: imports and attributes (`paths.engines.toy`)."""
+    found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -48,9 +49,8 @@ def knows_an_engine(source):
             names = [ast.unparse(node)]
         else:
             continue
-        if any({*name.split(".")} & ENGINE_NAMES for name in names):
-            return True
-    return False
+        found |= {name for name in names if {*name.split(".")} & ENGINE_NAMES}
+    return found
 
 
 def main(folder):
@@ -60,7 +60,7 @@ def main(folder):
     print("  " + ", ".join(f"{name} {lines}" for name, lines in sorted(lines_per_folder(files).items())))
     for word in WORDS:
         print(f"  classes and functions with {word!r} in their name: {len(named_after(word, files))}")
-    knowing = [path for path, source in files.items() if knows_an_engine(source)]
+    knowing = [path for path, source in files.items() if engine_names(source)]
     outside = [path for path in knowing if path.parts[0] not in ("engines", "systems", "__init__.py")]
     print(f"  files that know an engine: {len(knowing)}, outside engines/ and systems/: {len(outside)}")
 

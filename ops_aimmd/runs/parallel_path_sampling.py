@@ -195,7 +195,7 @@ class ParallelPathSampling(paths.PathSampling):
         ------
         NotImplementedError
         """
-        raise NotImplementedError("one step of which chain? run(1) makes one step of each")
+        raise NotImplementedError("run_one_step does not say which chain makes the step: run(1) makes one step of each")
 
     def run_until_n_accepted(self, n_accepted):
         """Not for many chains: to stop by what was accepted would leave out the shots that take long.

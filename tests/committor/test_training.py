@@ -284,7 +284,7 @@ def test_few_legs_are_learned_from_in_fewer_epochs(monkeypatch, training_set, ep
 
 
 def test_large_sets_are_learned_from_in_turns(monkeypatch):
-    """With four parts of the shots, only the last of which says how the committor depends on the descriptors."""
+    """Four parts of the shots: only the last part says how the committor depends on the descriptors."""
     whole = shots(400)
     says = np.arange(400)[:, None] % 4 == 3
     part = TrainingSet(whole.descriptors * says, np.where(says, whole.counts, 1))
