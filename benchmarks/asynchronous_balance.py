@@ -20,11 +20,12 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
+from exact_markov_chains import MarkovChainPathEnsemble
 from scipy.special import expit
 
 from ops_aimmd.committor.selection import log_weight_function, selection_log_weights
 from ops_aimmd.committor.training import DiminishingSchedule
-from ops_aimmd.systems.markov_chain import MarkovChainPathEnsemble, reversible_transition_matrix
+from ops_aimmd.systems.markov_chain import reversible_transition_matrix
 
 LINKS, STAYS = [1.7, 0.2, 0.2], [0.0, 12.0, 0.1, 0.0]
 """Conductances between neighbouring sites, A first and B last, and of staying. Paths linger at the first site between, so

@@ -32,6 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import openpathsampling as paths
+from brute_force import brute_force_committor
 
 import ops_aimmd
 from ops_aimmd.analysis.explanation import relevant_inputs
@@ -40,7 +41,6 @@ from ops_aimmd.explain.grouping import by_central_bond
 from ops_aimmd.explain.relevance import input_relevance
 from ops_aimmd.explain.relevance_plots import plot_atom_relevance, plot_relevance
 from ops_aimmd.systems import toy
-from ops_aimmd.systems.brute_force import brute_force_committor
 
 N_BATH = 20
 TOY_NAMES = ["x", "y"] + [f"bath {i}" for i in range(1, N_BATH + 1)]

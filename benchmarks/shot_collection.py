@@ -10,11 +10,12 @@ from dataclasses import dataclass
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from brute_force import brute_force_committor
 
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult
 from ops_aimmd.sampling.shooting_results import FRAMES_PER_LEG, MAX_FRAMES_PER_LEG
 from ops_aimmd.systems import toy
-from ops_aimmd.systems.brute_force import Swarm, boltzmann_velocities, brute_force_committor
+from ops_aimmd.systems.swarm import Swarm, boltzmann_velocities
 
 SYSTEMS = {
     "Wolfe-Quapp": toy.wolfe_quapp,

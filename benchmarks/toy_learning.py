@@ -24,10 +24,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import openpathsampling as paths
+from brute_force import brute_force_committor
 
 import ops_aimmd
 from ops_aimmd.systems import toy
-from ops_aimmd.systems.brute_force import brute_force_committor
 
 TARGETS = {(0, 300): 0.07, (0, 1000): 0.045, (20, 1000): 0.09}
 """Medians to be reached, by (oscillators of the bath, MC steps)."""

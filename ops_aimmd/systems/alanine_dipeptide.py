@@ -36,8 +36,6 @@ from ops_aimmd.systems.descriptor_cv import DescriptorCV
 from ops_aimmd.systems.dihedrals import DihedralAngleCV, PeriodicDistanceCV
 from ops_aimmd.systems.molecular_system import MolecularSystem, minimised, molecular_engine
 
-__all__ = ["AlanineDipeptide", "alanine_dipeptide"]
-
 # atoms: 0-5 H1 CH3 H2 H3 C O of ACE, 6-15 N H CA HA CB HB1 HB2 HB3 C O of ALA, 16-21 N H C H1 H2 H3 of NME
 DIHEDRALS = {
     "phi": [4, 6, 8, 14],  # C-N-CA-C

@@ -31,8 +31,6 @@ from ops_aimmd.systems.dihedrals import DihedralAngleCV, PeriodicDistanceCV
 from ops_aimmd.systems.molecular_system import MolecularSystem, minimised, molecular_engine
 from ops_aimmd.systems.water_box import edge_of_box, to_normal_density
 
-__all__ = ["AlanineInSolvent", "alanine_in_solvent"]
-
 PHI, PHI_HALF_WIDTH = -90.0, 90.0
 PSI = {"C7eq": 160.0, "alpha_R": -10.0}
 PSI_HALF_WIDTH = 40.0

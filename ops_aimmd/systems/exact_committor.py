@@ -6,7 +6,7 @@ For overdamped Langevin dynamics with a constant diffusion coefficient the commi
 
 in which the diffusion coefficient no longer appears (W. E, E. Vanden-Eijnden, Annu. Rev. Phys. Chem. 61, 391
 (2010), doi:10.1146/annurev.physchem.040808.090412). Inertia, a finite time step and states that are looked
-at only once per frame all change the committor: :mod:`ops_aimmd.systems.brute_force` measures that one.
+at only once per frame all change the committor: the one of an engine itself is the fraction of many shots.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ import dataclasses
 import math
 
 import numpy as np
-import scipy.integrate
 import scipy.sparse
 import scipy.sparse.linalg
-
-__all__ = ["Disk", "ExactCommittor", "QuadratureCommittor"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +104,10 @@ class ExactCommittor:
                 f"{len(rows)} points are NaN or lie outside the box {self.box} of the exact committor, rows "
                 f"{rows[:10].tolist()}, the first at {x[rows[0], :2].tolist()}. Use a larger box."
             )
+        from scipy.interpolate import interpn
+
         xs, ys, grid = self.grid()
-        i, s = _locate(x[:, 0], xs)
-        j, t = _locate(x[:, 1], ys)
-        result = (1 - s) * ((1 - t) * grid[i, j] + t * grid[i, j + 1]) + s * (
-            (1 - t) * grid[i + 1, j] + t * grid[i + 1, j + 1]
-        )
+        result = interpn((xs, ys), grid, x[:, :2])
         result[self.disks[0].contains(x)] = 0.0
         result[self.disks[1].contains(x)] = 1.0
         return result
@@ -187,12 +182,6 @@ class ExactCommittor:
         return xs, ys, np.clip(committor, 0.0, 1.0).reshape(shape)
 
 
-def _locate(values, axis):
-    position = (values - axis[0]) / (axis[1] - axis[0])
-    lower = np.clip(np.floor(position).astype(int), 0, len(axis) - 2)
-    return lower, position - lower
-
-
 def _fraction_to_circle(outside, inside, disk):
     """Fraction of the segment from ``outside`` to ``inside`` at which it enters the disk."""
     start, direction = outside - np.asarray(disk.center), inside - outside
@@ -200,39 +189,3 @@ def _fraction_to_circle(outside, inside, disk):
     b = np.sum(start * direction, axis=1)
     c = np.sum(start * start, axis=1) - disk.radius**2
     return (-b - np.sqrt(b * b - a * c)) / a
-
-
-class QuadratureCommittor:
-    r"""Exact overdamped committor in one dimension, by quadrature.
-
-    .. math:: p_B(x) = \int_a^x e^{U(y)/kT} dy \Big/ \int_a^b e^{U(y)/kT} dy
-
-    for the states x <= a and x >= b.
-
-    Parameters
-    ----------
-    potential : callable
-        U(x): (n,) to (n,).
-    a, b : float
-        borders of the states, a < b.
-    temperature : float
-        kT.
-    n_points : int
-        points of the trapezoidal rule; default 10001 (relative error of order 1e-8).
-    """
-
-    def __init__(self, potential, a, b, temperature, n_points=10001):
-        self.potential = potential
-        self.a = a
-        self.b = b
-        self.temperature = temperature
-        self.n_points = n_points
-
-    def __call__(self, x):
-        """Committor of the state x >= b at x (n,); shape (n,)."""
-        if not self.a < self.b:
-            raise ValueError(f"Got borders a = {self.a}, b = {self.b}, expected a < b.")
-        points = np.linspace(self.a, self.b, self.n_points)
-        exponent = self.potential(points) / self.temperature
-        cumulative = scipy.integrate.cumulative_trapezoid(np.exp(exponent - exponent.max()), x=points, initial=0.0)
-        return np.interp(x, points, cumulative / cumulative[-1], left=0.0, right=1.0)

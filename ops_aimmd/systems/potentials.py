@@ -18,17 +18,6 @@ import math
 import numpy as np
 from openpathsampling.engines.toy import PES
 
-__all__ = [
-    "Potential",
-    "MuellerBrown",
-    "WolfeQuapp",
-    "HummerSzabo",
-    "TwoGaussianWells",
-    "WithBath",
-    "PotentialSurface",
-    "potential_from_dict",
-]
-
 
 class Potential(abc.ABC):
     """A potential energy surface V(x) of ``n_dim`` coordinates, pure numpy.
@@ -41,64 +30,18 @@ class Potential(abc.ABC):
 
     @abc.abstractmethod
     def value(self, x):
-        """Potential energy of many points.
-
-        Parameters
-        ----------
-        x : array, shape (n, n_dim)
-
-        Returns
-        -------
-        array, shape (n,)
-
-        Raises
-        ------
-        ValueError
-            where ``x`` has another shape.
-        """
+        """Potential energy (n,) of points (n, n_dim); ValueError for another shape."""
 
     @abc.abstractmethod
     def gradient(self, x):
-        """Gradient dV/dx of many points.
-
-        Parameters
-        ----------
-        x : array, shape (n, n_dim)
-
-        Returns
-        -------
-        array, shape (n, n_dim)
-
-        Raises
-        ------
-        ValueError
-            where ``x`` has another shape.
-        """
+        """Gradient dV/dx (n, n_dim) at points (n, n_dim); ValueError for another shape."""
 
     @abc.abstractmethod
     def point_gradient(self, x):
-        """Gradient at a single point, in a few microseconds.
-
-        Parameters
-        ----------
-        x : array, shape (n_dim,)
-
-        Returns
-        -------
-        array, shape (n_dim,), newly allocated
-        """
+        """Gradient (n_dim,) at a single point (n_dim,), in a few microseconds; newly allocated."""
 
     def point_value(self, x):
-        """Potential energy of a single point.
-
-        Parameters
-        ----------
-        x : array, shape (n_dim,)
-
-        Returns
-        -------
-        float
-        """
+        """Potential energy of a single point (n_dim,), a float."""
         return float(self.value(np.asarray(x)[None, :])[0])
 
     def to_dict(self):

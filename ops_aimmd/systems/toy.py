@@ -20,7 +20,6 @@ import openpathsampling as paths
 from openpathsampling.engines import toy as ops_toy
 from openpathsampling.netcdfplus import chaindict
 
-from ops_aimmd.systems.brute_force import Swarm, boltzmann_velocities
 from ops_aimmd.systems.exact_committor import Disk, ExactCommittor
 from ops_aimmd.systems.potentials import (
     HummerSzabo,
@@ -31,17 +30,8 @@ from ops_aimmd.systems.potentials import (
     WithBath,
     WolfeQuapp,
 )
+from ops_aimmd.systems.swarm import Swarm, boltzmann_velocities
 from ops_aimmd.systems.two_states import TwoStates
-
-__all__ = [
-    "ToyCoordinates",
-    "ToyDistance",
-    "ToySystem",
-    "mueller_brown",
-    "wolfe_quapp",
-    "hummer_szabo",
-    "two_gaussian_wells",
-]
 
 
 class ToyCoordinates(paths.CollectiveVariable):
@@ -148,8 +138,7 @@ class ToySystem(TwoStates):
     def committor(self, x):
         """Exact committor of B, of continuous overdamped dynamics.
 
-        It depends on the first two coordinates only. See :class:`ExactCommittor` for the errors raised, and
-        :func:`ops_aimmd.systems.brute_force.brute_force_committor` for the committor of the engine itself.
+        It depends on the first two coordinates only. See :class:`ExactCommittor` for the errors raised.
 
         Parameters
         ----------
@@ -348,6 +337,7 @@ def mueller_brown(temperature=10.0, dynamics="overdamped", n_bath=0, n_frames_ma
     n_bath : int
         number of irrelevant oscillators.
     n_frames_max : int
+        length limit of the engine.
     n_steps_per_frame : int, optional
         instead of the frame spacing given above.
 
@@ -383,11 +373,8 @@ def wolfe_quapp(temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5
     dynamics : {"overdamped", "langevin"}
         overdamped: D = 1, dt = 5e-4, a frame every 10 steps; Langevin: BAOAB with dt = 0.02 (a fiftieth of
         the shortest period), friction 5, a frame every 2 steps.
-    n_bath : int
-        number of irrelevant oscillators.
-    n_frames_max : int
-    n_steps_per_frame : int, optional
-        instead of the frame spacing given above.
+    n_bath, n_frames_max, n_steps_per_frame
+        As for :func:`mueller_brown`.
 
     Returns
     -------
@@ -423,11 +410,8 @@ def hummer_szabo(b=5.0, temperature=1.0, dynamics="overdamped", n_bath=0, n_fram
     dynamics : {"overdamped", "langevin"}
         overdamped: D = 1, dt = 2e-4, a frame every 10 steps; Langevin: BAOAB with dt = 0.02, friction 5, a
         frame per step.
-    n_bath : int
-        number of irrelevant oscillators.
-    n_frames_max : int
-    n_steps_per_frame : int, optional
-        instead of the frame spacing given above.
+    n_bath, n_frames_max, n_steps_per_frame
+        As for :func:`mueller_brown`.
 
     Returns
     -------
@@ -458,11 +442,8 @@ def two_gaussian_wells(temperature=0.1, dynamics="langevin", n_bath=0, n_frames_
     dynamics : {"langevin", "overdamped"}
         Langevin (default): BAOAB with dt = 0.02, friction 2.5, a frame per step; overdamped: D = 0.04 (kT
         over the same friction), dt = 0.002, a frame every 10 steps.
-    n_bath : int
-        number of irrelevant oscillators.
-    n_frames_max : int
-    n_steps_per_frame : int, optional
-        instead of the frame spacing given above.
+    n_bath, n_frames_max, n_steps_per_frame
+        As for :func:`mueller_brown`.
 
     Returns
     -------

@@ -5,6 +5,8 @@ import warnings
 import numpy as np
 import openpathsampling as paths
 import pytest
+from brute_force import brute_force_committor
+from exact_markov_chains import committor
 from sampling_support import Chain, breaking_chain, publish, simulation
 from scipy.special import expit, logit
 
@@ -15,8 +17,6 @@ from ops_aimmd.runs.committor_simulation import CommittorSimulation
 from ops_aimmd.runs.configurations import spread_along_committor
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
-from ops_aimmd.systems.brute_force import brute_force_committor
-from ops_aimmd.systems.markov_chain import committor
 
 INNER = [1, 2, 3, 4, 5]
 """Sites of the chain outside of the states."""

@@ -4,13 +4,9 @@ import random
 
 import numpy as np
 import openpathsampling as paths
+from exact_markov_chains import MarkovChainPathEnsemble
 
-from ops_aimmd.systems.markov_chain import (
-    MarkovChainEngine,
-    MarkovChainPathEnsemble,
-    reversible_transition_matrix,
-    site_indices,
-)
+from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix, site_indices
 
 N_BATCHES = 24
 """Batches of 75 MC steps or more in the tests, six times the longest correlation time of their short chains."""

@@ -4,19 +4,9 @@ The sampling is that of `benchmarks/asynchronous_balance.py`: many independent r
 cannot hide.
 """
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-from exact_support import AGREES, DISAGREES
-
-from ops_aimmd.committor.density import CommittorDensity
-from ops_aimmd.systems.markov_chain import committor
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from asynchronous_balance import (  # noqa: E402
+from asynchronous_balance import (
     LINKS,
     RESTLESS,
     RIGHT,
@@ -26,6 +16,10 @@ from asynchronous_balance import (  # noqa: E402
     Discipline,
     measure,
 )
+from exact_markov_chains import committor
+from exact_support import AGREES, DISAGREES
+
+from ops_aimmd.committor.density import CommittorDensity
 
 N_RUNS, N_STEPS = 1000, 100
 """The standard error of the mean path length is then 0.2 to 0.3 %, a tenth of what the wrong disciplines are off by."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import openpathsampling as paths
 import pytest
+from brute_force import brute_force_committor
 from exact_support import AGREES, DISAGREES, seed_everything
 from openpathsampling.engines import toy as ops_toy
 from openpathsampling.pathmover import ForwardFirstTwoWayShootingMover
@@ -13,7 +14,6 @@ from ops_aimmd import BoltzmannVelocities, CommittorLearner, CommittorShootingSc
 from ops_aimmd.sampling.shooting_results import shooting_result, shots
 from ops_aimmd.shooting.states import state_index
 from ops_aimmd.systems import toy
-from ops_aimmd.systems.brute_force import brute_force_committor
 
 N_SHOTS = 400
 QUICK_FITS = {"max_epochs": 10, "auxiliary_weights": (0.0, 0.0), "relevance": None}

@@ -30,7 +30,7 @@ from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.configuration_replicas import ConfigurationEnsemble, ConfigurationMover, Level
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.systems import toy
-from ops_aimmd.systems.brute_force import Swarm
+from ops_aimmd.systems.swarm import Swarm
 
 WRONG_MODEL = [0.0, -3.0, -2.0, 0.0, 2.0, 0.0]
 """Log-odds of the sites of the chain, far from the truth."""

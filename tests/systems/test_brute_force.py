@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from brute_force import brute_force_committor
 from openpathsampling.engines import toy as ops_toy
 
 from ops_aimmd.systems import toy
-from ops_aimmd.systems.brute_force import Swarm, boltzmann_velocities, brute_force_committor
+from ops_aimmd.systems.swarm import Swarm, boltzmann_velocities
 
 FACTORIES = [toy.mueller_brown, toy.wolfe_quapp, toy.hummer_szabo, toy.two_gaussian_wells]
 
@@ -129,7 +130,7 @@ def test_starts_inside_states_and_censored_shots():
 
 
 def test_more_shots_than_fit_into_the_pool(monkeypatch):
-    monkeypatch.setattr("ops_aimmd.systems.brute_force._POOL_SIZE", 16)
+    monkeypatch.setattr("brute_force.POOL_SIZE", 16)
     system = toy.hummer_szabo()
     counts = brute_force_committor(system, np.array([[0.0, 0.0], [0.2, 0.0]]), 50, np.random.default_rng(1))
     assert counts.sum(axis=1).tolist() == [50, 50]

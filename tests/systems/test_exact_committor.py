@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ops_aimmd.systems import toy
-from ops_aimmd.systems.exact_committor import Disk, ExactCommittor, QuadratureCommittor
+from ops_aimmd.systems.exact_committor import Disk, ExactCommittor
 from ops_aimmd.systems.potentials import WolfeQuapp
 
 # independent finite-volume solutions, converged to about 6e-4 and quoted to three digits
@@ -89,18 +89,6 @@ def test_bath_coordinates_do_not_matter():
     assert (system.committor(x) != system.committor(moved)).any()
 
 
-def test_one_dimension_by_quadrature():
-    x = np.linspace(-1.0, 1.0, 21)
-    slope, kT = 3.0, 0.7
-    exact = QuadratureCommittor(lambda y: slope * y, -1.0, 1.0, kT)
-    expected = np.expm1(slope * (x + 1.0) / kT) / np.expm1(2.0 * slope / kT)
-    assert exact(x) == pytest.approx(expected, abs=1e-7)
-    assert np.abs(QuadratureCommittor(lambda y: slope * y, -1.0, 1.0, 2 * kT)(x) - expected).max() > 0.05
-    assert exact(np.array([-5.0, 5.0])).tolist() == [0.0, 1.0]
-    # no overflow for barriers of thousands of kT
-    assert QuadratureCommittor(lambda y: 1e4 * (1 - y * y) ** 2, -1.0, 1.0, 1.0)(np.zeros(1)) == pytest.approx(0.5)
-
-
 def test_errors():
     system = toy.wolfe_quapp()
     with pytest.raises(ValueError, match="outside the box"):
@@ -112,5 +100,3 @@ def test_errors():
     same = (Disk((0.0, 0.0), 1.0), Disk((0.5, 0.0), 1.0))
     with pytest.raises(ValueError, match="common"):
         ExactCommittor(WolfeQuapp(), ((-3, 3), (-3, 3)), same, 1.0, 0.1)(np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="a < b"):
-        QuadratureCommittor(np.zeros_like, 1.0, 0.0, 1.0)(np.zeros(1))

@@ -5,11 +5,10 @@ import itertools
 import numpy as np
 import openpathsampling as paths
 import pytest
+from exact_markov_chains import MarkovChainPathEnsemble, committor
 
 from ops_aimmd.systems.markov_chain import (
     MarkovChainEngine,
-    MarkovChainPathEnsemble,
-    committor,
     reversible_transition_matrix,
     site_indices,
     stationary_distribution,

@@ -1,4 +1,4 @@
-"""Brute-force committors: many independent trajectories at once, with the dynamics of OPS's toy engine.
+"""Brute-force committors of toy engines, for tests and benchmarks: many shots from each configuration.
 
 The integrators, the masses, the time step and the frame spacing are read from the engine, and the states are
 looked at only once per frame, as OPS does it. So the result is the committor *of that engine*, inertia and
@@ -8,86 +8,19 @@ discretisation included, where :mod:`ops_aimmd.systems.exact_committor` has the 
 from __future__ import annotations
 
 import numpy as np
-from openpathsampling.engines.toy import LangevinBAOABIntegrator, OverdampedLangevinIntegrator
 
 from ops_aimmd.systems.potentials import WithBath
+from ops_aimmd.systems.swarm import Swarm, boltzmann_velocities
 
-__all__ = ["Swarm", "boltzmann_velocities", "brute_force_committor"]
+POOL_SIZE = 8192
+"""Copies integrated side by side: large against numpy's overhead, small enough for the cache."""
 
-_POOL_SIZE = 8192  # copies integrated side by side: large against numpy's overhead, small enough for the cache
 
-
-class Swarm:
-    r"""Independent copies of a toy system that advance together, one frame at a time.
-
-    Langevin dynamics is the splitting BAOAB (B. Leimkuhler, C. Matthews, Appl. Math. Res. Express 2013, 34,
-    doi:10.1093/amrx/abs010), overdamped dynamics the Euler-Maruyama scheme
-    :math:`x \leftarrow x - D\,\delta t\, \nabla V / kT + \sqrt{2 D\, \delta t}\, R`; both as in OPS.
-
-    Parameters
-    ----------
-    engine : openpathsampling.engines.toy.Engine
-        integrator and frame spacing are taken from here.
-    potential : Potential
-        of the coordinates in ``positions``.
-    masses : array, shape (d,)
-    positions, velocities : array, shape (n, d)
-        copied. Overdamped dynamics carries the velocities along unchanged, as OPS does.
-
-    Raises
-    ------
-    TypeError
-        for an integrator other than OPS's LangevinBAOABIntegrator and OverdampedLangevinIntegrator.
-    """
-
-    def __init__(self, engine, potential, masses, positions, velocities):
-        self.engine = engine
-        self.potential = potential
-        self.masses = np.asarray(masses, dtype=float)
-        self.positions = np.array(positions, dtype=float)
-        self.velocities = np.array(velocities, dtype=float)
-        integrator = engine.integ
-        if isinstance(integrator, LangevinBAOABIntegrator):
-            self._advance = self._baoab
-            self._acceleration = -potential.gradient(self.positions) / self.masses
-        elif isinstance(integrator, OverdampedLangevinIntegrator):
-            self._advance = self._euler_maruyama
-            self._acceleration = None
-        else:
-            raise TypeError(
-                f"Got an engine with the integrator {type(integrator).__name__}, expected OPS's "
-                "LangevinBAOABIntegrator or OverdampedLangevinIntegrator."
-            )
+class Pool(Swarm):
+    """A swarm in which finished copies make room for others."""
 
     def __len__(self):
         return len(self.positions)
-
-    def advance(self, rng):
-        """Advance all copies by one frame, in place; draws normal numbers from ``rng``."""
-        self._advance(rng)
-
-    def _baoab(self, rng):
-        integrator = self.engine.integ
-        half = 0.5 * integrator.dt
-        noise = integrator.c3 / np.sqrt(self.masses)
-        x, v, a = self.positions, self.velocities, self._acceleration
-        for _ in range(self.engine.n_steps_per_frame):
-            v += half * a
-            x += half * v
-            v *= integrator.c1
-            v += noise * rng.standard_normal(v.shape)
-            x += half * v
-            a = self.potential.gradient(x)  # good for this step's last kick and the next one's first
-            a /= -self.masses
-            v += half * a
-        self._acceleration = a
-
-    def _euler_maruyama(self, rng):
-        integrator = self.engine.integ
-        x = self.positions
-        for _ in range(self.engine.n_steps_per_frame):
-            x -= integrator.A * self.potential.gradient(x)
-            x += integrator.R * rng.standard_normal(x.shape)
 
     def replace(self, which, positions, velocities):
         """Put other copies in the places ``which`` (an index array)."""
@@ -102,11 +35,6 @@ class Swarm:
         self.velocities = self.velocities[mask]
         if self._acceleration is not None:
             self._acceleration = self._acceleration[mask]
-
-
-def boltzmann_velocities(n, masses, temperature, rng):
-    """n independent velocities at kT = ``temperature``; shape (n, d) with d = len(masses)."""
-    return rng.standard_normal((n, len(masses))) * np.sqrt(temperature / np.asarray(masses, dtype=float))
 
 
 def brute_force_committor(system, x, n_shots, rng, n_frames_max=None):
@@ -158,8 +86,8 @@ def brute_force_committor(system, x, n_shots, rng, n_frames_max=None):
     counts[inside] = n_shots
 
     rows = np.flatnonzero(~inside.any(axis=1)).repeat(n_shots)  # one entry per shot still to be started
-    row, rows = rows[:_POOL_SIZE].copy(), rows[_POOL_SIZE:]
-    swarm = Swarm(
+    row, rows = rows[:POOL_SIZE].copy(), rows[POOL_SIZE:]
+    pool = Pool(
         system.engine,
         potential,
         masses,
@@ -167,10 +95,10 @@ def brute_force_committor(system, x, n_shots, rng, n_frames_max=None):
         boltzmann_velocities(len(row), masses, system.temperature, rng),
     )
     length = np.ones(len(row), dtype=int)
-    while len(swarm):
-        swarm.advance(rng)
+    while len(pool):
+        pool.advance(rng)
         length += 1
-        in_a, in_b = (disk.contains(swarm.positions) for disk in system.disks)
+        in_a, in_b = (disk.contains(pool.positions) for disk in system.disks)
         np.add.at(counts, (row[in_a], 0), 1)
         np.add.at(counts, (row[in_b], 1), 1)
         finished = np.flatnonzero(in_a | in_b | (length >= n_frames_max))
@@ -180,10 +108,10 @@ def brute_force_committor(system, x, n_shots, rng, n_frames_max=None):
             row[places] = started
             length[places] = 1
             velocities = boltzmann_velocities(len(started), masses, system.temperature, rng)
-            swarm.replace(places, x[started], velocities)
+            pool.replace(places, x[started], velocities)
         if len(finished) > len(started):
-            mask = np.ones(len(swarm), dtype=bool)
+            mask = np.ones(len(pool), dtype=bool)
             mask[finished[len(started) :]] = False
-            swarm.keep(mask)
+            pool.keep(mask)
             row, length = row[mask], length[mask]
     return counts
