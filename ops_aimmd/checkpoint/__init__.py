@@ -7,15 +7,20 @@ errors
 documents
     Nested python values and arrays <-> strict JSON and a safetensors block.
 rows
-    The tables of the learning; shots, frames, model versions and documents <-> their rows.
+    Rows with their checksums.
+learning_tables
+    The tables of the learning: shots, frames of legs, the density, model versions.
 step_log
     The tables of the step log: blocks of frames, paths, a document per step; bytes kept whole.
+shot_journal
+    The tables of shots under way.
 conversion
     Files of older formats.
-journal
+checkpoint_file
     :class:`Checkpoint`: opening, locks, one transaction per MC step.
 """
 
+from ops_aimmd.checkpoint.checkpoint_file import Checkpoint, is_checkpoint
 from ops_aimmd.checkpoint.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -25,8 +30,7 @@ from ops_aimmd.checkpoint.errors import (
     FileUnavailableError,
     NotACheckpointError,
 )
-from ops_aimmd.checkpoint.journal import Checkpoint, is_checkpoint
-from ops_aimmd.checkpoint.rows import DensityPath, LegFrameColumns, ShotColumns
+from ops_aimmd.checkpoint.learning_tables import DensityPath, ShotColumns
 from ops_aimmd.checkpoint.step_log import FrameBlock, StepLog
 
 __all__ = [
@@ -39,7 +43,6 @@ __all__ = [
     "DensityPath",
     "FileUnavailableError",
     "FrameBlock",
-    "LegFrameColumns",
     "NotACheckpointError",
     "ShotColumns",
     "StepLog",

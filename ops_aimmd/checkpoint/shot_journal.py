@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ops_aimmd.checkpoint.documents import decode, encode
-from ops_aimmd.checkpoint.errors import CheckpointCorruptError, damaged
-from ops_aimmd.checkpoint.rows import check_size, checksum_of
+from ops_aimmd.checkpoint.documents import encode
+from ops_aimmd.checkpoint.rows import find_row, insert_row, read_documents
 
 SPECIFICATIONS, RESULTS = "shots_in_flight", "shot_results"
 
@@ -37,13 +36,13 @@ def write_specifications(connection, documents: Mapping[str, Any]) -> None:
     for table in (SPECIFICATIONS, RESULTS):
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} {_COLUMNS}")
     for shot, document in documents.items():
-        _insert(connection, SPECIFICATIONS, shot, document)
+        insert_row(connection, SPECIFICATIONS, shot, *encode(document, f"shot {shot!r}"))
 
 
 def write_result(connection, path: Path, shot: str, document: Any) -> None:
-    if not _has_tables(connection) or not _exists(connection, shot):
+    if not _has_tables(connection) or find_row(connection, path, SPECIFICATIONS, shot) is None:
         raise KeyError(f"shot {shot!r} is not in the journal of {path}: its specification must be there before its result")
-    _insert(connection, RESULTS, shot, document)
+    insert_row(connection, RESULTS, shot, *encode(document, f"shot {shot!r}"))
 
 
 def delete_shots(connection, shots: Iterable[str]) -> None:
@@ -55,35 +54,11 @@ def delete_shots(connection, shots: Iterable[str]) -> None:
 def read_journal(connection, path: Path) -> dict[str, JournaledShot]:
     if not _has_tables(connection):
         return {}
-    results = _read(connection, path, RESULTS)
-    specifications = _read(connection, path, SPECIFICATIONS)
+    results = read_documents(connection, path, RESULTS)
+    specifications = read_documents(connection, path, SPECIFICATIONS)
     return {shot: JournaledShot(document, results.get(shot)) for shot, document in specifications.items()}
 
 
 def _has_tables(connection) -> bool:
     found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", (SPECIFICATIONS, RESULTS))
     return found.fetchone()[0] == 2
-
-
-def _exists(connection, shot: str) -> bool:
-    return connection.execute(f"SELECT 1 FROM {SPECIFICATIONS} WHERE shot = ?", (shot,)).fetchone() is not None
-
-
-def _insert(connection, table: str, shot: str, document: Any) -> None:
-    text, arrays = encode(document, f"shot {shot!r}")
-    check_size(f"shot {shot!r}", text, arrays)
-    connection.execute(
-        f"INSERT INTO {table} VALUES (?, ?, ?, ?)", (shot, text, arrays, checksum_of(shot, b"\0", text, arrays))
-    )
-
-
-def _read(connection, path: Path, table: str) -> dict[str, Any]:
-    rows = connection.execute(
-        f"SELECT CAST(shot AS TEXT), CAST(json AS TEXT), CAST(arrays AS BLOB), checksum FROM {table} ORDER BY rowid"
-    )
-    documents = {}
-    for shot, text, arrays, checksum in rows:
-        if checksum != checksum_of(shot, b"\0", text, arrays):
-            raise CheckpointCorruptError(damaged(path, f"{table}, shot {shot!r}"))
-        documents[shot] = decode(text, arrays)
-    return documents

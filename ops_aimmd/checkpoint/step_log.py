@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ops_aimmd.checkpoint.documents import decode, decode_arrays, encode, encode_arrays
-from ops_aimmd.checkpoint.errors import CheckpointCorruptError, damaged
-from ops_aimmd.checkpoint.rows import check_keys, check_missing, check_size, checksum_of, raw_bytes
+from ops_aimmd.checkpoint.rows import TABLES, check_keys, check_missing, checksum_of, find_row, insert_row, raw_bytes
 
 STEP_LOG_SCHEMA = (
     """CREATE TABLE frame_blocks (
@@ -50,22 +49,8 @@ STEP_LOG_SCHEMA = (
 )
 
 EMPTY_STEP_LOG = {"frame_blocks": 0, "last_frame_block": -1, "paths": 0, "steps": 0, "files": 0}
-"""Joins :data:`.rows.NO_PROGRESS`: the number of rows of each table, and the last number given to a block."""
+"""Joins :data:`.learning_tables.NO_PROGRESS`: the number of rows of each table, and the last number given to a block."""
 
-
-class _Table(NamedTuple):
-    key: str
-    kind: str
-    content: str
-
-
-_TABLES = {
-    "frame_blocks": _Table("block", "INTEGER", "CAST(json AS TEXT), CAST(arrays AS BLOB)"),
-    "paths": _Table("path", "TEXT", "CAST(frames AS BLOB)"),
-    "steps": _Table("step", "INTEGER", "CAST(json AS TEXT), CAST(arrays AS BLOB)"),
-    "files": _Table("name", "TEXT", "CAST(content AS BLOB)"),
-}
-"""Key, its type, and the columns that are read, of each table."""
 
 LISTED_KEYS = 20
 """Keys that an error lists one by one; of more it gives number, first and last."""
@@ -164,7 +149,7 @@ def read_step(connection, path: Path, progress: dict, step: int) -> Any:
 
 def read_keys(connection, path: Path, progress: dict, table: str) -> list:
     """Keys of all rows of a table, sorted."""
-    key, kind, _ = _TABLES[table]
+    key, kind, _ = TABLES[table]
     keys = [row[0] for row in connection.execute(f"SELECT CAST({key} AS {kind}) FROM {table} ORDER BY {key}")]
     check_keys(path, table, keys, progress[table])
     return keys
@@ -178,10 +163,10 @@ def read_row(connection, path: Path, progress: dict, table: str, key: int | str)
     KeyError
         If it is not; the message says which are.
     """
-    content = _find(connection, path, table, key)
+    content = find_row(connection, path, table, key)
     if content is not None:
         return content
-    column = _TABLES[table].key
+    column = TABLES[table].key
     keys = read_keys(connection, path, progress, table)
     check_missing(connection, path, table, column, key, keys)
     there = f"{len(keys)} from {keys[0]!r} to {keys[-1]!r}" if len(keys) > LISTED_KEYS else keys
@@ -194,27 +179,13 @@ def _name(table: str, name: str) -> str:
     return name
 
 
-def _find(connection, path: Path, table: str, key: int | str) -> tuple | None:
-    """Content of a row, checked; None if there is none."""
-    column, _, content = _TABLES[table]
-    row = connection.execute(f"SELECT {content}, checksum FROM {table} WHERE {column} = ?", (key,)).fetchone()
-    if row is None:
-        return None
-    *content, checksum = row
-    if checksum != checksum_of(key, b"\0", *content):
-        raise CheckpointCorruptError(damaged(path, f"{table}, {column} {key!r}"))
-    return tuple(content)
-
-
 def _insert(connection, progress: dict, table: str, key: int | str, *content: str | bytes | None) -> None:
-    check_size(f"{_TABLES[table].key} {key!r} of the {table.replace('_', ' ')}", *content)
-    values = (key, *content, checksum_of(key, b"\0", *content))
-    connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
+    insert_row(connection, table, key, *content)
     progress[table] += 1
 
 
 def _delete(connection, progress: dict, table: str, condition: str, key: int | str) -> None:
-    deleted = connection.execute(f"DELETE FROM {table} WHERE {_TABLES[table].key} {condition}", (key,))
+    deleted = connection.execute(f"DELETE FROM {table} WHERE {TABLES[table].key} {condition}", (key,))
     progress[table] -= deleted.rowcount
 
 
@@ -232,7 +203,7 @@ def _append_block(connection, progress: dict, number: int, block: FrameBlock) ->
 
 
 def _reduce_block(connection, path: Path, number: int) -> None:
-    content = _find(connection, path, "frame_blocks", number)
+    content = find_row(connection, path, "frame_blocks", number)
     if content is None:
         raise ValueError(f"frame block {number} cannot be reduced: it is not in {path}")
     text, arrays = content[0], decode_arrays(content[1])
@@ -256,7 +227,7 @@ def _append_path(connection, path: Path, progress: dict, name: str, frames: np.n
             f"frame {first} of path {name!r} is {places[first].tolist()}; expected (block, row, reversed) with block and "
             "row from 0 and reversed 0 or 1"
         )
-    known = _find(connection, path, "paths", _name("paths", name))
+    known = find_row(connection, path, "paths", _name("paths", name))
     if known is None:
         _insert(connection, progress, "paths", name, raw)
     elif known != (raw,):

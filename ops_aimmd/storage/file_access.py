@@ -22,8 +22,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ops_aimmd.checkpoint import FileUnavailableError
+from ops_aimmd.checkpoint.checkpoint_file import first_page
 from ops_aimmd.checkpoint.errors import is_damage
-from ops_aimmd.checkpoint.journal import first_page
 
 try:
     import fcntl

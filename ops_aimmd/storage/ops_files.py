@@ -19,7 +19,7 @@ import numpy as np
 import openpathsampling as paths
 from openpathsampling.netcdfplus import LoaderProxy, WeakLRUCache
 
-from ops_aimmd.checkpoint.journal import SMALLEST_DATABASE, first_page
+from ops_aimmd.checkpoint.checkpoint_file import SMALLEST_DATABASE, first_page
 from ops_aimmd.engines.frames import CONTAINERS
 from ops_aimmd.sampling.shooting_results import samples_of
 

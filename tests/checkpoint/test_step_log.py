@@ -240,7 +240,7 @@ def test_rows_larger_than_sqlite_takes_are_refused_in_words(checkpoint, monkeypa
         ("block 4 of the frame blocks", dict(log=StepLog(None, {4: FrameBlock({}, {"x": large})}))),
         ("path 'long' of the paths", dict(log=StepLog(paths={"long": np.zeros((420, 3), int)}))),
         ("step 1 of the steps", dict(log=StepLog({"x": large}))),
-        ("'x' of the state", dict(state={"x": large})),
+        ("key 'x' of the state", dict(state={"x": large})),
     ):
         with pytest.raises(ValueError, match=f"{name} takes 1.... bytes; .* at most 10000: split it"):
             checkpoint.record_step(1, **arguments)
@@ -315,7 +315,7 @@ def test_a_damaged_index_hides_nothing(tmp_path):
 
 
 def test_every_flipped_bit_of_a_small_log_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr("ops_aimmd.checkpoint.journal.QUICK_CHECK_BYTES", 0)
+    monkeypatch.setattr("ops_aimmd.checkpoint.checkpoint_file.QUICK_CHECK_BYTES", 0)
     path, copy = tmp_path / "run.aimmd", tmp_path / "copy.aimmd"
     content = b"a set-up of which every byte matters"
     block = FrameBlock({"engine": "a verlet"}, {"coordinates": np.arange(1.0, 7.0)})

@@ -197,7 +197,7 @@ def test_the_steps_in_the_log_of_a_killed_run_are_converted_too(tmp_path):
         assert new.step == step and new.journaled_shots().keys() == shots and shots
 
 
-@pytest.mark.parametrize("fails", ["os.replace", "os.link", "ops_aimmd.checkpoint.journal._read_whole", "rename"])
+@pytest.mark.parametrize("fails", ["os.replace", "os.link", "ops_aimmd.checkpoint.checkpoint_file._read_whole", "rename"])
 def test_a_conversion_that_fails_leaves_the_old_file(old_file, fails, monkeypatch):
     before = old_file.read_bytes()
     with monkeypatch.context() as broken:

@@ -55,7 +55,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -74,25 +74,21 @@ from ops_aimmd.checkpoint.errors import (
     is_damage,
     translated,
 )
-from ops_aimmd.checkpoint.rows import (
+from ops_aimmd.checkpoint.learning_tables import (
     NO_PROGRESS,
     SCHEMA,
     DensityPath,
     ShotColumns,
     append_model_version,
     append_shots,
-    check_count,
-    check_keys,
-    check_missing,
     empty_columns,
     read_density,
-    read_document,
     read_leg_frames,
     read_model_version,
     read_shots,
     write_density,
-    write_document,
 )
+from ops_aimmd.checkpoint.rows import check_count, check_keys, check_missing, read_document, write_document
 from ops_aimmd.checkpoint.shot_journal import (
     JournaledShot,
     delete_shots,
@@ -159,6 +155,9 @@ def is_checkpoint(path: str | os.PathLike) -> bool:
 
 class Checkpoint:
     """The checkpoint of one run: get one from :meth:`create` or :meth:`open`, and close it (or use ``with``).
+
+    Asking for something that is not in the file raises a KeyError; its message lists what is. Writing raises a
+    CheckpointError if the file cannot be written: disk full, opened read-only, taken over by another process.
 
     Attributes
     ----------
@@ -338,7 +337,7 @@ class Checkpoint:
         step : int
             Non-negative and larger than the last one recorded.
         shots : sequence of shooting results
-            Objects with the attributes listed at :func:`ops_aimmd.checkpoint.rows.pack_shot`.
+            Objects with the attributes listed at :func:`ops_aimmd.checkpoint.learning_tables.pack_shot`.
         density_paths : mapping of str to DensityPath, or to a tuple (count, thinning, frames)
             Paths of the density that are new or have changed, by a name that is theirs for ever; frames (m, c), or
             None where those in the file stay. Paths not given stay as they are.
@@ -354,13 +353,10 @@ class Checkpoint:
         ------
         ValueError, TypeError
             If something does not fit; nothing is then recorded.
-        CheckpointError
-            If the file cannot be written: disk full, opened read-only, taken over by another process.
         """
-        self._check_writable()
         step = operator.index(step)
         documents = {key: encode(value, f"state[{key!r}]") for key, value in (state or {}).items()}
-        with translated(self.path, "written"), self._transaction() as connection:
+        with self._transaction() as connection:
             progress = self._progress()
             if step <= progress["step"] or step < 0:
                 raise ValueError(
@@ -409,13 +405,7 @@ class Checkpoint:
         return -1 if number is None else number
 
     def model_version(self, number: int | None = None) -> tuple[int, dict, dict[str, np.ndarray]]:
-        """Number, description and arrays of a model version; of the newest if none is named.
-
-        Raises
-        ------
-        KeyError
-            If it is not in the file; the message lists those that are.
-        """
+        """Number, description and arrays of a model version; of the newest if none is named."""
         with self._reading() as connection:
             kept = self.model_versions()
             number = self._progress()["model_version"] if number is None else operator.index(number)
@@ -434,13 +424,7 @@ class Checkpoint:
         return sorted(keys)
 
     def state(self, key: str) -> Any:
-        """The value last recorded under a key: tuples come back as lists, all else as it was.
-
-        Raises
-        ------
-        KeyError
-            If it was never recorded; the message lists the keys that were.
-        """
+        """The value last recorded under a key: tuples come back as lists, all else as it was."""
         with self._reading() as connection:
             try:
                 return read_document(connection, self.path, "state", key)
@@ -451,53 +435,32 @@ class Checkpoint:
 
     def logged_steps(self) -> list[int]:
         """Numbers of the steps whose documents are in the log, in order."""
-        return self._log_keys("steps")
+        return self._read(read_keys, "steps")
 
     def logged_step(self, step: int) -> dict:
-        """The document of a step: tuples come back as lists, all else as it was.
-
-        Raises
-        ------
-        KeyError
-            If it is not in the log; the message says which are.
-        """
-        with self._reading() as connection:
-            return read_step(connection, self.path, self._progress(), operator.index(step))
+        """The document of a step: tuples come back as lists, all else as it was."""
+        return self._read(read_step, operator.index(step))
 
     def path_names(self) -> list[str]:
         """Names of the paths in the log, sorted."""
-        return self._log_keys("paths")
+        return self._read(read_keys, "paths")
 
     def path_frames(self, name: str) -> np.ndarray:
-        """Where the frames of a path are.
+        """Where the frames of a path are: block, row in the block, and 1 if the frame is time-reversed, else 0.
 
         Returns
         -------
-        frames : int64 array, shape (n_frames, 3)
-            Block, row in the block, and 1 if the frame is time-reversed, else 0.
-
-        Raises
-        ------
-        KeyError
-            If the path is not in the log; the message says which are.
+        int64 array, shape (n_frames, 3)
         """
-        with self._reading() as connection:
-            return read_path(connection, self.path, self._progress(), name)
+        return self._read(read_path, name)
 
     def frame_block_numbers(self) -> list[int]:
         """Numbers of the frame blocks in the log, in order."""
-        return self._log_keys("frame_blocks")
+        return self._read(read_keys, "frame_blocks")
 
     def frame_block(self, number: int) -> FrameBlock:
-        """A block of frames: float64 arrays come back to the bit, or as float32 if the block was reduced.
-
-        Raises
-        ------
-        KeyError
-            If it is not in the log; the message says which are.
-        """
-        with self._reading() as connection:
-            return read_block(connection, self.path, self._progress(), operator.index(number))
+        """A block of frames: float64 arrays come back to the bit, or as float32 if the block was reduced."""
+        return self._read(read_block, operator.index(number))
 
     @property
     def last_frame_block(self) -> int:
@@ -505,35 +468,26 @@ class Checkpoint:
         return self._progress()["last_frame_block"]
 
     def journal_shots(self, specifications: Mapping[str, Any]) -> None:
-        """Note shots that are about to be handed out, in a transaction of its own.
-
-        Parameters
-        ----------
-        specifications : mapping of str to document
-            By a name that is unique in the run: nested JSON-able values and arrays.
-        """
-        self._check_writable()
-        with translated(self.path, "written"), self._transaction() as connection:
+        """Note shots that are about to be handed out: documents (values and arrays) by a name that is unique in the run."""
+        with self._transaction() as connection:
             write_specifications(connection, specifications)
 
     def journal_result(self, shot: str, document: Any) -> None:
-        """Note what came of a shot, once, in a transaction of its own.
+        """Note the result of a shot, once.
 
         Raises
         ------
         KeyError
             If the shot is not in the journal.
         CheckpointError
-            If it has a result already, or the file cannot be written.
+            If it has a result already.
         """
-        self._check_writable()
-        with translated(self.path, "written"), self._transaction() as connection:
+        with self._transaction() as connection:
             write_result(connection, self.path, shot, document)
 
     def forget_shots(self, shots: Sequence[str]) -> None:
         """Take shots out of the journal, whose steps are recorded."""
-        self._check_writable()
-        with translated(self.path, "written"), self._transaction() as connection:
+        with self._transaction() as connection:
             delete_shots(connection, shots)
 
     def journaled_shots(self) -> dict[str, JournaledShot]:
@@ -542,39 +496,29 @@ class Checkpoint:
             return read_journal(connection, self.path)
 
     def store_file(self, name: str, content: bytes) -> None:
-        """Keep bytes under a name, in place of those that it had, in a transaction of its own.
+        """Keep bytes under a name, in place of those that it had.
 
         Raises
         ------
         ValueError, TypeError
             If the name is no string, or the content is not bytes or is larger than a row may be (1 GB).
-        CheckpointError
-            If the file cannot be written.
         """
-        self._check_writable()
-        with translated(self.path, "written"), self._transaction() as connection:
+        with self._transaction() as connection:
             progress = self._progress()
             write_file(connection, progress, name, content)
             write_document(connection, "run", "progress", encode(progress))
 
     def file_names(self) -> list[str]:
         """Names of the files kept, sorted."""
-        return self._log_keys("files")
+        return self._read(read_keys, "files")
 
     def file(self, name: str) -> bytes:
-        """The bytes last stored under a name.
+        """The bytes last stored under a name."""
+        return self._read(read_file, name)
 
-        Raises
-        ------
-        KeyError
-            If there are none; the message lists the names.
-        """
+    def _read(self, function: Callable, *arguments):
         with self._reading() as connection:
-            return read_file(connection, self.path, self._progress(), name)
-
-    def _log_keys(self, table: str) -> list:
-        with self._reading() as connection:
-            return read_keys(connection, self.path, self._progress(), table)
+            return function(connection, self.path, self._progress(), *arguments)
 
     def _progress(self) -> dict:
         with self._reading() as connection:
@@ -597,27 +541,29 @@ class Checkpoint:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Commit what is done inside, or undo it; another transaction is begun before and after."""
+        self._check_writable()
         connection = self._connection
-        try:
-            if not connection.in_transaction:  # the lock could not be taken back last time
-                connection.execute("BEGIN IMMEDIATE")
-            if _data_version(connection) != self._data_version:
-                raise CheckpointLockedError(
-                    f"another process has written to {self.path} while this one had it open. Stop one of the two, and "
-                    "resume from the file"
-                )
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        finally:
-            with contextlib.suppress(sqlite3.Error):  # the step is safe all the same; the next one tries again
-                if time.monotonic() - self._synchronised > SYNC_SECONDS:
-                    self._synchronised = time.monotonic()
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                connection.execute("BEGIN IMMEDIATE")
+        with translated(self.path, "written"):
+            try:
+                if not connection.in_transaction:  # the lock could not be taken back last time
+                    connection.execute("BEGIN IMMEDIATE")
+                if _data_version(connection) != self._data_version:
+                    raise CheckpointLockedError(
+                        f"another process has written to {self.path} while this one had it open. Stop one of the two, and "
+                        "resume from the file"
+                    )
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                with contextlib.suppress(sqlite3.Error):  # the step is safe all the same; the next one tries again
+                    if time.monotonic() - self._synchronised > SYNC_SECONDS:
+                        self._synchronised = time.monotonic()
+                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    connection.execute("BEGIN IMMEDIATE")
 
     def _check_writable(self) -> None:
         if self.read_only:

@@ -40,8 +40,8 @@ from ops_aimmd.checkpoint import (
     DensityPath,
     FileUnavailableError,
     NotACheckpointError,
+    checkpoint_file,
     is_checkpoint,
-    journal,
 )
 from ops_aimmd.checkpoint.conversion import FORMAT_VERSION
 from ops_aimmd.checkpoint.documents import decode, encode
@@ -199,12 +199,13 @@ def test_steps_increase(tmp_path):
 
 
 WITHOUT_LOG = """
-import sqlite3, ops_aimmd.checkpoint.journal as journal
+import sqlite3
+from ops_aimmd.checkpoint import checkpoint_file
 class Connection(sqlite3.Connection):
     def execute(self, statement, *arguments):
         return super().execute(statement.replace("journal_mode=WAL", "journal_mode=DELETE"), *arguments)
 connect = sqlite3.connect
-journal.sqlite3.connect = lambda *a, **k: connect(*a, factory=Connection, **k)
+checkpoint_file.sqlite3.connect = lambda *a, **k: connect(*a, factory=Connection, **k)
 """
 
 
@@ -237,10 +238,10 @@ def test_kill_at_any_moment_loses_no_acknowledged_step(tmp_path):
 def test_a_copy_of_the_one_file_holds_the_run_up_to_the_last_synchronisation(tmp_path, monkeypatch):
     path, copy = tmp_path / "run.aimmd", tmp_path / "copy.aimmd"
     with Checkpoint.create(path) as checkpoint:
-        monkeypatch.setattr("ops_aimmd.checkpoint.journal.SYNC_SECONDS", 0.0)
+        monkeypatch.setattr("ops_aimmd.checkpoint.checkpoint_file.SYNC_SECONDS", 0.0)
         fill(checkpoint)
         expected = everything(path)
-        monkeypatch.setattr("ops_aimmd.checkpoint.journal.SYNC_SECONDS", 1e9)
+        monkeypatch.setattr("ops_aimmd.checkpoint.checkpoint_file.SYNC_SECONDS", 1e9)
         checkpoint.record_step(13)
         shutil.copy(path, copy)
     assert everything(copy) == expected
@@ -520,7 +521,7 @@ def test_truncated_files_are_refused(tmp_path, intact):
 def test_a_flipped_bit_never_gives_other_numbers(tmp_path, intact, monkeypatch, quick_check):
     # Without the check of the pages, as for large files, checksums and counts must do alone.
     if not quick_check:
-        monkeypatch.setattr("ops_aimmd.checkpoint.journal.QUICK_CHECK_BYTES", 0)
+        monkeypatch.setattr("ops_aimmd.checkpoint.checkpoint_file.QUICK_CHECK_BYTES", 0)
     path, data, expected = tmp_path / "run.aimmd", intact.read_bytes(), everything(intact)
     rng = np.random.default_rng(3)
     positions = np.concatenate([np.arange(100), rng.integers(len(data), size=400)])  # all of the header
@@ -560,7 +561,7 @@ def test_what_cannot_be_opened_now_is_not_called_damaged(intact, monkeypatch, er
     def refuse(path, mode):
         raise error
 
-    monkeypatch.setattr(journal, "_connect", refuse)
+    monkeypatch.setattr(checkpoint_file, "_connect", refuse)
     with pytest.raises(CheckpointUnavailableError) as caught:
         Checkpoint.open(intact)
     assert isinstance(caught.value, FileUnavailableError)
