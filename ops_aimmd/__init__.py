@@ -27,10 +27,10 @@ from ops_aimmd.sampling.transfer import transfer
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
 from ops_aimmd.shooting.executors.choose import DaskExecutor, InThisProcess, SpawnedProcesses, local_cluster
 from ops_aimmd.storage.existing_files import selection_table
+from ops_aimmd.storage.logged_steps import current_paths
 from ops_aimmd.storage.reopening import ResumeWarning
 from ops_aimmd.storage.resume import resume
 from ops_aimmd.storage.series_block import read_series
-from ops_aimmd.storage.step_log import current_paths
 from ops_aimmd.storage.training_hook import TrainingHook
 from ops_aimmd.systems import dihedrals, markov_chain, toy  # noqa: F401 - OPS reads back only classes that are imported
 from ops_aimmd.systems.descriptor_cv import DescriptorCV

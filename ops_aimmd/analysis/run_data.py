@@ -25,6 +25,7 @@ from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.step_records import COLUMNS, shot_record
 from ops_aimmd.storage.existing_files import Census, opened, path_shots, read_steps, result_of
 from ops_aimmd.storage.file_access import UnreadableFileError
+from ops_aimmd.storage.logged_steps import changes_in
 from ops_aimmd.storage.ops_files import file_of, find_simulation
 
 ACCEPTED = "AcceptedSampleMoveChange"
@@ -171,9 +172,9 @@ def _logged_rows(file: Checkpoint) -> tuple[list[dict], list[str], bool]:
     for number in file.logged_steps():
         document = file.logged_step(number)
         active = {replica: (name, ensemble) for replica, name, ensemble in document["active"]}
-        beside = sum(_frames_beside(change) for change in _changes(document["change"]))
-        for change in _changes(document["change"]):
-            details = change["details"] or {}
+        changes = [(change, change["details"] or {}) for change in changes_in(document["change"])]
+        beside = sum(int(details.get("configuration_frames") or 0) for _, details in changes)
+        for change, details in changes:
             if "leg_outcomes" not in details or not change["samples"]:
                 continue
             replica = change["samples"][0][0]
@@ -185,16 +186,6 @@ def _logged_rows(file: Checkpoint) -> tuple[list[dict], list[str], bool]:
             rows.append({**row, "frames": row["frames"] + ("exchanged_index" in details) * beside})
             names.append(name)
     return rows, names, len(ensembles) <= 1
-
-
-def _frames_beside(change: dict) -> int:
-    return int((change["details"] or {}).get("configuration_frames") or 0)
-
-
-def _changes(change: dict):
-    yield change
-    for part in change["subchanges"]:
-        yield from _changes(part)
 
 
 def _logged_row(step: int, replica: int, accepted: bool, details: dict, path_length: int) -> dict:

@@ -81,11 +81,6 @@ class InitialPaths(list):
     Parameters
     ----------
     trajectories : iterable of openpathsampling.Trajectory
-    halfway : array, shape (n, d), optional
-    channels : int array, shape (n,), optional
-
-    Attributes
-    ----------
     halfway : array, shape (n, d), or None
         Descriptors of each path where `progress` is half-way between the states for the last time. None: not known.
     channels : int array, shape (n,), or None

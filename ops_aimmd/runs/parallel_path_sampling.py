@@ -179,43 +179,23 @@ class ParallelPathSampling(paths.PathSampling):
         self._run(lambda: max(chain.n_steps for chain in self.chains) + n_steps)
 
     def run_until(self, n_steps: int) -> None:
-        """Make steps until each chain has made `n_steps` since the beginning.
-
-        Parameters
-        ----------
-        n_steps : int
-        """
+        """Make steps until each chain has made `n_steps` since the beginning."""
         _check_steps(n_steps)
         self._run(lambda: n_steps)
 
     def run_one_step(self, step_info, hook_state=None):
-        """Not for many chains.
-
-        Raises
-        ------
-        NotImplementedError
-        """
+        """Not for many chains: NotImplementedError."""
         raise NotImplementedError("run_one_step does not say which chain makes the step: run(1) makes one step of each")
 
     def run_until_n_accepted(self, n_accepted):
-        """Not for many chains: to stop by what was accepted would leave out the shots that take long.
-
-        Raises
-        ------
-        NotImplementedError
-        """
+        """Not for many chains: NotImplementedError."""
         raise NotImplementedError(
             "chains make a number of steps each, run(n) or run_until(n): to stop by what was accepted would leave out the "
             "shots that take long"
         )
 
     def restart_at_step(self, step, storage=None):
-        """Not for many chains: a step holds the path of one of them.
-
-        Raises
-        ------
-        NotImplementedError
-        """
+        """Not for many chains: NotImplementedError."""
         raise NotImplementedError("a step holds the path of one chain: go on with ops_aimmd.resume(file, checkpoint)")
 
     def _run(self, target_now: Callable[[], int]) -> None:
@@ -231,7 +211,7 @@ class ParallelPathSampling(paths.PathSampling):
         self.run_hooks("before_simulation", sim=self, n_steps=to_make)
         self._finishing = False
         try:
-            self._take_up(None if hook is None else hook.open_checkpoint, learner)
+            self._read_from_checkpoint(None if hook is None else hook.open_checkpoint, learner)
             with opened(self.executor) as executor:
                 keys = {}
                 for engine, states in _engines_and_states(self.root_mover):
@@ -270,7 +250,7 @@ class ParallelPathSampling(paths.PathSampling):
             self.attach_hook(ProgressBar(learner))
         return hooks[0]
 
-    def _take_up(self, file: Checkpoint | None, learner: CommittorLearner | None) -> None:
+    def _read_from_checkpoint(self, file: Checkpoint | None, learner: CommittorLearner | None) -> None:
         """Take from the checkpoint what this object does not know, after a resume."""
         self._shot_log = ShotLog(file)
         if self._seed is None:

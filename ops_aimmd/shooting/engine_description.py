@@ -34,7 +34,7 @@ class EngineDescription:
 
 
 @dataclass(eq=False)
-class Workbench:
+class PreparedEngine:
     """Engine and states of a worker.
 
     Attributes
@@ -80,7 +80,7 @@ def describe(engine, states: Sequence) -> EngineDescription:
     return EngineDescription(engine_key(engine, states), payload)
 
 
-def workbench(description: EngineDescription) -> Workbench:
+def prepared_engine(description: EngineDescription) -> PreparedEngine:
     """The engine and the states of a description; built at the first call in this process, then kept.
 
     The engine ignores Ctrl-C, which the process that submits the shots handles: OPS would install a signal handler at each
@@ -92,16 +92,16 @@ def workbench(description: EngineDescription) -> Workbench:
         If they cannot be built here, with the reason.
     """
     with _building:
-        if description.key not in _workbenches:
-            _workbenches[description.key] = _build(description)
-        return _workbenches[description.key]
+        if description.key not in _prepared:
+            _prepared[description.key] = _build(description)
+        return _prepared[description.key]
 
 
-_workbenches: dict[str, Workbench] = {}
+_prepared: dict[str, PreparedEngine] = {}
 _building = threading.Lock()
 
 
-def _build(description: EngineDescription) -> Workbench:
+def _build(description: EngineDescription) -> PreparedEngine:
     try:
         platform, engine, states = pickle.loads(description.payload)
     except ModuleNotFoundError as error:
@@ -112,7 +112,7 @@ def _build(description: EngineDescription) -> Workbench:
         ) from error
     engine.interrupter = EmptyContext
     adapter_of(engine).initialise(platform)
-    return Workbench(engine, states)
+    return PreparedEngine(engine, states)
 
 
 class _Packer(cloudpickle.Pickler):

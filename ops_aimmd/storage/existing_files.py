@@ -27,10 +27,9 @@ from ops_aimmd.sampling.movers import LEGS, ShootingMover
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.sampling.shooting_results import Shot, samples_of, shooting_result, shots, until_state, velocity_origin_of
-from ops_aimmd.shooting.legs import WRECKED
 
 from .file_access import why_unavailable
-from .ops_files import NETCDF, file_of, forget_closed_files, kind_of, open_storage
+from .ops_files import NETCDF, check_frames, file_of, forget_closed_files, kind_of, open_storage
 
 ELSEWHERE = 0.01
 """Fraction of legs that may have stopped outside of the given states: single precision moves frames across boundaries."""
@@ -282,18 +281,10 @@ def _check_whole(step, learner: CommittorLearner | None) -> None:
         if not part.samples or not isinstance(part.mover, pathmover.EngineMover):
             continue
         if learner is None or not learner.remembers(part.details.initial_trajectory):
-            _check_frames(part.details.initial_trajectory)
+            check_frames(part.details.initial_trajectory)
         if not isinstance(part, paths.RejectedNaNSampleMoveChange):  # its frames are wrecked rightly
             for sample in samples_of(part):
-                _check_frames(sample.trajectory)
-
-
-def _check_frames(trajectory) -> None:
-    if len(trajectory) == 0:
-        raise ValueError("a path without frames")
-    for frame in trajectory:
-        if not np.abs(frame.xyz).max() < WRECKED:  # what was never written is masked, or has a fill value of 1e37
-            raise ValueError("a frame without coordinates")
+                check_frames(sample.trajectory)
 
 
 # ---- shots of a step -------------------------------------------------------------------------------------------------

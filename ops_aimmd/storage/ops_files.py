@@ -22,6 +22,7 @@ from openpathsampling.netcdfplus import LoaderProxy, WeakLRUCache
 from ops_aimmd.checkpoint.checkpoint_file import SMALLEST_DATABASE, first_page
 from ops_aimmd.engines.frames import CONTAINERS
 from ops_aimmd.sampling.shooting_results import samples_of
+from ops_aimmd.shooting.legs import WRECKED
 
 from . import forked_processes  # noqa: F401 - what it does at import
 from .file_access import UnreadableFileError, telling_damage
@@ -236,7 +237,7 @@ def check_steps(steps: Iterable[paths.MCStep]) -> None:
     """Read steps with all that belongs to them; a part that is not there raises one of many kinds of errors."""
     for step in steps:
         for sample in step.active:
-            _read_frames(sample.trajectory)
+            check_frames(sample.trajectory)
         for change in step.change:
             if change.details is not None:
                 vars(change.details)
@@ -244,11 +245,12 @@ def check_steps(steps: Iterable[paths.MCStep]) -> None:
                 raise ValueError("a trial without frames")
 
 
-def _read_frames(trajectory) -> None:
+def check_frames(trajectory) -> None:
+    """Read all frames of a path, and raise a ValueError where something is missing."""
     if len(trajectory) == 0:
         raise ValueError("a path without frames")
     for frame in trajectory:
-        if not np.isfinite(frame.xyz).all():
+        if not np.abs(frame.xyz).max() < WRECKED:  # what was never written is masked, or has a fill value of 1e37
             raise ValueError("a frame without coordinates")
 
 

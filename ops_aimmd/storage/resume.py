@@ -25,6 +25,7 @@ from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.shared_learner import movers_under, selectors_of, share_learner
 
+from .logged_steps import StepLogReader, logged_ends, step_ends
 from .ops_files import (
     current_samples,
     file_of,
@@ -36,7 +37,6 @@ from .ops_files import (
 )
 from .reopening import ResumeWarning, reopen
 from .run_files import restore_generators
-from .step_log import StepLogReader, logged_ends, step_ends
 from .training_hook import TrainingHook
 
 SYNC_EVERY = 20
@@ -229,7 +229,7 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     if logged and (not stored or file.step >= stored[-1]):
         # of the paths that were written OPS has replaced frames with placeholders for those in its file
         sim.sample_set = _reader(sim, file).current(logged[-1])
-        hook.hold_current_paths(sim)
+        hook.keep_current_paths(sim)
     else:  # snapshots of a kind that is not kept in the checkpoint, or steps that only OPS's file has
         _check_that_paths_are_whole(sim, file, hook)
         sim.sample_set = current_samples(storage, str(sim.__uuid__))

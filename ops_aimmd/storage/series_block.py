@@ -108,9 +108,10 @@ class SeriesBlock:
             variable.set_auto_maskandscale(False)
         self._rows: list[dict] = []
         self._n_written = _n_complete({name: variable[:] for name, variable in self._variables.items()}, group)
-        steps = self._variables["step"][: self._n_written]
-        self._last_written = int(steps[-1]) if len(steps) else -1
-        self._give_up_rows()
+        steps = self._variables["step"]
+        self._last_written = int(steps[self._n_written - 1]) if self._n_written else -1
+        if len(steps) > self._n_written:  # what lies behind the rows that count shall never count again
+            steps[self._n_written :] = steps.getncattr("_FillValue")
 
     @staticmethod
     def possible(storage) -> bool:
@@ -138,7 +139,7 @@ class SeriesBlock:
         if step.mccycle <= self.last_step:
             raise ValueError(
                 f"got step {step.mccycle}, but the series in {self.storage.filename!r} reach step {self.last_step} "
-                f"already: append each step once, in order, or call discard_after({step.mccycle - 1}) first"
+                "already: append each step once, in order"
             )
         self._rows.extend(_row(step, shot, len(self.states)) for shot in shots(step.change, self.states))
 
@@ -151,26 +152,6 @@ class SeriesBlock:
             variable[rows] = np.array([row[name] for row in self._rows], dtype=variable.dtype)
         self._n_written, self._last_written = rows.stop, self.last_step
         self._rows = []
-
-    def discard_after(self, step: int) -> None:
-        """Give up all rows of later steps, for a run that goes on from an earlier one.
-
-        Parameters
-        ----------
-        step : int
-            Number of the last step that is kept.
-        """
-        self._rows = [row for row in self._rows if row["step"] <= step]
-        steps = self._variables["step"][: self._n_written]
-        self._n_written = int(np.searchsorted(steps, step, side="right"))
-        self._last_written = int(steps[self._n_written - 1]) if self._n_written else -1
-        self._give_up_rows()
-
-    def _give_up_rows(self) -> None:
-        """Mark what lies behind the rows that count, so that it never counts again."""
-        variable = self._variables["step"]
-        if len(variable) > self._n_written:
-            variable[self._n_written :] = variable.getncattr("_FillValue")
 
     def _check_that_it_is_ours(self, group) -> None:
         names = [state.name for state in self.states]

@@ -91,7 +91,7 @@ class TrainingHook(PathSimulatorHook):
         """What is still to be done with that step."""
         self._last_step = 0
         self._current: dict[int, tuple[int, list]] = {}
-        """Current path of each replica and its frames, held so that the run goes on from all their digits."""
+        """Current path of each replica and its frames, kept so that the run goes on from all their digits."""
 
     def before_simulation(self, sim, **kwargs) -> None:
         """Check that scheme and hook belong together, and open the files.
@@ -140,7 +140,7 @@ class TrainingHook(PathSimulatorHook):
         leave_cursor_alone(sim)
         self._simulation = sim
         if self._running:
-            self._take_up(sim)
+            self._go_on_after_interruption(sim)
         self._running, self._step, self._last_step = True, None, sim.step
 
     def _check_that_no_step_is_made_twice(self, sim) -> None:
@@ -158,8 +158,8 @@ class TrainingHook(PathSimulatorHook):
                 "sample_set=storage.steps[...].active, with a new OPS file and a new checkpoint"
             )
 
-    def _take_up(self, sim) -> None:
-        """Go on after an interruption, by Ctrl-C or an error, as if there had been none.
+    def _go_on_after_interruption(self, sim) -> None:
+        """Go on after Ctrl-C or an error as if there had been none.
 
         A step that was made is learned from, recorded and stored as far as that was not done; one that was not made is
         begun again.
@@ -187,24 +187,30 @@ class TrainingHook(PathSimulatorHook):
     def after_step(self, sim, step_number, step_info, state, results, hook_state) -> None:
         """Learn from the step and write it to the checkpoint."""
         self._step, self._last_step = results, step_number
-        self._to_do = [self._hold, self._learning.learn, self._learning.train, self._record, self.prepare_for_storage]
+        self._to_do = [
+            self._keep_paths,
+            self._learning.learn,
+            self._learning.train,
+            self._record,
+            self.prepare_for_storage,
+        ]
         self._finish_step()
 
-    def _hold(self, step) -> None:
+    def _keep_paths(self, step) -> None:
         for sample in step.active:
             path = sample.trajectory
             if self._current.get(sample.replica, (None,))[0] != path.__uuid__:
-                frames = [part for frame in path.iter_proxies() for part in parts_in_memory(frame)]
-                self._current[sample.replica] = (path.__uuid__, frames)
+                self._keep(sample.replica, path, path.iter_proxies())
 
-    def hold_current_paths(self, sim) -> None:
+    def keep_current_paths(self, sim) -> None:
         """Keep all digits of the paths from which a resumed run goes on, also of frames that its OPS file holds already."""
         for sample in sim.sample_set:
-            path = sample.trajectory
-            frames = [part for frame in path for part in parts_in_memory(frame)]
+            self._keep(sample.replica, sample.trajectory, sample.trajectory)
             if isinstance(sim.storage, paths.Storage):
-                remember_frames(sim.storage, path)
-            self._current[sample.replica] = (path.__uuid__, frames)
+                remember_frames(sim.storage, sample.trajectory)
+
+    def _keep(self, replica: int, path: paths.Trajectory, frames) -> None:
+        self._current[replica] = (path.__uuid__, [part for frame in frames for part in parts_in_memory(frame)])
 
     @property
     def open_checkpoint(self) -> Checkpoint | None:

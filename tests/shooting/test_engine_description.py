@@ -17,7 +17,7 @@ from openpathsampling.engines import toy as ops_toy
 from openpathsampling.engines.delayedinterrupt import EmptyContext
 from shots_support import Alanine, Walk, run_here, site_of
 
-from ops_aimmd.shooting.engine_description import EngineDescription, describe, engine_key, workbench
+from ops_aimmd.shooting.engine_description import EngineDescription, describe, engine_key, prepared_engine
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.dihedrals import DihedralAngleCV, PeriodicDistanceCV
 
@@ -29,7 +29,7 @@ def alanine():
 
 def travelled(engine, *states):
     description = describe(engine, states)
-    return workbench(pickle.loads(pickle.dumps(description)))
+    return prepared_engine(pickle.loads(pickle.dumps(description)))
 
 
 def collective_variables(alanine):
@@ -57,8 +57,8 @@ KINDS = ["DescriptorCV", "batched", "nested", "function of this test", "lambda",
 @pytest.mark.parametrize("kind", KINDS)
 def test_collective_variables_travel(alanine, kind):
     cv = collective_variables(alanine)[kind]
-    bench = travelled(alanine.engine, paths.CVDefinedVolume(cv, 0.0, 0.5).named("a state"))
-    (state,) = bench.states
+    prepared = travelled(alanine.engine, paths.CVDefinedVolume(cv, 0.0, 0.5).named("a state"))
+    (state,) = prepared.states
     there = state.collectivevariable
     assert there is not cv and type(there) is type(cv) and there.name == cv.name
     assert state.name == "a state" and (state.lambda_min, state.lambda_max) == (0.0, 0.5)
@@ -70,29 +70,29 @@ def test_collective_variables_travel(alanine, kind):
 def test_toy_engine_and_combined_states_travel():
     system = toy.two_gaussian_wells(n_bath=2)
     A, B = system.states
-    bench = travelled(system.engine, A | B, A & ~B)
-    assert bench.engine is not system.engine and bench.engine.__uuid__ == system.engine.__uuid__
-    assert bench.engine.options["n_frames_max"] == system.engine.options["n_frames_max"]
-    union, rest = bench.states
+    prepared = travelled(system.engine, A | B, A & ~B)
+    assert prepared.engine is not system.engine and prepared.engine.__uuid__ == system.engine.__uuid__
+    assert prepared.engine.options["n_frames_max"] == system.engine.options["n_frames_max"]
+    union, rest = prepared.states
     assert union.volume1 is rest.volume1  # A is one object there as it is here
     assert union.volume1.__uuid__ == A.__uuid__ and union.volume1.name == A.name
     for snapshot in system.initial_trajectory(seed=1):
         assert union(snapshot) == (A | B)(snapshot) and rest(snapshot) == (A & ~B)(snapshot)
-    assert bench.engine.interrupter is EmptyContext
+    assert prepared.engine.interrupter is EmptyContext
 
 
 def test_built_once_in_a_process():
     system = toy.two_gaussian_wells()
     first, second = describe(system.engine, system.states), describe(system.engine, system.states)
-    assert workbench(first) is workbench(second)
-    assert workbench(describe(system.engine, system.states[:1])) is not workbench(first)
+    assert prepared_engine(first) is prepared_engine(second)
+    assert prepared_engine(describe(system.engine, system.states[:1])) is not prepared_engine(first)
 
 
 def test_platform_and_properties_travel():
     alanine = Alanine("CPU")
     alanine.engine.openmm_properties["Threads"] = "1"
-    bench = travelled(alanine.engine, *alanine.states)
-    assert bench.engine.platform == "CPU" and bench.engine.openmm_properties == {"Threads": "1"}
+    prepared = travelled(alanine.engine, *alanine.states)
+    assert prepared.engine.platform == "CPU" and prepared.engine.openmm_properties == {"Threads": "1"}
     with pytest.raises(TypeError):  # control: why it is described at all
         pickle.dumps(alanine.engine)
 
@@ -128,7 +128,7 @@ def test_missing_module_is_named(monkeypatch):
     description = describe(system.engine, system.states)
     monkeypatch.delitem(sys.modules, "only_here")
     with pytest.raises(RuntimeError, match="cannot import 'only_here'.*PYTHONPATH"):
-        workbench(description)
+        prepared_engine(description)
 
 
 CENTRE = 1.0
@@ -167,8 +167,8 @@ def test_key_of_openmm_engines(alanine):
     warm = Alanine()
     warm.engine.simulation.integrator.setGlobalVariableByName("kT", 3.0)
     assert engine_key(warm.engine, alanine.states) != key
-    bench = workbench(describe(alanine.engine, alanine.states))
-    assert engine_key(bench.engine, bench.states) == key
+    prepared = prepared_engine(describe(alanine.engine, alanine.states))
+    assert engine_key(prepared.engine, prepared.states) == key
 
 
 def test_key_outlasts_shots():
@@ -225,8 +225,8 @@ def test_key_after_a_file(tmp_path):
     engine = storage.engines[system.engine.__uuid__]
     assert engine is not system.engine
     assert engine_key(engine, again) == key
-    bench = workbench(EngineDescription("another key", describe(engine, again).payload))
-    assert bench.engine.__uuid__ == system.engine.__uuid__
+    prepared = prepared_engine(EngineDescription("another key", describe(engine, again).payload))
+    assert prepared.engine.__uuid__ == system.engine.__uuid__
     storage.close()
 
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from ops_aimmd.engines.choose import adapter_of
-from ops_aimmd.shooting.engine_description import Workbench, engine_key
+from ops_aimmd.shooting.engine_description import PreparedEngine, engine_key
 from ops_aimmd.shooting.shots import ResultHere, ShotFailure, ShotHere, ShotResult, ShotSpec
 from ops_aimmd.shooting.worker import shoot, shoot_here
 
@@ -18,7 +18,7 @@ class InThisProcess(Executor):
     """Runs shots one after another in this process, with the engine of the user, each when its result is asked for."""
 
     def __init__(self):
-        self._workbenches: dict[str, Workbench] = {}
+        self._engines: dict[str, PreparedEngine] = {}
         self._waiting: OrderedDict[str, ShotSpec] = OrderedDict()
 
     @property
@@ -28,11 +28,11 @@ class InThisProcess(Executor):
     def start(self, engine, states: Sequence, run_id: str = "") -> str:
         adapter_of(engine).initialise()  # before, the key would be that of an unknown platform
         key = engine_key(engine, states)
-        self._workbenches[key] = Workbench(engine, tuple(states))
+        self._engines[key] = PreparedEngine(engine, tuple(states))
         return key
 
     def submit(self, spec: ShotSpec) -> None:
-        check_known(spec, self._workbenches, self._waiting)
+        check_known(spec, self._engines, self._waiting)
         self._waiting[spec.shot_id] = spec
 
     def results(self, timeout: float | None = None) -> list[ShotResult | ShotFailure]:
@@ -41,7 +41,7 @@ class InThisProcess(Executor):
             return []
         spec = next(iter(self._waiting.values()))
         try:
-            done = shoot(self._workbenches[spec.engine_key], spec)
+            done = shoot(self._engines[spec.engine_key], spec)
         except Exception as error:  # a state or a collective variable: the other shots go on
             text = "".join(traceback.format_exception(error))
             done = ShotFailure(spec.shot_id, f"{type(error).__name__}: {error}\n{text}", "error")
@@ -66,8 +66,8 @@ class WithSnapshots(InThisProcess):
     n_wanted = 1
 
     def start(self, engine, states: Sequence, run_id: str = "") -> str:
-        key = f"engine and states {len(self._workbenches)}"
-        self._workbenches[key] = Workbench(engine, tuple(states))
+        key = f"engine and states {len(self._engines)}"
+        self._engines[key] = PreparedEngine(engine, tuple(states))
         return key
 
     @staticmethod
@@ -79,4 +79,4 @@ class WithSnapshots(InThisProcess):
         if not self._waiting:
             return []
         _, shot = self._waiting.popitem(last=False)
-        return [shoot_here(self._workbenches[shot.engine_key], shot)]
+        return [shoot_here(self._engines[shot.engine_key], shot)]

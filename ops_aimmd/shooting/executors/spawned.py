@@ -22,6 +22,8 @@ from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", *ENGINE_THREADS)
 
+ALLOWED_FAILURES = 3
+"""Workers that a shot may lose, or that may end while they start, one after another."""
 
 PATIENCE = 10.0
 """Seconds to wait for an answer."""
@@ -31,7 +33,7 @@ class SpawnedProcesses(Executor):
     """Runs shots in fresh processes on this machine.
 
     A worker that dies is replaced and its shot run again with the same seed; the other shots are not disturbed. A shot
-    that loses its worker `allowed_failures` times comes back as a failure. Ctrl-C does not reach the workers; they end
+    that loses its worker `ALLOWED_FAILURES` times comes back as a failure. Ctrl-C does not reach the workers; they end
     with this process, however it ends. The script that is run needs no ``if __name__ == "__main__":``, since workers do
     not import it: its functions travel as code.
 
@@ -41,22 +43,20 @@ class SpawnedProcesses(Executor):
         Number of processes.
     threads_per_worker : int
         For engines, torch and linear algebra. With more than one, results need not be the same twice.
-    allowed_failures : int
     """
 
-    def __init__(self, n_workers, threads_per_worker=1, allowed_failures=3):
+    def __init__(self, n_workers, threads_per_worker=1):
         for name, number in (("n_workers", n_workers), ("threads_per_worker", threads_per_worker)):
             if not (isinstance(number, Integral) and number >= 1):
                 raise ValueError(f"{name} must be an integer >= 1; got {number!r}")
         self._n_workers = int(n_workers)
         self._environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker))}
-        self._allowed_failures = allowed_failures
         self._descriptions: dict[str, EngineDescription] = {}
         self._under_way: set[str] = set()
         self._orders: queue.SimpleQueue = queue.SimpleQueue()
         self._done: queue.SimpleQueue = queue.SimpleQueue()
-        self._bell, self._ear = socket.socketpair()
-        self._foreman: threading.Thread | None = None
+        self._wake_sender, self._wake_receiver = socket.socketpair()
+        self._supervisor: threading.Thread | None = None
         self._closed = False
 
     @property
@@ -67,9 +67,9 @@ class SpawnedProcesses(Executor):
         self._check_open()
         description = describe(engine, states)
         self._descriptions[description.key] = description
-        if self._foreman is None:
-            self._foreman = threading.Thread(target=self._supervise, name="workers", daemon=True)
-            self._foreman.start()
+        if self._supervisor is None:
+            self._supervisor = threading.Thread(target=self._supervise, name="workers", daemon=True)
+            self._supervisor.start()
         return description.key
 
     def submit(self, spec: ShotSpec) -> None:
@@ -101,7 +101,7 @@ class SpawnedProcesses(Executor):
         return results
 
     def withdraw(self) -> set[str]:
-        if self._foreman is None or self._closed:
+        if self._supervisor is None or self._closed:
             return set()
         answer: queue.SimpleQueue = queue.SimpleQueue()
         self._order(answer)
@@ -117,11 +117,11 @@ class SpawnedProcesses(Executor):
             return
         self._closed = True
         self._under_way.clear()
-        if self._foreman is not None:
+        if self._supervisor is not None:
             self._order(None)
-            self._foreman.join()
-        self._bell.close()
-        self._ear.close()
+            self._supervisor.join()
+        self._wake_sender.close()
+        self._wake_receiver.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -129,41 +129,40 @@ class SpawnedProcesses(Executor):
 
     def _order(self, order: ShotSpec | queue.SimpleQueue | None) -> None:
         self._orders.put(order)
-        self._bell.send(b"!")
+        self._wake_sender.send(b"!")
 
     def _supervise(self) -> None:
         """Hand out shots and gather results, in a thread: a worker gets its next shot at once, whatever the others do."""
-        crew = _Crew(self._environment, self._descriptions, self._allowed_failures, self._done)
+        pool = _WorkerPool(self._environment, self._descriptions, self._done)
         try:
-            crew.hire(self._n_workers)
-            while crew.waiting_for(self._ear, self._orders):
+            pool.start(self._n_workers)
+            while pool.process_events(self._wake_receiver, self._orders):
                 pass
         except Exception as error:  # `results` raises it
             self._done.put(error)
         finally:
-            crew.dismiss()
+            pool.stop()
 
 
-class _Crew:
+class _WorkerPool:
     """The processes, the shots that wait for one, and what happens to both; used by one thread."""
 
-    def __init__(self, environment, descriptions, allowed_failures, done):
-        self.environment, self.descriptions = environment, descriptions
-        self.allowed_failures, self.done = allowed_failures, done
+    def __init__(self, environment, descriptions, done):
+        self.environment, self.descriptions, self.done = environment, descriptions, done
         self.shots: deque[ShotSpec] = deque()
         self.deaths: Counter = Counter()
         self.false_starts = 0
         self.workers: list[_Worker] = []
 
-    def hire(self, n_workers: int) -> None:
+    def start(self, n_workers: int) -> None:
         for _ in range(n_workers):
             self.workers.append(_Worker(self.environment))
 
-    def waiting_for(self, ear, orders) -> bool:
+    def process_events(self, wake_receiver, orders) -> bool:
         """Wait until something happens, and see to it; False when the order was to stop."""
-        for connection in wait([ear, *(worker.connection for worker in self.workers)]):
-            if connection is ear:
-                for _ in ear.recv(4096):
+        for connection in wait([wake_receiver, *(worker.connection for worker in self.workers)]):
+            if connection is wake_receiver:
+                for _ in wake_receiver.recv(4096):
                     order = orders.get()
                     if order is None:
                         return False
@@ -173,17 +172,17 @@ class _Crew:
                         order.put({shot.shot_id for shot in self.shots})
                         self.shots.clear()
             else:
-                self._hear(next(worker for worker in self.workers if worker.connection is connection))
+                self._receive(next(worker for worker in self.workers if worker.connection is connection))
         for worker in self.workers:
             if self.shots and worker.is_idle:
-                self._hand(worker, self.shots.popleft())
+                self._send(worker, self.shots.popleft())
         return True
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         for worker in self.workers:
             worker.kill()
 
-    def _hear(self, worker: _Worker) -> None:
+    def _receive(self, worker: _Worker) -> None:
         try:
             message = worker.connection.recv()
         except (EOFError, ConnectionError):
@@ -197,7 +196,7 @@ class _Crew:
             self.deaths.pop(message.shot_id, None)
             self.done.put(message)
 
-    def _hand(self, worker: _Worker, shot: ShotSpec) -> None:
+    def _send(self, worker: _Worker, shot: ShotSpec) -> None:
         worker.shot = shot
         try:
             if shot.engine_key not in worker.known:
@@ -212,19 +211,19 @@ class _Crew:
         exit_code = worker.kill()
         if not worker.is_ready:
             self.false_starts += 1
-            if self.false_starts == self.allowed_failures:
+            if self.false_starts == ALLOWED_FAILURES:
                 raise RuntimeError(
                     f"{self.false_starts} times in a row a worker process ended while it started, the last one with exit "
                     f"code {exit_code}: what it wrote to the standard error output says why. Common reasons: what the "
                     'script does is not under if __name__ == "__main__":, or a fresh process does not find a package'
                 )
         if worker.shot is not None:
-            self._bury(worker.shot, exit_code)
+            self._count_death(worker.shot, exit_code)
         self.workers[self.workers.index(worker)] = _Worker(self.environment)
 
-    def _bury(self, shot: ShotSpec, exit_code: int) -> None:
+    def _count_death(self, shot: ShotSpec, exit_code: int) -> None:
         self.deaths[shot.shot_id] += 1
-        if self.deaths[shot.shot_id] < self.allowed_failures:
+        if self.deaths[shot.shot_id] < ALLOWED_FAILURES:
             self.shots.appendleft(shot)
             return
         text = (

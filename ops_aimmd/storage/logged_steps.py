@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 from collections import ChainMap, OrderedDict
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import openpathsampling as paths
@@ -21,7 +22,7 @@ from openpathsampling import movechange
 from ops_aimmd.checkpoint import Checkpoint, FrameBlock, StepLog
 from ops_aimmd.sampling.movers import ShootingMover
 from ops_aimmd.sampling.shooting_results import samples_of
-from ops_aimmd.shooting.frames import frame_key, is_reversed, pack_frames, unpack_frames
+from ops_aimmd.shooting.frames import IDENTITY, frame_key, is_reversed, pack_frames, unpack_frames
 
 from .current_paths import CurrentPath, CurrentPaths
 from .thinning import thinned
@@ -29,8 +30,8 @@ from .thinning import thinned
 BLOCK_BYTES = 64 * 2**20
 """Frames are written in blocks of at most about this size."""
 
-BLOCKS_REMEMBERED = 64
-"""Unpacked blocks of frames that are kept while steps are rebuilt."""
+BLOCKS_REMEMBERED, PATHS_REMEMBERED = 64, 64
+"""Unpacked blocks of frames, and paths, that are kept while steps are rebuilt."""
 
 PLAIN = (type(None), bool, int, float, str, np.generic, np.ndarray)
 
@@ -56,16 +57,16 @@ class StepLogWriter:
         self._written: OrderedDict[int, tuple[set[str], set[int]]] = OrderedDict()
         logged = checkpoint.logged_steps()
         if logged:
-            self._take_up(checkpoint, logged[-1])
+            self._find_current_paths(checkpoint, logged[-1])
         if not keep_paths:
             for step in logged:
                 names = _paths_in(checkpoint.logged_step(step))
                 self._written[step] = (names, {int(b) for name in names for b in checkpoint.path_frames(name)[:, 0]})
 
-    def _take_up(self, checkpoint: Checkpoint, step: int) -> None:
+    def _find_current_paths(self, checkpoint: Checkpoint, step: int) -> None:
         for replica, current in current_paths_after(checkpoint, step).items():
             frames = checkpoint.path_frames(current.path)
-            keys = {b: checkpoint.frame_block(b).arrays["uuid"].tolist() for b in np.unique(frames[:, 0]).tolist()}
+            keys = {b: checkpoint.frame_block(b).arrays[IDENTITY].tolist() for b in np.unique(frames[:, 0]).tolist()}
             places = {_joined(*keys[block][row]): (block, row) for block, row, _ in frames.tolist()}
             self._current.put(replica, current, places, places)
 
@@ -104,7 +105,7 @@ class StepLogWriter:
         }
         for place in collected.frame_references:
             place["$frame"] = _reference(place["$frame"], places)
-        touched = exact | self._move_on(step, places)
+        touched = exact | self._set_current(step, places)
         outlived = sorted(block for block in touched if not self._current.holds_block(block))
         if len(self._current.replicas) > len(document["active"]):
             document["current"] = [[replica, *current] for replica, current in self._current.replicas.items()]
@@ -137,7 +138,7 @@ class StepLogWriter:
                 self._next_block += 1
         return blocks, all_exact, places
 
-    def _move_on(self, step: paths.MCStep, places: Mapping[int, tuple[int, int]]) -> set[int]:
+    def _set_current(self, step: paths.MCStep, places: Mapping[int, tuple[int, int]]) -> set[int]:
         """Set the replicas of the step to their paths; the blocks of these and of the ones before."""
         current = self._current
         touched = set()
@@ -160,6 +161,7 @@ class StepLogWriter:
         return touched
 
     def _dropped(self, step: int, document: dict, blocks: set[int], in_ops_file: int) -> _Dropped:
+        """What the log no longer needs: of steps that OPS's file holds, what neither later steps nor current paths use."""
         if self.keep_paths:
             return _Dropped(set(), set(), None)
         self._written[step] = (_paths_in(document), blocks)
@@ -175,8 +177,7 @@ class StepLogWriter:
         return _Dropped(old_paths - self._current.names.keys(), old_blocks - held, until)
 
 
-@dataclass(frozen=True)
-class _Dropped:
+class _Dropped(NamedTuple):
     paths: set
     blocks: set
     until: int | None
@@ -283,10 +284,7 @@ def _plain_float(value) -> float | None:
 
 def _paths_in(document: dict) -> set[str]:
     names = {name for _, name, _ in document["active"]}
-    pending = [document["change"]]
-    while pending:
-        change = pending.pop()
-        pending.extend(change["subchanges"])
+    for change in changes_in(document["change"]):
         names |= {sample[1] for sample in [*change["samples"], *change["inputs"]]}
         names |= {v["$path"] for v in (change["details"] or {}).values() if isinstance(v, dict) and "$path" in v}
     return names
@@ -326,8 +324,8 @@ class StepLogReader:
         self.engines = engines
         self.ensembles = ensembles
         self.movers = movers
-        self._blocks: OrderedDict[int, list] = OrderedDict()
-        self._trajectories: OrderedDict[str, paths.Trajectory] = OrderedDict()
+        self._block = lru_cache(BLOCKS_REMEMBERED)(self._read_block)
+        self.trajectory = lru_cache(PATHS_REMEMBERED)(self._read_trajectory)
 
     def current(self, number: int) -> paths.SampleSet:
         """The current paths of all replicas after a step; after the last one in full precision."""
@@ -411,24 +409,17 @@ class StepLogReader:
             raise KeyError(f"{kind} with the uuid {uuid} is in the log of {self.checkpoint.path} and not in OPS's file")
         return objects[uuid]
 
-    def trajectory(self, name: str) -> paths.Trajectory:
+    def _read_trajectory(self, name: str) -> paths.Trajectory:
         """A logged path, under its old identity."""
-        if name not in self._trajectories:
-            trajectory = paths.Trajectory([self._frame(*place) for place in self.checkpoint.path_frames(name).tolist()])
-            trajectory.__uuid__ = int(name)
-            self._trajectories[name] = trajectory
-            while len(self._trajectories) > BLOCKS_REMEMBERED:
-                self._trajectories.popitem(last=False)
-        self._trajectories.move_to_end(name)
-        return self._trajectories[name]
+        trajectory = paths.Trajectory([self._frame(*place) for place in self.checkpoint.path_frames(name).tolist()])
+        trajectory.__uuid__ = int(name)
+        return trajectory
+
+    def _read_block(self, number: int) -> list:
+        return unpack_frames(self.checkpoint.frame_block(number), self.engines)
 
     def _frame(self, block: int, row: int, reverse: int):
-        if block not in self._blocks:
-            self._blocks[block] = unpack_frames(self.checkpoint.frame_block(block), self.engines)
-            while len(self._blocks) > BLOCKS_REMEMBERED:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(block)
-        frame = self._blocks[block][row]
+        frame = self._block(block)[row]
         return frame.reversed if reverse else frame
 
 
@@ -497,11 +488,16 @@ def logged_ends(checkpoint: Checkpoint, number: int) -> tuple[set, set]:
 def _ends(checkpoint: Checkpoint, name: str) -> list[int]:
     keys = []
     for block, row, _ in checkpoint.path_frames(name)[[0, -1]].tolist():
-        keys.append(_joined(*checkpoint.frame_block(block).arrays["uuid"][row]))
+        keys.append(_joined(*checkpoint.frame_block(block).arrays[IDENTITY][row]))
     return keys
 
 
-def _samples_in(change: dict) -> Iterator[list]:
-    yield from change["samples"]
+def _samples_in(change: dict) -> list[list]:
+    return [sample for part in changes_in(change) for sample in part["samples"]]
+
+
+def changes_in(change: dict) -> Iterator[dict]:
+    """A logged change and those that it consists of."""
+    yield change
     for part in change["subchanges"]:
-        yield from _samples_in(part)
+        yield from changes_in(part)
