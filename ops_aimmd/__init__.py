@@ -13,7 +13,8 @@ from ops_aimmd.committor.training_set import LegFrames, ShootingResult, Training
 from ops_aimmd.explain.atoms import atom_relevance
 from ops_aimmd.explain.relevance import input_relevance
 from ops_aimmd.explain.symbolic import fit_expressions
-from ops_aimmd.runs.committor_simulation import CommittorSimulation, committor_simulation
+from ops_aimmd.runs.committor_outcomes import CommittorSimulation
+from ops_aimmd.runs.committor_simulation import committor_simulation
 from ops_aimmd.runs.configurations import spread_along_committor
 from ops_aimmd.runs.initial_paths import InitialPaths, initial_path, initial_paths
 from ops_aimmd.runs.parallel_path_sampling import ChainStoppedWarning, ParallelPathSampling
