@@ -23,7 +23,8 @@ from ops_aimmd.explain.relevance_plots import plot_relevance
 from ops_aimmd.explain.state_fronts import StateFronts
 from ops_aimmd.explain.symbolic import fit_expressions
 
-from . import page, plots
+from . import html_page as page
+from . import plots
 from .measures import with_error
 from .run_data import RunData, read_run
 

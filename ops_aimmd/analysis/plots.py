@@ -1,4 +1,7 @@
-"""Pictures of a run, drawn on matplotlib axes that the caller owns."""
+"""Pictures of a run, drawn on matplotlib axes that the caller owns.
+
+A `table` is a step table (:func:`.series.step_table`); series have one value per row of it, shape (n_rows,).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ from .measures import mean_of
 
 COLOURS = {"generated": "#1b6ca8", "expected": "#e07b00", "accepted": "#2a9d58"}
 
+PARTS = 10
+"""Parts of a run, for fractions in the course of it."""
+
 CHANNEL_COLOURS = ("#1b6ca8", "#e07b00", "#2a9d58", "#8e4a9e", "#b5332e", "#6b6b6b")
 
 
@@ -26,12 +32,6 @@ def plot_counts(axes: Axes, table: pd.DataFrame) -> None:
 
     Expected are those of the model with the excess of generated paths among the shots before, and, dotted, those of the
     model alone, for independent legs.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    table : pandas.DataFrame
-        From `step_table`.
     """
     table = table.assign(independent=table["expected"], expected=expected_paths(table))
     lines = (("independent", ":", "expected, independent legs"), ("expected", "--", "expected, with the excess before"))
@@ -43,13 +43,9 @@ def plot_counts(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def plot_acceptance(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Fraction of accepted and of generated transition paths of several runs, with errors by the correlation of the shots.
+    """Fraction of accepted and of generated transition paths of several runs, tables by name.
 
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    tables : mapping of str to pandas.DataFrame
-        Name of each run and its `step_table`.
+    The errors account for the correlation of the shots.
     """
     positions = np.arange(len(tables))
     for offset, column in ((-0.2, "generated"), (0.2, "accepted")):
@@ -64,14 +60,7 @@ def plot_acceptance(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def plot_loss(axes: Axes, reports: Sequence[FitReport]) -> None:
-    """Training and held-out loss per leg against the number of shots.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    reports : sequence of FitReport
-        `learner.reports`.
-    """
+    """Training and held-out loss per leg of `learner.reports` against the number of shots."""
     shots = [report.n_shots for report in reports]
     for label, name, colour in (("training", "train", "#888888"), ("held out", "held_out", "#b5332e")):
         loss = np.array([getattr(report, f"{name}_loss_per_leg") for report in reports])
@@ -84,21 +73,9 @@ def plot_loss(axes: Axes, reports: Sequence[FitReport]) -> None:
 
 
 def plot_committor_map(axes: Axes, x, y, committor, bins: int = 60):
-    """Mean learned committor of frames in the plane of two coordinates.
+    """Mean learned committor (n_frames,) of frames in the plane of two coordinates x, y (n_frames,).
 
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    x, y : array-like, shape (n_frames,)
-        Coordinates of the frames.
-    committor : array-like, shape (n_frames,)
-    bins : int
-        Hexagons along x.
-
-    Returns
-    -------
-    matplotlib.collections.PolyCollection
-        For a colour bar.
+    `bins` is the number of hexagons along x. Returns the PolyCollection, for a colour bar.
     """
     return axes.hexbin(
         x, y, C=committor, reduce_C_function=np.mean, gridsize=bins, cmap="coolwarm", vmin=0, vmax=1, linewidths=0.1
@@ -106,27 +83,15 @@ def plot_committor_map(axes: Axes, x, y, committor, bins: int = 60):
 
 
 def plot_disk(axes: Axes, centre, radius: float, label: str) -> None:
-    """Outline and name of a state that is a disk.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    centre : (float, float)
-    radius : float
-    label : str
-    """
+    """Outline and name of a state that is a disk."""
     axes.add_patch(Circle(centre, radius, fill=False, linewidth=1.5))
     axes.annotate(label, centre, ha="center", va="center")
 
 
 def plot_periodic_path(axes: Axes, degrees, **style) -> None:
-    """A path in the plane of two angles, without lines across the periodic boundary.
+    """A path in the plane of two angles, degrees (n_frames, 2), without lines across the periodic boundary.
 
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    degrees : array-like, shape (n_frames, 2)
-    style : keyword arguments of `Axes.plot`
+    `style` are keyword arguments of `Axes.plot`.
     """
     degrees = np.asarray(degrees, dtype=float)
     jumps = np.flatnonzero(np.abs(np.diff(degrees, axis=0)).max(axis=1) > 180) + 1
@@ -134,22 +99,14 @@ def plot_periodic_path(axes: Axes, degrees, **style) -> None:
         axes.plot(piece[:, 0], piece[:, 1], **style)
 
 
-def plot_acceptance_windows(axes: Axes, table: pd.DataFrame, n_windows: int = 10) -> None:
+def plot_acceptance_windows(axes: Axes, table: pd.DataFrame) -> None:
     """Fraction of accepted and of generated transition paths, and the expected one, in equal parts of a run.
 
     Expected is that of the model with the excess of generated paths among the shots before. Errors are those of independent
-    shots, times what the correlation in the whole run brings.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    table : pandas.DataFrame
-        From `step_table`.
-    n_windows : int
-        Parts; fewer where the table has fewer than ten rows for each.
+    shots, times what the correlation in the whole run brings. Each part has ten rows of the table at least.
     """
     table = table.assign(expected=expected_paths(table))
-    parts = np.array_split(np.arange(len(table)), max(1, min(n_windows, len(table) // 10)))
+    parts = np.array_split(np.arange(len(table)), max(1, min(PARTS, len(table) // 10)))
     centres = [table["step"].iloc[rows].mean() for rows in parts]
     for column, style in (("generated", "o-"), ("accepted", "o-"), ("expected", "--")):
         tau = integrated_autocorrelation(table[column].astype(float), table["replica"], table["step"]).tau
@@ -166,15 +123,7 @@ def plot_acceptance_windows(axes: Axes, table: pd.DataFrame, n_windows: int = 10
 
 
 def plot_reliability(axes: Axes, calibration: Calibration, label: str = "") -> None:
-    """Observed against predicted committor: points on the diagonal are a calibrated model.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    calibration : Calibration
-    label : str
-        For the legend.
-    """
+    """Observed against predicted committor: points on the diagonal are a calibrated model. `label` is for the legend."""
     table = calibration.table[calibration.table["legs"] > 0]
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     axes.errorbar(
@@ -190,15 +139,7 @@ def plot_reliability(axes: Axes, calibration: Calibration, label: str = "") -> N
 
 
 def plot_path_times(axes: Axes, steps, times, chains, unit: str) -> None:
-    """Duration of the current path after each step, chain by chain, and the running mean over all.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    steps, times, chains : array-like, shape (n_rows,)
-    unit : str
-        Unit of the times.
-    """
+    """Duration of the current path after each step, chain by chain, and the running mean over all."""
     steps, times, chains = np.asarray(steps), np.asarray(times, dtype=float), np.asarray(chains)
     names = np.unique(chains)
     for name in names:
@@ -214,15 +155,7 @@ def plot_path_times(axes: Axes, steps, times, chains, unit: str) -> None:
 
 
 def plot_time_distribution(axes: Axes, times, unit: str) -> None:
-    """Histogram of transition-path times over the MC steps, for the whole run and its halves.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    times : array-like, shape (n_rows,)
-        In the order of the steps.
-    unit : str
-    """
+    """Histogram of transition-path times in the order of the MC steps, for the whole run and its halves."""
     times = np.asarray(times, dtype=float)
     times = times[np.isfinite(times)]
     half = len(times) // 2
@@ -241,16 +174,9 @@ def plot_time_distribution(axes: Axes, times, unit: str) -> None:
 
 
 def plot_crossings(axes: Axes, points, labels, names: tuple[str, str]) -> None:
-    """Where paths cross the transition state, in two descriptors, one colour per channel.
+    """Where paths cross the transition state: points (n_paths, 2) in two descriptors with names, one colour per channel.
 
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    points : array, shape (n_paths, 2)
-    labels : int array, shape (n_paths,)
-        Channel of each path.
-    names : (str, str)
-        Names of the descriptors.
+    `labels` (n_paths,) are the channels of the paths.
     """
     points, labels = np.asarray(points), np.asarray(labels)
     for channel in np.unique(labels):
@@ -265,11 +191,7 @@ def plot_crossings(axes: Axes, points, labels, names: tuple[str, str]) -> None:
 def plot_channel_series(axes: Axes, steps, series, chains) -> None:
     """Channel of the current path after each step; chains lie side by side within the bar of a channel.
 
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    steps, series, chains : array-like, shape (n_rows,)
-        Channels count from 0; -1 where the channel is not known.
+    Channels in `series` count from 0; -1 where the channel is not known.
     """
     steps, series, chains = np.asarray(steps), np.asarray(series), np.asarray(chains)
     names, n_channels = np.unique(chains), max(series.max(), 0) + 1
@@ -289,16 +211,7 @@ def plot_channel_series(axes: Axes, steps, series, chains) -> None:
 
 
 def plot_agreement(axes: Axes, first, second, names: tuple[str, str]) -> None:
-    """Committors of the same configurations under two models, one point each.
-
-    Parameters
-    ----------
-    axes : Axes
-    first, second : array, shape (n,)
-        Probabilities.
-    names : (str, str)
-        Names of the models, for the axes.
-    """
+    """Committors (n,) of the same configurations under two models with names, one point each."""
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     axes.plot(first, second, ".", markersize=3, alpha=0.5)
     axes.set(xlabel=f"committor, {names[0]}", ylabel=f"committor, {names[1]}", xlim=(0, 1), ylim=(0, 1), aspect="equal")

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import page, plots
+from . import html_page as page
+from . import plots
 from .channels import telling_descriptors
 from .health import Finding, Health, assess
 from .measures import PATH_LENGTH, TOO_SHORT, Efficiency, number_in_words, tau_in_words, with_error

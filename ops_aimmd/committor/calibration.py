@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit, stdtrit, xlogy
+from scipy.special import logit, stdtrit, xlogy
 
 from .correlated_shots import clustered_error, jackknife_covariance, sums_over
+from .likelihood import binomial_derivatives
 
 SMALLEST_PROBABILITY = 1e-9
 """Predictions are taken no closer to 0 and 1 than this, so that a saturated sigmoid has a finite log-odds and loss."""
@@ -218,12 +219,6 @@ def _labels(name: str, labels, default: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    """Mean and its standard error; infinite for a single value."""
-    n = len(values)
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
-
-
 def _same_leg_products(p, counts) -> np.ndarray:
     """Sum over the legs of each row of the squared residual."""
     return counts[:, 1] * (1 - p) ** 2 + counts[:, 0] * p**2
@@ -239,8 +234,9 @@ def _root_mean_square(p, counts, configurations, legs_are_shots: bool) -> tuple[
     several = pairs > 0
     if not several.any():
         return np.nan, np.nan
-    square, square_error = _mean(products[several] / pairs[several])
-    rmse = np.sqrt(max(square, 0.0))
+    squares = products[several] / pairs[several]
+    square_error = squares.std(ddof=1) / np.sqrt(len(squares)) if len(squares) > 1 else np.inf
+    rmse = np.sqrt(max(squares.mean(), 0.0))
     return float(rmse), float(square_error / (2 * max(rmse, np.sqrt(square_error))) if square_error > 0 else square_error)
 
 
@@ -284,29 +280,22 @@ def _logistic_regression(x, reached, legs, clusters) -> tuple[np.ndarray, np.nda
     if np.ptp(x) == 0 or reached.sum() == 0 or reached.sum() == legs.sum():
         return unknown, unknown
     theta = np.array([0.0, 1.0])
-    log_likelihood = _log_likelihood(design @ theta, reached, legs)
     for _ in range(100):
-        p = expit(design @ theta)
-        scores = design * (reached - legs * p)[:, None]
-        information = (legs * p * (1 - p))[:, None, None] * design[:, :, None] * design[:, None, :]
+        losses, gradient, curvature = binomial_derivatives(design @ theta, reached, legs)
+        scores = -design * gradient[:, None]
+        information = curvature[:, None, None] * design[:, :, None] * design[:, None, :]
         if np.linalg.cond(information.sum(axis=0)) > 1e12:
             break
         step = np.linalg.solve(information.sum(axis=0), scores.sum(axis=0))
-        while True:
-            new = _log_likelihood(design @ (theta + step), reached, legs)
-            if new >= log_likelihood - 1e-12 * abs(log_likelihood):
-                break
+        highest = losses.sum() * (1 + 1e-12)
+        while not binomial_derivatives(design @ (theta + step), reached, legs)[0].sum() <= highest:
             step /= 2
-        theta, log_likelihood = theta + step, new
+        theta = theta + step
         if np.abs(step).max() < 1e-8:
             freedom = len(np.unique(clusters)) - 2
             few = stdtrit(freedom, 0.975) / 1.96 if freedom > 0 else np.nan
             return theta, few * np.sqrt(np.diag(jackknife_covariance(scores, information, clusters)))
     return unknown, unknown
-
-
-def _log_likelihood(log_odds, reached, legs) -> float:
-    return float((reached * log_odds - legs * np.logaddexp(0, log_odds)).sum())
 
 
 def _reliability_table(p, reached, legs, clusters, n_bins):

@@ -263,14 +263,6 @@ def length_for_errors(values, chains, steps, margin: int = MARGIN) -> int:
     return min(block_length(values, chains, steps, margin), max(len(values) // FEWEST_FOR_ERRORS, 1))
 
 
-def _variance_of_sum(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Variance of the sum of each column (n, k), shape (k,), corrected for the mean that was subtracted."""
-    variance = np.diag(clustered_covariance(values, clusters))
-    squares = np.maximum((values**2).sum(axis=0), 1e-300)
-    lost = np.minimum(variance / squares / len(values), MOST_LOST)
-    return variance / (1 - lost)
-
-
 def error_of_sum(values, chains, steps, margin: int = MARGIN) -> np.ndarray:
     """Standard error of a sum over correlated shots, from sums over blocks of `block_length`.
 
@@ -299,10 +291,11 @@ def _error_of_column(values: np.ndarray, chains, steps, margin: int) -> float:
     n_blocks = clusters.max() + 1
     if n_blocks < 2:
         return np.nan
+    (error,) = clustered_error(values, clusters)
     if length == 1:
-        return float(np.sqrt(clustered_covariance(values, clusters)[0, 0]))
-    variance = _variance_of_sum(values[:, None], clusters)[0]
-    return float(np.sqrt(variance) * of_few(n_blocks))
+        return float(error)
+    lost = min(error**2 / max((values**2).sum(), 1e-300) / len(values), MOST_LOST)  # by the mean that was subtracted
+    return float(error / np.sqrt(1 - lost) * of_few(n_blocks))
 
 
 def of_few(n_blocks: int) -> float:

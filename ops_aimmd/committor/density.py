@@ -207,11 +207,6 @@ class TransitionPathFrames:
         return len(self._paths)
 
     @property
-    def n_counted(self) -> int:
-        """MC steps counted."""
-        return sum(counted.count for counted in self._paths.values())
-
-    @property
     def descriptors(self) -> np.ndarray:
         """Array, shape (m, n_descriptors)."""
         return np.concatenate([np.empty((0, self.n_descriptors)), *(c.frames for c in self._paths.values())])

@@ -201,7 +201,7 @@ class FeedForward(StackedNetwork):
         return {"hidden": list(self.hidden), "activation": self.activation, "linear_skip": self.linear_skip}
 
 
-class SelfNormalizing(StackedNetwork):
+class SelfNormalizing(FeedForward):
     """Multilayer perceptrons of scaled exponential linear units, initialised so that activations keep their variance.
 
     Klambauer et al., Self-Normalizing Neural Networks, NeurIPS 2017, arXiv:1706.02515: LeCun-normal weights (variance
@@ -209,20 +209,7 @@ class SelfNormalizing(StackedNetwork):
     """
 
     def __init__(self, n_inputs, n_outputs=1, hidden: Sequence[int] = (32, 32, 32), n_members: int = 1, seed=None):
-        super().__init__(n_inputs, n_outputs, n_members)
-        self.hidden = tuple(int(width) for width in hidden)
-        widths = (self.n_inputs, *self.hidden)
-        self.layers = nn.ModuleList(StackedLinear(n_members, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        self.output = StackedLinear(n_members, widths[-1], n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
-        self.restart(seed)
-
-    def input_layers(self) -> list[StackedLinear]:
-        return [*self.layers, self.output][:1]
-
-    def from_input_layers(self, h: Tensor) -> Tensor:
-        for layer in [*self.layers, self.output][1:]:
-            h = layer(torch.selu(h))
-        return h
+        super().__init__(n_inputs, n_outputs, hidden, activation="selu", n_members=n_members, seed=seed)
 
     def architecture(self) -> dict:
         return {"hidden": list(self.hidden)}

@@ -14,9 +14,9 @@ doi:10.1145/1102351.1102430; :mod:`.recalibration`), under a prior that expects 
 **Training.** Then all weights are trained further with `FINE_TUNING` of the usual learning rate (less with few shots, which
 should not undo what many have taught), for a third of the usual epochs. Beside it a model is started anew, and from
 `training.MIN_SHOTS_TO_DECIDE` shots on the held-out shots decide which of the two goes on, again whenever the number of
-shots has grown by `COMPARE_AGAIN`. The transferred one is left if all held-out shots together are more probable by `DOUBT`
-without it. So a source which misleads does so only for a while, and one that helps at first may be left later. As long as
-chance would decide, little is lost: a source that misleads is flattened by its calibration.
+shots has grown by `COMPARE_AGAIN`. The transferred one is left if all held-out shots together are more probable by
+`EVIDENCE_AGAINST` without it. So a source which misleads does so only for a while, and one that helps at first may be left
+later. As long as chance would decide, little is lost: a source that misleads is flattened by its calibration.
 
 `benchmarks/transfer.py` compares the alternatives: other learning rates, frozen first layers, inputs that keep their scale.
 """
@@ -57,7 +57,7 @@ FINE_TUNING = 0.1
 MANY_SHOTS = 100
 """At so many shots it is half of that; it is proportional to the shots where there are few."""
 
-DOUBT = 3.0
+EVIDENCE_AGAINST = 3.0
 """Nats by which all held-out shots together must be more probable without the source (odds of 20) for it to be left."""
 
 COMPARE_AGAIN = 1.5
@@ -339,7 +339,7 @@ def fit_transferred(
     of_transferred = fit(transferred, training_set, seed, start_anew=False, learning_rate=rate, **options)
     relevance = tuple(float(r) for r in transferred.scale.double().cpu().numpy() * adapted.std)
     of_transferred = replace(of_transferred, start="transferred", relevance=relevance, decided_at=report.decided_at)
-    if n_shots >= MIN_SHOTS_TO_DECIDE and _held_out_gain(anew, transferred, training_set) > DOUBT:
+    if n_shots >= MIN_SHOTS_TO_DECIDE and _held_out_gain(anew, transferred, training_set) > EVIDENCE_AGAINST:
         model, report, other = anew, report, of_transferred
     else:
         model, report, other = transferred, of_transferred, report

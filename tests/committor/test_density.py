@@ -46,7 +46,7 @@ def test_current_path_counts_once_per_step():
         frames.count("b")
     assert frames.descriptors.ravel().tolist() == [1.0, 2.0, 3.0]
     assert frames.weights.tolist() == [1.0, 1.0, 5.0]
-    assert frames.n_counted == 6
+    assert sum(count for count, _, _ in frames.changes().values()) == 6
 
 
 def test_thinning_is_unbiased_and_keeps_frames_alike():
