@@ -69,7 +69,6 @@ def find_channels(points: np.ndarray, path_of_row, chains, scale=None) -> Channe
     path_of_row : int array-like, shape (n_rows,)
         Current path after each shot, -1 where it is not known.
     chains : array-like, shape (n_rows,)
-        Chain that each row belongs to.
     scale : array-like, shape (d,), optional
         See `cluster`.
     """
@@ -91,16 +90,8 @@ def population_errors(populations: np.ndarray, n_stays: np.ndarray) -> np.ndarra
     r"""Standard errors of the fractions of time p spent in channels, from the number n of stays in each.
 
     The variance is :math:`2 p^2 (1 - p)^2 / n` for a channel that is left and entered at constant rates. For few stays, n
-    itself is uncertain: with the factor 1 + 2/n, found by simulation, 95 % intervals hold from six stays on.
-
-    Parameters
-    ----------
-    populations, n_stays : array, shape (n_channels,)
-
-    Returns
-    -------
-    array, shape (n_channels,)
-        NaN for a channel that was never left or entered.
+    itself is uncertain: with the factor 1 + 2/n, found by simulation, 95 % intervals hold from six stays on. NaN for a
+    channel that was never left or entered.
     """
     n = np.where(np.asarray(n_stays) > 0, n_stays, np.nan)
     return populations * (1 - populations) * np.sqrt(2 / n * (1 + 2 / n))
@@ -109,11 +100,7 @@ def population_errors(populations: np.ndarray, n_stays: np.ndarray) -> np.ndarra
 def count_switches(series, chains) -> tuple[int, int]:
     """Changes of channel between consecutive rows of a chain, and the number of such pairs of rows.
 
-    Parameters
-    ----------
-    series : int array-like, shape (n_rows,)
-        Channel, -1 where unknown (left out).
-    chains : array-like, shape (n_rows,)
+    Rows with an unknown channel, -1 in the series (n_rows,), are left out.
     """
     series, chains = np.asarray(series), np.asarray(chains)
     n_switches = n_steps = 0
@@ -125,17 +112,7 @@ def count_switches(series, chains) -> tuple[int, int]:
 
 
 def telling_descriptors(channels: Channels) -> Sequence[int]:
-    """Columns of the descriptors in which the channels lie furthest apart; of one channel, those that vary most.
-
-    Parameters
-    ----------
-    channels : Channels
-
-    Returns
-    -------
-    list of int
-        All columns, the most telling first.
-    """
+    """All columns of the descriptors, those first in which the channels lie furthest apart; of one channel, that vary most."""
     x = channels.points
     scale = x.std(axis=0)
     x = x / np.where(scale > 0, scale, 1.0)

@@ -197,14 +197,7 @@ def relevant_inputs(relevance: pd.DataFrame, names: Sequence[str]) -> list[str]:
 def write_explanation(
     explanation: Explanation, output: str | os.PathLike, png_folder: str | os.PathLike | None = None
 ) -> None:
-    """Write the page of an explanation.
-
-    Parameters
-    ----------
-    explanation : Explanation
-    output : path-like
-    png_folder : path-like, optional
-    """
+    """Write the page of an explanation, and its pictures as PNG files into a folder."""
     run, warnings = explanation.run, explanation.warnings
     shown = min(len(explanation.relevance), 25)
     pictures = {

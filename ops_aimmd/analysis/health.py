@@ -171,13 +171,7 @@ class Health:
 
 
 def assess(run: RunData) -> Health:
-    """Measure a run, and say in words what is wrong with it.
-
-    Parameters
-    ----------
-    run : RunData
-        With at least one shot.
-    """
+    """Measure a run with at least one shot, and say in words what is wrong with it."""
     parts = measure(run)
     bare = Health(**parts)
     warnings, cautions = ([finding for check in checks for finding in check(bare)] for checks in (CHECKS, UNKNOWABLE))

@@ -52,16 +52,7 @@ $body
 
 
 def write_page(output: str | os.PathLike, title: str, about: str, parts: Iterable[str]) -> None:
-    """Write a page.
-
-    Parameters
-    ----------
-    output : path-like
-    title, about : str
-        Plain text.
-    parts : iterable of str
-        HTML.
-    """
+    """Write a page: title and a line about it in plain text, parts in HTML."""
     page = PAGE.substitute(title=escape(title), about=escape(f"{about}. ops_aimmd {__version__}"), body="\n".join(parts))
     Path(output).write_text(page, encoding="utf-8")
 

@@ -103,7 +103,6 @@ class StateEvidence:
 
     Attributes
     ----------
-    name : str
     dwell : float
         Frames of the current paths in its basin (its committor above `NEAR_STATE`) and outside of it, for each frame
         between the basins.
@@ -120,13 +119,7 @@ class StateEvidence:
 
 
 def measure(run: RunData) -> dict:
-    """All numbers of a run, by the names that they have in `ops_aimmd.analysis.health.Health`.
-
-    Parameters
-    ----------
-    run : RunData
-        With at least one shot.
-    """
+    """All numbers of a run with at least one shot, by the names that they have in `ops_aimmd.analysis.health.Health`."""
     points, path_of_row, scale = _crossings(run)
     mixing = _mixing(run, points, path_of_row)
     table = run.table
@@ -201,15 +194,9 @@ def log_lengths(table: pd.DataFrame) -> np.ndarray:
 
 
 def mean_of(values, chains, steps, common_mean: bool = True) -> Mean:
-    """Mean over the steps of all chains, with an error by the autocorrelation of the same values.
+    """Mean of the finite values over the steps of all chains, with an error by the autocorrelation of the same values.
 
-    Parameters
-    ----------
-    values : array-like, shape (n,)
-        Values that are not finite are left out.
-    chains, steps : int arrays, shape (n,)
-    common_mean : bool
-        Whether all chains sample the same distribution.
+    `common_mean` says whether all chains sample the same distribution.
     """
     found = integrated_autocorrelation(np.asarray(values, dtype=float), chains, steps, common_mean)
     if not found.n_effective >= FEWEST_SAMPLES:
@@ -219,14 +206,9 @@ def mean_of(values, chains, steps, common_mean: bool = True) -> Mean:
 
 
 def efficiency(table: pd.DataFrame, rows) -> Efficiency | None:
-    """Generated against expected transition paths; None where nothing was predicted.
+    """Generated against expected transition paths among some rows of a step table; None where nothing was predicted.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns step, replica, generated and expected, one row per shot.
-    rows : int array
-        Shots that are counted; the others are earlier or later ones.
+    The other rows are earlier or later shots.
     """
     table = table.assign(with_excess=expected_paths(table)).iloc[rows]
     table = table[np.isfinite(table["expected"].astype(float)) & table["generated"].notna()]
@@ -281,23 +263,18 @@ def _calibrations(run: RunData) -> tuple[dict[str, Calibration], dict[str, Calib
 
 
 def calibration_of_blocks(training_set: TrainingSet, rows, predicted, states, unseen=None) -> dict[str, Calibration]:
-    """Calibration of each state, with errors from blocks of shots that are enlarged for few blocks (Student's t).
+    """Calibration by state, with errors from blocks of shots that are enlarged for few blocks (Student's t).
+
+    Each state against all others; only the last of two states, which say the same. Errors are NaN where there are fewer
+    than `FEWEST_BLOCKS` blocks.
 
     Parameters
     ----------
-    training_set : TrainingSet
     rows : int array, shape (n,)
         Shots that are counted.
     predicted : array, shape (n, n_states)
-    states : sequence of str
     unseen : array, shape (n, n_states), optional
         Predictions before each shot, NaN where there were none.
-
-    Returns
-    -------
-    dict of str to Calibration
-        Each state against all others; only the last of two states, which say the same. Errors are NaN where there are
-        fewer than `FEWEST_BLOCKS` blocks.
     """
     if len(rows) == 0:
         return {}
@@ -325,11 +302,6 @@ def clusters_of(predicted, counts, chains, steps) -> np.ndarray:
     """Block of each shot, int (n,): a twentieth of all shots, or more where the outcomes of neighbours are correlated.
 
     What is correlated are the gradients of the likelihood by intercept and slope of the recalibration of the last state.
-
-    Parameters
-    ----------
-    predicted, counts : array, shape (n, n_states)
-    chains, steps : int arrays, shape (n,)
     """
     legs = counts.sum(axis=1)
     odds = logit(np.clip(predicted[:, -1], 1e-6, 1 - 1e-6))

@@ -90,14 +90,7 @@ def report(
 
 
 def write_page(health: Health, output: str | os.PathLike, png_folder: str | os.PathLike | None = None) -> None:
-    """Write the page of a run that was assessed.
-
-    Parameters
-    ----------
-    health : Health
-    output : path-like
-    png_folder : path-like, optional
-    """
+    """Write the page of a run that was assessed, and its pictures as PNG files into a folder."""
     pictures = {
         picture: page.png_of(partial(picture.draw, health=health)) for picture in PICTURES if picture.possible(health)
     }

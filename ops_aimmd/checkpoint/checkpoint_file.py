@@ -135,10 +135,7 @@ WAIT_FOR_OTHERS = 600.0
 def is_checkpoint(path: str | os.PathLike) -> bool:
     """Whether a file says in its first bytes that it is a checkpoint; False for a file that is not there.
 
-    Raises
-    ------
-    CheckpointUnavailableError
-        If it cannot be read now.
+    Raises CheckpointUnavailableError if it cannot be read now.
     """
     path = _absolute(path)
     if not path.is_file() or path.stat().st_size < SMALLEST_DATABASE:

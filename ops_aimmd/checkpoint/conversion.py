@@ -39,15 +39,9 @@ def can_be_read(version: int) -> bool:
 
 
 def convert(path: Path, version: int, check: Callable[[Path], None]) -> None:
-    """Put a converted copy in place of a checkpoint of an older format, and keep that as NAME.vVERSION.
+    """Put a converted copy in place of a checkpoint of the format `version`, and keep that as NAME.vVERSION.
 
-    Parameters
-    ----------
-    path : Path
-    version : int
-        Format of the file.
-    check : callable
-        Reads a checkpoint whole; called with the path of the converted copy before that takes the name.
+    `check` reads a checkpoint whole; it is called with the path of the converted copy before that takes the name.
 
     Raises
     ------

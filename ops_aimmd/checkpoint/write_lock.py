@@ -15,17 +15,9 @@ from pathlib import Path
 
 
 class WriteLock:
-    """Hold the right to write a checkpoint until :meth:`release`.
+    """Hold the right to write the checkpoint at `path` until :meth:`release`.
 
-    Parameters
-    ----------
-    path : Path
-        Of the checkpoint.
-
-    Raises
-    ------
-    sqlite3.OperationalError
-        "database is locked", if somebody else has it, in this process or another.
+    Raises sqlite3.OperationalError, "database is locked", if this process or another has it.
     """
 
     def __init__(self, path: Path):

@@ -117,14 +117,7 @@ class Autocorrelation:
         return np.nan if self.too_short else _half(self.n_effective_interval(0.6827))
 
     def chance(self, deviation: float, n: float | None = None) -> float:
-        """Probability that a mean is at least so far from the truth, in either direction.
-
-        Parameters
-        ----------
-        deviation : float
-        n : float, optional
-            Number of values of the mean; without it that of the series.
-        """
+        """Probability that a mean of n values, by default of all, is at least so far from the truth in either direction."""
         return float(2 * self.weights @ ndtr(-abs(deviation) * np.sqrt((n or self.n) / self.variances)))
 
     def mean_error(self, level: float = 0.6827) -> float:
@@ -157,18 +150,10 @@ def integrated_autocorrelation(series, chains=None, steps=None, common_mean: boo
 
 
 def independent_values(values, chains, steps) -> float:
-    """Number of independent values that correlated ones are worth.
+    """Number of independent values, from 1 to n, that n correlated ones are worth.
 
-    Parameters
-    ----------
-    values : array, shape (n,)
-    chains, steps : int arrays, shape (n,)
-        See :func:`integrated_autocorrelation`.
-
-    Returns
-    -------
-    float
-        Between 1 and n. Chains of fewer than 10 values count as one value each, as their correlation cannot be told.
+    Parameters as for :func:`integrated_autocorrelation`. Chains of fewer than 10 values count as one value each, as their
+    correlation cannot be told.
     """
     values = np.asarray(values, dtype=float)
     if len(values) == 0 or not np.ptp(values) > 0:
@@ -180,13 +165,8 @@ def independent_values(values, chains, steps) -> float:
 def chance_of_difference(series, groups, chains, steps=None) -> tuple[float, bool]:
     """Probability that the means of groups differ at least as much, where all groups sample the same distribution.
 
-    Parameters
-    ----------
-    series : array-like, shape (n,)
-    groups : int array, shape (n,)
-        For example the chain, or the half of the run. The part of a chain in one group is one series.
-    chains, steps : int arrays, shape (n,)
-        See :func:`integrated_autocorrelation`.
+    Groups (n,) are for example the chains, or the halves of the run: the part of a chain in one group is one series. Other
+    parameters as for :func:`integrated_autocorrelation`.
 
     Returns
     -------

@@ -85,13 +85,7 @@ def cluster(points: np.ndarray, scale=None) -> np.ndarray:
 
 
 def widest_gap(points: np.ndarray, scale=None) -> tuple[float, int]:
-    """The gap that comes nearest to telling two channels apart, whether or not it does.
-
-    Parameters
-    ----------
-    points : array, shape (n, d)
-    scale : array-like, shape (d,), optional
-        See `cluster`.
+    """The gap that comes nearest to telling two channels apart, whether or not it does; parameters as for `cluster`.
 
     Returns
     -------
@@ -166,18 +160,7 @@ def _best_cut(values: np.ndarray, smallest: int) -> tuple[float, float, bool]:
 
 
 def by_size(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The same groups, numbered by falling weight.
-
-    Parameters
-    ----------
-    labels : int array, shape (n,)
-        Group of each point, from 0.
-    weights : array, shape (n,)
-
-    Returns
-    -------
-    int array, shape (n,)
-    """
+    """The same groups, labels (n,) from 0, numbered by falling weight of their points."""
     if len(labels) == 0:
         return labels
     order = np.argsort(-np.bincount(labels, weights), kind="stable")

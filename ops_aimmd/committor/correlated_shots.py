@@ -43,33 +43,17 @@ BLOCKS, GAPS = 4, 2
 
 
 def in_time(chains, steps) -> np.ndarray:
-    """Rows chain after chain, and in each chain in the order of its steps.
+    """Rows chain after chain, and in each chain in the order of its steps, int array (n,).
 
-    Parameters
-    ----------
-    chains, steps : int arrays, shape (n,)
-        A step of -1 is not known: such shots come first, in the order of their rows.
-
-    Returns
-    -------
-    int array, shape (n,)
+    A step of -1 is not known: such shots come first, in the order of their rows.
     """
     return np.lexsort((np.arange(len(chains)), np.asarray(steps), np.asarray(chains)))
 
 
 def blocks(chains, steps, length: int) -> np.ndarray:
-    """Number of the block of each shot: `length` shots of one chain that follow each other in time.
+    """Number of the block of each shot, int array (n,): `length` shots of one chain that follow each other in time.
 
-    Parameters
-    ----------
-    chains, steps : int arrays, shape (n,)
-    length : int
-        Shots of a block; the last block of a chain may be shorter.
-
-    Returns
-    -------
-    int array, shape (n,)
-        From 0, in the order of :func:`in_time`.
+    The last block of a chain may be shorter. Blocks count from 0, in the order of :func:`in_time`.
     """
     order, rank = _ranked(chains, steps)
     found = np.empty(len(order), dtype=np.int64)

@@ -108,8 +108,7 @@ class CountedPath:
     count : int
         MC steps in which it was the current path.
     thinning : int
-        How many frames each of the remaining ones stands for.
-    frames : array, shape (m, n_descriptors)
+        How many frames each of the remaining ones, shape (m, n_descriptors), stands for.
     number : int
         Position among the paths in the order of their first count.
     """
@@ -222,15 +221,8 @@ class TransitionPathFrames:
     def changes(self, since: int = 0) -> dict[str, tuple[int, int, np.ndarray | None]]:
         """Count, thinning and frames of the paths that were changed after a revision, in the order of their first count.
 
-        Parameters
-        ----------
-        since : int
-            `revision` at an earlier moment; each file that is written remembers its own. All paths by default.
-
-        Returns
-        -------
-        dict of str to (int, int, array or None)
-            The frames of a path are None if they have not changed since.
+        `since` is the `revision` at an earlier moment; each file that is written remembers its own. The frames of a path
+        are None if they have not changed since.
         """
         changed = list(takewhile(lambda path: self._changed_in[path] > since, reversed(self._changed_in)))
         changed.sort(key=lambda path: self._paths[path].number)

@@ -159,19 +159,9 @@ class TransferredStart:
 
     @classmethod
     def of(cls, model: CommittorModel, training_set: TrainingSet, columns: Sequence[int]) -> TransferredStart:
-        """From a trained model and the shots that it was trained on.
+        """From a trained model, the shots that it was trained on, and `ColumnMap.columns`.
 
-        Parameters
-        ----------
-        model : CommittorModel
-        training_set : TrainingSet
-        columns : sequence of int
-            `ColumnMap.columns`.
-
-        Raises
-        ------
-        ValueError
-            If there are no shots, or the network is not one of this package.
+        Raises ValueError if there are no shots, or the network is not one of this package.
         """
         if len(training_set) == 0:
             raise ValueError("the source has seen no shot, so there is nothing to transfer")
@@ -202,11 +192,10 @@ class TransferredStart:
         Parameters
         ----------
         descriptors : array, shape (n, d)
+            The first `n_shots` rows are shots (`InputScaling.of`).
         weight : float
             1: mean and standard deviation become those of the data, 0: they stay. Columns that the source does not know
             always get those of the data.
-        n_shots : int
-            The first rows are shots (`InputScaling.of`).
         """
         of_data = InputScaling.of(descriptors, n_shots)
         known = self.std > 0
@@ -225,15 +214,10 @@ class TransferredStart:
         return TransferredStart(model, mean, std)
 
     def recalibrated(self, training_set: TrainingSet) -> TransferredStart:
-        r"""Multiply the log-odds by a slope and shift them, as the shots ask for.
+        r"""Multiply the log-odds by a slope and shift them, as the shots of this system ask for.
 
         The most probable slope and shifts (one for each output of the network) under the likelihood of the shots and a
         normal prior of the shifts and of the logarithm of the slope; without any shot a slope of `SLOPE`.
-
-        Parameters
-        ----------
-        training_set : TrainingSet
-            Shots of this system, also none.
         """
         counts = training_set.counts * training_set.weights[:, None]
         with torch.no_grad():

@@ -152,16 +152,9 @@ def is_orthorhombic(box) -> bool:
 
 
 def shortest_vector_of_frame(vector, box):
-    """`minimum_image` of one vector in plain Python: ten times faster than arrays for the single frame of a running leg.
+    """`minimum_image` of one vector (3,) in a box (3, 3) or None, as lists in plain Python.
 
-    Parameters
-    ----------
-    vector : list of float, shape (3,)
-    box : list of list of float, shape (3, 3), or None
-
-    Returns
-    -------
-    list of float, shape (3,)
+    That is ten times faster than arrays for the single frame of a running leg.
     """
     if box is None:
         return vector

@@ -18,16 +18,9 @@ CONTAINERS = (StaticContainer, KineticContainer)
 
 
 def positions_of(snapshots):
-    """Positions of OPS snapshots as one array, without their unit.
+    """Positions of OPS snapshots of one system, shape (n_frames, n_atoms, n_spatial), without their unit.
 
-    Parameters
-    ----------
-    snapshots : iterable of openpathsampling snapshots
-        frames of one system; the unit of length is that of the engine (nm for OpenMM)
-
-    Returns
-    -------
-    numpy.ndarray, shape (n_frames, n_atoms, n_spatial)
+    The unit of length is that of the engine, nm for OpenMM.
     """
     return np.array([_positions(snapshot) for snapshot in snapshots], dtype=np.float64)
 
@@ -40,16 +33,7 @@ def _positions(snapshot):
 
 
 def boxes_of(snapshots):
-    """Box vectors of OPS snapshots as one array in nm, or None where there are none.
-
-    Parameters
-    ----------
-    snapshots : iterable of openpathsampling snapshots
-
-    Returns
-    -------
-    numpy.ndarray, shape (n_frames, 3, 3), or None
-    """
+    """Box vectors of OPS snapshots, (n_frames, 3, 3) in nm, or None where there are none."""
     boxes = [snapshot.box_vectors for snapshot in snapshots]
     if any(box is None for box in boxes):
         return None

@@ -12,13 +12,10 @@ from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec
 
 @dataclass
 class Chain:
-    """One set of replicas, which is sampled as if it were alone.
+    """One set of replicas with its current paths, which is sampled as if it were alone.
 
     Attributes
     ----------
-    number : int
-    samples : openpathsampling.SampleSet
-        Its current paths.
     n_steps : int
         Steps that it has made.
     failure : ShotFailure or None

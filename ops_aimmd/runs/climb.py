@@ -17,20 +17,10 @@ from ops_aimmd.shooting.streams import own_random_numbers, seed_from
 class Climb:
     """The state of a climb between two shots: where to shoot from next, and the path once it is found.
 
-    Parameters
-    ----------
-    first : openpathsampling snapshot
-        Outside of the states.
-    progress : callable
-        See `initial_path`.
-    states : two openpathsampling volumes
-    limit : float
-        Largest number of frames of the path.
-
     Attributes
     ----------
     path : openpathsampling.Trajectory or None
-        From the first state to the last.
+        From the first of the two states to the last, of at most `limit` frames.
     n_shots : int
         Number of shots taken so far.
     """
@@ -87,14 +77,10 @@ class Climber:
 
     Parameters
     ----------
-    number : int
-    seed : int
     start : openpathsampling snapshot
         Inside a state it is left first, by dynamics with fresh velocities.
-    engine, modifier, states, n_shots
+    engine, modifier, progress, states, n_shots
         See `ops_aimmd.initial_paths`.
-    progress : callable
-    executor : Executor
     run_id : str
         Tells the shots of this call from those of others on the same executor.
     keys : mapping of str to str

@@ -157,18 +157,7 @@ def committor_simulation(
 
 
 class _Trials:
-    """Which shots of a committor simulation are missing, and the outcomes of the others; recorded in any order.
-
-    Parameters
-    ----------
-    snapshots : list of Snapshot
-    n_shots : int
-        From each configuration.
-    setup : dict
-        Metadata of the checkpoint.
-    file : Checkpoint or None
-        Open for writing.
-    """
+    """Which of `n_shots` shots from each configuration are missing, and the outcomes of the others, in any order."""
 
     def __init__(self, snapshots: list[BaseSnapshot], n_shots: int, setup: dict, file: Checkpoint | None):
         self.snapshots = snapshots
@@ -217,13 +206,7 @@ class _Runner:
         self._failures: dict[int, ShotFailure] = {}
 
     def run(self, progress: bool) -> None:
-        """Make all missing shots, one after another or many at a time.
-
-        Raises
-        ------
-        RuntimeError
-            If some could not.
-        """
+        """Make all missing shots, one after another or many at a time; RuntimeError if some could not be made."""
         missing = self.trials.missing
         if not missing:
             return

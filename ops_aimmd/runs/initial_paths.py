@@ -233,13 +233,7 @@ def initial_paths(
 
 
 def check_beginning(snapshot, progress: Sequence[Callable], states: Sequence, engine=None):
-    """The engine of a climb: the given one, or that of the snapshot.
-
-    Raises
-    ------
-    ValueError
-        If a climb cannot begin: no snapshot, no function of it, not two states, no engine that can run.
-    """
+    """The engine of a climb, the given one or that of the snapshot; ValueError if a climb cannot begin."""
     if isinstance(snapshot, paths.Trajectory):
         raise ValueError(
             f"snapshot is a trajectory of {len(snapshot)} frames: give one of them, for instance trajectory[0]"

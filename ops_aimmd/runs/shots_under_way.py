@@ -30,16 +30,8 @@ class DivergedError(RuntimeError):
 class StepMaker:
     """Makes the steps of all chains of a simulation in this process, except for the dynamics.
 
-    Parameters
-    ----------
-    mover : openpathsampling.PathSimulatorMover
-    learner : CommittorLearner or None
-    seeds : StepSeeds
-        Random streams of the simulation.
-    run_id : str
-        Tells the shots of this run from those of others on the same executor.
-    engine_keys : mapping
-        Key for specifications by engine and states: see `engine_and_states`.
+    `run_id` tells the shots of this run from those of others on the same executor; `engine_keys` holds the key for
+    specifications by engine and states (see `engine_and_states`).
     """
 
     def __init__(self, mover, learner: CommittorLearner | None, seeds: StepSeeds, run_id: str, engine_keys: Mapping):
@@ -64,17 +56,8 @@ class StepMaker:
         dynamics would begin that has no result yet. All moves of OPS work as they are, and a step under way is known by
         its specifications alone: after a kill, paths, seed and model version make the same step again.
 
-        Parameters
-        ----------
-        chain : Chain
-        step : StepUnderWay
-        cycle : int
-            Number that the step gets in the simulation if it is finished.
-
-        Raises
-        ------
-        DivergedError
-            If the move asks for another shot than it did before.
+        `cycle` is the number that the step gets in the simulation if it is finished. Raises DivergedError if the move asks
+        for another shot than it did before.
         """
         used: list[str] = []
 
@@ -124,13 +107,7 @@ def _content(spec: ShotSpec) -> str:
 
 
 class ShotLog:
-    """The journal of the checkpoint of a run; without a checkpoint nothing is kept.
-
-    Parameters
-    ----------
-    file : Checkpoint or None
-        Open for writing.
-    """
+    """The shots under way in the checkpoint of a run, open for writing; without a checkpoint nothing is kept."""
 
     def __init__(self, file: Checkpoint | None):
         self._file = file

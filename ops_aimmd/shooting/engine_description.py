@@ -19,14 +19,9 @@ from ops_aimmd.shooting.fingerprint import content_of, fingerprint
 
 @dataclass(frozen=True)
 class EngineDescription:
-    """An engine and the states where its legs stop, pickled for other processes.
+    """An engine and the states where its legs stop, pickled for other processes, under their key (`engine_key`).
 
-    Attributes
-    ----------
-    key : str
-        See `engine_key`.
-    payload : bytes
-        It contains functions of a user's script: only processes that trust each other exchange it.
+    The payload contains functions of a user's script: only processes that trust each other exchange it.
     """
 
     key: str
@@ -35,16 +30,7 @@ class EngineDescription:
 
 @dataclass(eq=False)
 class PreparedEngine:
-    """Engine and states of a worker.
-
-    Attributes
-    ----------
-    engine : openpathsampling.engines.DynamicsEngine
-        Ready to run.
-    states : tuple of openpathsampling.Volume
-    adapter : EngineAdapter
-        The adapter of the engine.
-    """
+    """An engine that is ready to run, the states where its legs stop, and its adapter."""
 
     engine: object
     states: tuple
@@ -84,12 +70,7 @@ def prepared_engine(description: EngineDescription) -> PreparedEngine:
     """The engine and the states of a description; built at the first call in this process, then kept.
 
     The engine ignores Ctrl-C, which the process that submits the shots handles: OPS would install a signal handler at each
-    frame, which is not allowed in threads.
-
-    Raises
-    ------
-    RuntimeError
-        If they cannot be built here, with the reason.
+    frame, which is not allowed in threads. Raises RuntimeError, with the reason, if they cannot be built here.
     """
     with _building:
         if description.key not in _prepared:

@@ -19,12 +19,9 @@ def fingerprint(thing) -> str:
     """SHA-256 of the content of an object, in hexadecimal digits.
 
     Equal for OPS objects that were set up alike, whatever their uuids, also for those that were stored and read again.
-    Importable functions and classes count by their name, others by their code and all that it refers to.
-
-    Parameters
-    ----------
-    thing : object of OPS, function, plain value, array, or a nesting of these
-        Other objects count by what `pickle` would keep of them, or by their class alone.
+    Importable functions and classes count by their name, others by their code and all that it refers to. Other objects than
+    those of OPS, functions, plain values, arrays and nestings of these count by what `pickle` would keep of them, or by
+    their class alone.
     """
     walker = _Walker()
     walker.visit(thing)

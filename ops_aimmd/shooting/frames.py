@@ -71,18 +71,9 @@ def pack_frames(snapshots: Sequence[BaseSnapshot]) -> FrameBlock:
 
 
 def unpack_frames(block: FrameBlock, engines: Mapping[str, object]) -> list[BaseSnapshot]:
-    """The snapshots of a block, those with the even uuid.
+    """The snapshots of a block, those with the even uuid, as frames of one of the engines, by uuid.
 
-    Parameters
-    ----------
-    block : FrameBlock
-    engines : mapping of str to engine
-        By uuid.
-
-    Raises
-    ------
-    KeyError
-        If the engine is not among those given, or makes other snapshots.
+    Raises KeyError if the engine of the block is not among those given, or makes other snapshots.
     """
     uuid = block.meta["engine"]
     if uuid not in engines:

@@ -43,7 +43,7 @@ class ShotLoop:
         return self._interrupts.asked
 
     def run(self, more: Callable[[], Iterable[ShotSpec]], take: Callable[[ShotResult | ShotFailure], None]) -> bool:
-        """Run shots until there are no more.
+        """Run shots until there are no more, and tell whether Ctrl-C has ended the loop.
 
         Parameters
         ----------
@@ -51,11 +51,6 @@ class ShotLoop:
             Shots that can be handed out now. Called before each wait; what it gives after Ctrl-C is not handed out.
         take : callable
             Called with the result, or failure, of each shot, in the order in which they end.
-
-        Returns
-        -------
-        bool
-            Whether Ctrl-C has ended the loop.
         """
         self.waiting.clear()
         with Interrupts() as self._interrupts:

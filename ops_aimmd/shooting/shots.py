@@ -220,16 +220,7 @@ def specification(
     seed: int,
     last_frame_only: bool = False,
 ) -> ShotSpec:
-    """Specification of a shot from a snapshot.
-
-    Parameters
-    ----------
-    shot_id, engine_key, directions, seed, last_frame_only
-        See `ShotSpec`.
-    snapshot : openpathsampling snapshot
-        The shooting point with the velocities to start with.
-    max_frames : int, None or infinity
-        Infinity and None are the same.
+    """Specification of a shot from a snapshot with the velocities to start with; other parameters as in `ShotSpec`.
 
     Raises
     ------
@@ -286,7 +277,7 @@ def leg_result(direction: str, leg: Leg, last_frame_only: bool = False) -> LegRe
 
 
 def legs_from_result(result: ShotResult | ResultHere, snapshot, engine) -> dict[str, Leg]:
-    """The legs of a shot as `ops_aimmd.shooting.legs.run_legs` makes them; their new frames get their uuids here.
+    """The legs of a shot by direction, as `ops_aimmd.shooting.legs.run_legs` makes them; new frames get their uuids here.
 
     Parameters
     ----------
@@ -295,11 +286,6 @@ def legs_from_result(result: ShotResult | ResultHere, snapshot, engine) -> dict[
         The shooting point of the specification: first frame of a forward leg, and reversed that of a backward leg.
     engine : openpathsampling.engines.DynamicsEngine
         Engine of the new frames.
-
-    Returns
-    -------
-    dict of str to Leg
-        By direction.
     """
     if isinstance(result, ResultHere):
         return result.legs

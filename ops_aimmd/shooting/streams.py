@@ -111,19 +111,9 @@ def settled_seed(given: int | None, file: Checkpoint | None = None, name: str = 
 
 
 def simulation_key(samples: Iterable[paths.Sample], n_before: int) -> int:
-    """A number that tells a simulation from others with the same seed.
+    """A number of 64 bits that tells a simulation from others with the same seed: see `frames_key`.
 
-    Parameters
-    ----------
-    samples : iterable of openpathsampling.Sample
-        The first sample set: coordinates and velocities of its frames go into the key in double precision.
-    n_before : int
-        Number of simulations that the learner has driven before.
-
-    Returns
-    -------
-    int
-        64 bits.
+    It depends on the frames of the first sample set and on how many simulations the learner has driven before.
     """
     in_order = sorted(samples, key=lambda sample: sample.replica)
     return frames_key((frame for sample in in_order for frame in sample.trajectory), n_before)
@@ -132,11 +122,7 @@ def simulation_key(samples: Iterable[paths.Sample], n_before: int) -> int:
 def frames_key(frames: Iterable, n_before: int = 0) -> int:
     """A number of 64 bits that depends on the coordinates and velocities of frames, in double precision.
 
-    Parameters
-    ----------
-    frames : iterable of openpathsampling snapshots
-    n_before : int
-        Number of uses of the same frames and the same seed before this one.
+    `n_before` is the number of uses of the same frames and the same seed before this one.
     """
     digest = hashlib.sha256(str(n_before).encode())
     for frame in frames:
@@ -182,19 +168,9 @@ def seed_step(seed: int, step: int, engines: Iterable = ()) -> int:
 
 
 def seed_generators(entropy: Sequence[int], engines: Iterable = ()) -> int:
-    """Seed all generators from ``SeedSequence(entropy)``.
+    """Seed all generators from ``SeedSequence(entropy)``, and the engines with random numbers of their own.
 
-    Parameters
-    ----------
-    entropy : sequence of int
-        For the step of a simulation: see `StepSeeds`.
-    engines : iterable of engines
-        Those with random numbers of their own get a seed each.
-
-    Returns
-    -------
-    int
-        A number that identifies the state of the generators.
+    Returns a number that identifies the state of the generators.
     """
     sequence = np.random.SeedSequence(list(entropy))
     numpy_seed, python_seed, engine_seed, identifier = (int(word) for word in sequence.generate_state(4, np.uint32))

@@ -20,21 +20,14 @@ _one_shot_at_a_time = threading.Lock()
 def run_shot(description: EngineDescription, spec: ShotSpec) -> ShotResult:
     """Run a shot in a worker: a pure function of its arguments, which may be called twice.
 
-    Parameters
-    ----------
-    description : EngineDescription
-        Engine and states are built from it at the first shot in this process.
-    spec : ShotSpec
-
-    Returns
-    -------
-    ShotResult
+    Engine and states are built from the description at the first shot in this process. A leg that is too long or fails is a
+    result, not an error.
 
     Raises
     ------
     RuntimeError
         If the dynamics, a state or a collective variable raised an error, with its text: errors of OPS engines do not
-        unpickle. A leg that is too long or fails is a result, not an error.
+        unpickle.
     """
     try:
         return shoot(prepared_engine(description), spec)

@@ -8,17 +8,7 @@ from typing import NamedTuple
 
 
 class CurrentPath(NamedTuple):
-    """Where a replica is.
-
-    Attributes
-    ----------
-    path : str
-        Name of its path.
-    ensemble : str
-        Uuid of the ensemble.
-    n_steps : int
-        Monte Carlo steps of the run that had this replica among their active paths.
-    """
+    """Where a replica is: name of its path, uuid of the ensemble, and in how many steps of the run it was active."""
 
     path: str
     ensemble: str

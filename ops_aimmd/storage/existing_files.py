@@ -225,12 +225,7 @@ class _LastTwoSteps(ChainMap):
 
 
 class _InBlocks:
-    """A netCDF variable, read many rows at a time: OPS reads them one by one, 0.3 ms each.
-
-    Parameters
-    ----------
-    variable : netCDF4.Variable
-    """
+    """A netCDF variable, read many rows at a time: OPS reads them one by one, 0.3 ms each."""
 
     def __init__(self, variable):
         self._variable = variable
@@ -364,12 +359,7 @@ def _prediction(shot: Shot, mover, states) -> list[float]:
 
 
 class Census:
-    """Counts what a file holds, to tell a file that does not fit the states.
-
-    Parameters
-    ----------
-    n_states : int
-    """
+    """Counts what a file holds, to tell a file that does not fit the states."""
 
     def __init__(self, n_states: int):
         self.reached = np.zeros(n_states, dtype=int)

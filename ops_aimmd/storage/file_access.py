@@ -81,13 +81,7 @@ class UnreadableFileError(RuntimeError):
 
 @contextmanager
 def telling_damage(path: Path, writing: bool = False) -> Iterator[None]:
-    """Turn every error of reading an OPS file into one that says whether the file is damaged.
-
-    Parameters
-    ----------
-    path : Path
-    writing : bool
-        Whether the file is opened for writing.
+    """Turn every error of reading an OPS file, or of opening it for writing, into one that says whether it is damaged.
 
     Raises
     ------
@@ -108,16 +102,7 @@ def telling_damage(path: Path, writing: bool = False) -> Iterator[None]:
 
 
 def why_unavailable(path: Path, error: Exception, writing: bool = False) -> str | None:
-    """What keeps a file from being read other than damage, and what to do; None if the file is damaged.
-
-    Parameters
-    ----------
-    path : Path
-    error : Exception
-        What reading it has raised.
-    writing : bool
-        Whether the file was opened for writing.
-    """
+    """What kept a file from being read, or opened for writing, other than damage, and what to do; None if it is damaged."""
     refused = None
     for cause in _causes(error):
         if isinstance(cause, MemoryError):
@@ -224,16 +209,7 @@ _IF_DAMAGED = "If it is, move it away: `resume` makes a new one from the checkpo
 def users_of(path: Path, others_only: bool = False) -> list[str]:
     """Processes of this machine that have a file open, as far as the operating system tells.
 
-    Parameters
-    ----------
-    path : Path
-    others_only : bool
-        Leave out this process.
-
-    Returns
-    -------
-    list of str
-        "this process", or number and command line.
+    Each is "this process", which `others_only` leaves out, or number and command line.
     """
     found: list[str] = []
     with suppress(OSError):

@@ -76,19 +76,10 @@ class StepLogWriter:
         return self._current.replicas
 
     def entry(self, step: paths.MCStep, in_ops_file: int = -1) -> StepLog:
-        """What is new in a finished step.
+        """What is new in a finished step, before OPS stores it.
 
-        Parameters
-        ----------
-        step : MCStep
-            Before OPS stores it, of frames that can be kept (`frames_can_be_kept`). Replicas that are not
-            among its active paths stay where they are.
-        in_ops_file : int
-            Last step that OPS's file is known to hold.
-
-        Returns
-        -------
-        StepLog
+        Its frames must be of a kind that can be kept (`frames_can_be_kept`). Replicas that are not among its active paths
+        stay where they are. `in_ops_file` is the last step that OPS's file is known to hold.
         """
         active = {str(sample.trajectory.__uuid__): sample.trajectory for sample in step.active}
         collected = _Collected(active, self._current.names, self._current.places)
@@ -307,16 +298,7 @@ def _portions(snapshots: list) -> Iterator[list]:
 
 
 class StepLogReader:
-    """Rebuilds steps, with objects of OPS's file that were found by uuid.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-    simulation : openpathsampling.PathSampling
-        Whose steps they are.
-    engines, ensembles, movers : mapping of str to object
-        By uuid.
-    """
+    """Rebuilds the steps of a simulation, with engines, ensembles and movers of OPS's file by uuid."""
 
     def __init__(self, checkpoint: Checkpoint, simulation, engines: Mapping, ensembles: Mapping, movers: Mapping):
         self.checkpoint = checkpoint

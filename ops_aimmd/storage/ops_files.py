@@ -47,13 +47,7 @@ def kind_of(storage) -> str:
 
 
 def kind_of_file(path: Path) -> str | None:
-    """Kind of a file by its first bytes; None for anything else.
-
-    Raises
-    ------
-    FileUnavailableError
-        If it cannot be read now.
-    """
+    """Kind of a file by its first bytes, None for anything else; FileUnavailableError if it cannot be read now."""
     with telling_damage(path):
         if path.stat().st_size >= SMALLEST_DATABASE:
             with suppress(sqlite3.DatabaseError), closing(first_page(path)) as connection:
@@ -67,10 +61,7 @@ def kind_of_file(path: Path) -> str | None:
 def is_something_else(path: Path) -> bool:
     """Whether a file is sound and no OPS file: a trajectory in netCDF, a checkpoint, another database.
 
-    Raises
-    ------
-    FileUnavailableError
-        If it cannot be read now.
+    Raises FileUnavailableError if it cannot be read now.
     """
     kind = kind_of_file(path)
     try:
@@ -182,14 +173,7 @@ def _note_opened(kind: str) -> None:
 
 
 def step_numbers(storage, simulation: str) -> list[int]:
-    """Numbers of the steps of a simulation that are in the file, in the order in which they were written.
-
-    Parameters
-    ----------
-    storage
-    simulation : str
-        Its uuid.
-    """
+    """Numbers of the steps of a simulation, given by its uuid, that are in the file, in the order in which they were written."""
     return [number for _, number in _steps_of(storage, simulation)]
 
 
@@ -266,13 +250,7 @@ def save_step(storage, step: paths.MCStep) -> None:
 
 
 def mark_of(storage) -> dict | None:
-    """What a later :func:`roll_back` goes back to; None for netCDF, which cannot go back.
-
-    Returns
-    -------
-    dict or None
-        "rows": last row of each table; "last_step": uuid of the last step.
-    """
+    """What :func:`roll_back` goes back to: last row of each table, uuid of the last step; None for netCDF, which cannot."""
     if kind_of(storage) == NETCDF:
         return None
     with closing(_sqlite(file_of(storage))) as connection:
@@ -284,17 +262,7 @@ def roll_back(path: Path, mark: dict, simulation: str, last_step: int) -> bool:
     """Take out of a SimStore file what a sync that died has written after the mark; whether there was anything.
 
     A file is left alone if it is not the marked one, or if what follows the mark is more than that sync can have written:
-    later steps, or those of other simulations.
-
-    Parameters
-    ----------
-    path : Path
-    mark : dict
-        Of :func:`mark_of`.
-    simulation : str
-        Uuid of the simulation that wrote.
-    last_step : int
-        The last step that it can have written.
+    steps later than `last_step`, or those of other simulations than `simulation` (a uuid).
     """
     with closing(_sqlite(path)) as connection, connection:
         (kinds,) = [dict(connection.execute("SELECT name, idx FROM tables"))]

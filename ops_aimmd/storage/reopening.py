@@ -33,13 +33,7 @@ class ResumeWarning(UserWarning):
 def reopen(path: Path, file: Checkpoint, run: dict):
     """OPS's file, open for appending; put aside and made again where it cannot be read, made again where it is gone.
 
-    Parameters
-    ----------
-    path : Path
-    file : Checkpoint
-        Of the run.
-    run : dict
-        What it says of the simulation.
+    `run` is what the checkpoint says of the simulation.
 
     Raises
     ------

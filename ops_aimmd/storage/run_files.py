@@ -35,15 +35,7 @@ ZLIB_MAGIC = b"\x78\x01"
 
 
 class RunFiles:
-    """Writes the checkpoint of one simulation.
-
-    Parameters
-    ----------
-    path : path-like
-    learner : CommittorLearner
-    keep_paths : bool
-    keep_models_every : int
-    """
+    """Writes the checkpoint of one simulation; parameters as for `TrainingHook`."""
 
     def __init__(self, path, learner: CommittorLearner, keep_paths: bool = True, keep_models_every: int = 1):
         self.path = path
@@ -72,17 +64,7 @@ class RunFiles:
         return {replica: path.n_steps for replica, path in current.items()}
 
     def open(self, sim, options: dict, engines: list, simulation_key: int | None) -> None:
-        """Begin the checkpoint of a simulation, or go on with it.
-
-        Parameters
-        ----------
-        sim : openpathsampling.PathSimulator
-        options : dict
-            Options of the hook.
-        engines : list
-        simulation_key : int or None
-            Key of the random numbers of the simulation.
-        """
+        """Begin the checkpoint of a simulation, or go on with it; `options` are those of the hook."""
         self._simulation = sim
         self._can_be_logged = frames_can_be_kept([sample.trajectory[0] for sample in sim.sample_set], engines)
         if self.file is not None:  # a run that was interrupted goes on in the same process

@@ -124,17 +124,9 @@ class SeriesBlock:
         return self._rows[-1]["step"] if self._rows else self._last_written
 
     def append(self, step) -> None:
-        """Keep the rows of a step: one for each shot, none for other moves.
+        """Keep the rows of a step, fresh from the simulation or read back: one for each shot, none for other moves.
 
-        Parameters
-        ----------
-        step : openpathsampling.MCStep
-            Fresh from the simulation, or read back.
-
-        Raises
-        ------
-        ValueError
-            If there are rows of this step or a later one.
+        Raises ValueError if there are rows of this step or a later one.
         """
         if step.mccycle <= self.last_step:
             raise ValueError(

@@ -24,15 +24,9 @@ PATHS_REMEMBERED = 64
 
 
 def thinned(trajectory: paths.Trajectory, details, stride: int | None = None) -> paths.Trajectory:
-    """First frame, shooting points and last frame of a path, and every `stride`-th frame.
+    """First frame, shooting points and last frame of a path, and every `stride`-th frame (None: no others).
 
-    Parameters
-    ----------
-    trajectory : Trajectory
-    details : openpathsampling.Details or None
-        Of the move that made it; its shooting points are kept.
-    stride : int, optional
-        None: no other frames.
+    The shooting points are those in the details of the move that made the path.
     """
     known = {} if details is None else vars(details)
     points = [known.get(name) for name in ("modified_shooting_snapshot", "shooting_snapshot")]

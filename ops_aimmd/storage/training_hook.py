@@ -244,16 +244,7 @@ class TrainingHook(PathSimulatorHook):
         self._thinning.apply(step)
 
     def continue_run(self, sim, run: dict, run_id: str) -> None:
-        """Go on with a checkpoint that is there, as `ops_aimmd.resume` does before it hands over the simulation.
-
-        Parameters
-        ----------
-        sim : openpathsampling.PathSimulator
-        run : dict
-            What the checkpoint says of the simulation.
-        run_id : str
-            That of the checkpoint.
-        """
+        """Go on with a checkpoint that is there and says `run` of the simulation, as `ops_aimmd.resume` asks for."""
         self._files.begun = True
         self._simulation = sim
         key = run.get("simulation_key")  # version 0.1.0 has none

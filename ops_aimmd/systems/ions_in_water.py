@@ -125,18 +125,8 @@ def _ion_pair(cation, limits, n_waters, temperature, platform, n_frames_max):
 def solvated_pair(cation, n_waters, separation=0.25):
     """Topology and positions of an ion pair in OpenMM's own water box, in the order cation, chloride, waters.
 
-    Parameters
-    ----------
-    cation : {"Li", "Na"}
-    n_waters : int
-    separation : float
-        Of the ions, nm.
-
-    Returns
-    -------
-    topology : openmm.app.Topology
-    positions : numpy.ndarray, shape (n_atoms, 3)
-        nm; molecules are whole. The density is below that at 1 bar, see `to_normal_density`.
+    The cation is "Li" or "Na", `separation` nm from the chloride. The positions (n_atoms, 3) are in nm, and molecules are
+    whole; the density is below that at 1 bar, see `to_normal_density`.
     """
     topology = app.Topology()
     chain = topology.addChain()
@@ -149,30 +139,14 @@ def solvated_pair(cation, n_waters, separation=0.25):
 
 
 def force_field_system(topology, cutoff):
-    """OpenMM system with particle-mesh Ewald and rigid water.
-
-    Returns
-    -------
-    openmm.System
-    """
+    """OpenMM system with particle-mesh Ewald, a cut-off in nm, and rigid water."""
     return app.ForceField("amber14/tip3p.xml").createSystem(
         topology, nonbondedMethod=app.PME, nonbondedCutoff=cutoff * unit.nanometer, constraints=app.HBonds, rigidWater=True
     )
 
 
 def pair_descriptors(topology):
-    """Distance of the ions, and all 221 descriptors.
-
-    Parameters
-    ----------
-    topology : openmm.app.Topology
-        Of `solvated_pair`.
-
-    Returns
-    -------
-    distance : InternalCoordinates
-    descriptors : JoinedDescriptors
-    """
+    """Distance of the ions, and all 221 descriptors, for a topology of `solvated_pair`."""
     ions = {atom.element.symbol: atom.index for atom in topology.atoms() if atom.residue.name != "HOH"}
     waters = [atom for atom in topology.atoms() if atom.residue.name == "HOH"]
     neighbours = {kind: [atom.index for atom in waters if atom.element.symbol == kind] for kind in ("O", "H")}

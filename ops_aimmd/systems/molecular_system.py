@@ -115,20 +115,7 @@ class MolecularSystem(TwoStates):
 def molecular_engine(name, topology, system, temperature, platform, n_frames_max):
     """An initialised OPS engine with BAOAB Langevin dynamics, friction 1/ps, steps of 2 fs, a frame every 10 steps.
 
-    Parameters
-    ----------
-    name : str
-    topology : openmm.app.Topology
-    system : openmm.System
-    temperature : float
-        In kelvin.
-    platform : str or None
-        OpenMM platform; None: `fastest_platform`.
-    n_frames_max : int
-
-    Returns
-    -------
-    openpathsampling.engines.openmm.Engine
+    Topology and system are those of OpenMM, the temperature is in kelvin; platform None: `fastest_platform`.
     """
     import mdtraj
 
@@ -161,14 +148,9 @@ def minimised(engine, positions, box, tolerance=100.0, max_iterations=200):
 
 
 def fastest_platform():
-    """The first of CUDA, OpenCL and CPU on which a context can be made, with its properties.
+    """Name and properties of the first of CUDA, OpenCL and CPU on which a context can be made.
 
     A platform that OpenMM lists may still lack a device.
-
-    Returns
-    -------
-    name : str
-    properties : dict
     """
     system = openmm.System()
     system.addParticle(1.0)

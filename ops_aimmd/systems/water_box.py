@@ -16,12 +16,12 @@ def edge_of_box(n_waters, volume_of_solute=0.0):
 def to_normal_density(topology, positions, edge):
     """Shrink a cubic box as OpenMM fills it, too thinly; molecules move as a whole, and so does the solute.
 
-    Sets the box of the topology. Minimise the energy afterwards.
+    Sets the box of the topology, in which residues HOH are the water and everything else is the solute. Minimise the energy
+    afterwards.
 
     Parameters
     ----------
     topology : openmm.app.Topology
-        Residues HOH are the water, everything else is the solute.
     positions : numpy.ndarray, shape (n_atoms, 3)
         nm; molecules are whole.
     edge : float
@@ -29,8 +29,7 @@ def to_normal_density(topology, positions, edge):
 
     Returns
     -------
-    positions : numpy.ndarray, shape (n_atoms, 3)
-    box : numpy.ndarray, shape (3, 3)
+    positions, box : numpy.ndarray, shapes (n_atoms, 3) and (3, 3)
     """
     old_edge = topology.getPeriodicBoxVectors()[0][0].value_in_unit(unit.nanometer)
     shift = edge / old_edge - 1.0

@@ -27,15 +27,8 @@ __all__ = [
 def executor_for(thing) -> Executor:
     """The executor that a user means.
 
-    Parameters
-    ----------
-    thing : None, int, distributed.Client or Executor
-        None: in this process; a number: so many processes on this machine; a client: on its cluster.
-
-    Raises
-    ------
-    TypeError
-        For anything else.
+    None: in this process; a number: so many processes on this machine; a distributed.Client: on its cluster; an `Executor`:
+    itself. TypeError for anything else.
     """
     check_executor(thing)
     if thing is None:
@@ -62,13 +55,7 @@ def check_executor(thing) -> None:
 
 @contextmanager
 def opened(thing) -> Iterator[Executor]:
-    """The executor that a user means; one that is made here is closed at the end of the block.
-
-    Parameters
-    ----------
-    thing : None, int, distributed.Client or Executor
-        See `executor_for`.
-    """
+    """The executor that a user means (see `executor_for`); one that is made here is closed at the end of the block."""
     executor = executor_for(thing)
     try:
         yield executor
