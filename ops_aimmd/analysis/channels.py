@@ -112,7 +112,7 @@ def count_switches(series, chains) -> tuple[int, int]:
 
 
 def telling_descriptors(channels: Channels) -> Sequence[int]:
-    """All columns of the descriptors, those first in which the channels lie furthest apart; of one channel, that vary most."""
+    """All columns of the descriptors, those first in which the channels lie furthest apart or, of one, that vary most."""
     x = channels.points
     scale = x.std(axis=0)
     x = x / np.where(scale > 0, scale, 1.0)

@@ -63,8 +63,8 @@ def check_engine(engine, max_length: int | None) -> None:
 def run_leg(engine, start, states: Sequence, limit: float) -> Leg:
     """Dynamics from a snapshot on, with its velocities, until a state is reached or there are `limit` frames.
 
-    The engine must be one that `check_engine` accepts. The outcome is -1 if the leg hit the limit or failed. Other errors of
-    the engine propagate; the engine is stopped and can be used again.
+    The engine must be one that `check_engine` accepts. The outcome is -1 if the leg hit the limit or failed. Other errors
+    of the engine propagate; the engine is stopped and can be used again.
     """
     outcome = -1
 

@@ -173,7 +173,7 @@ def _note_opened(kind: str) -> None:
 
 
 def step_numbers(storage, simulation: str) -> list[int]:
-    """Numbers of the steps of a simulation, given by its uuid, that are in the file, in the order in which they were written."""
+    """Numbers of the steps of a simulation (its uuid) that are in the file, in the order in which they were written."""
     return [number for _, number in _steps_of(storage, simulation)]
 
 
