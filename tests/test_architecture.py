@@ -160,10 +160,22 @@ STORED = {
 """Classes that OPS stores, and their modules in version 0.1.0, by which OPS's SimStore files find them; dask's preload."""
 
 
-def unknown_names(source):
-    """Names that a script imports from the package and does not find there."""
+def defined_in(script):
+    """Names that a script defines at its top level."""
+    for node in ast.parse(script.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+
+
+def unknown_names(source, folder):
+    """Names that a script imports from the package, or from another script of its folder, and does not find there."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ops_aimmd":
+        if isinstance(node, ast.ImportFrom) and (folder / f"{node.module}.py").exists():
+            known = set(defined_in(folder / f"{node.module}.py"))
+            yield from (alias.name for alias in node.names if alias.name not in known)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ops_aimmd":
             found = importlib.import_module(node.module)
             submodules = {module.rpartition(".")[2] for module in MODULES if module.rpartition(".")[0] == node.module}
             yield from (
@@ -173,11 +185,11 @@ def unknown_names(source):
 
 @pytest.mark.parametrize("folder", ["benchmarks", "examples"])
 def test_scripts_find_what_they_import(folder):
-    for script in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
-        assert list(unknown_names(script.read_text())) == [], script.name
-    assert list(unknown_names("from ops_aimmd.committor.model import CommittorModel, nothing")) == [
-        "nothing"
-    ]  # the control
+    scripts = Path(__file__).parents[1] / folder
+    for script in sorted(scripts.glob("*.py")):
+        assert list(unknown_names(script.read_text(), scripts)) == [], script.name
+    source = "from ops_aimmd.committor.model import CommittorModel, nothing\nfrom brute_force import Pool, nobody"
+    assert list(unknown_names(source, scripts.parent / "benchmarks")) == ["nothing", "nobody"]  # the control
 
 
 @pytest.mark.parametrize("module", STORED)
