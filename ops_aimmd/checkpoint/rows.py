@@ -78,7 +78,7 @@ def checksum_of(*parts: bytes | str | int | float | None) -> int:
     return checksum
 
 
-def check_size(table: str, key: int | str, *content: str | bytes | None) -> None:
+def _check_size(table: str, key: int | str, *content: str | bytes | None) -> None:
     size = sum(len(part) for part in content if part is not None)
     if size > MAX_ROW_BYTES:
         name = f"{TABLES[table].key} {key!r} of the {table.replace('_', ' ')}"
@@ -86,7 +86,7 @@ def check_size(table: str, key: int | str, *content: str | bytes | None) -> None
 
 
 def insert_row(connection, table: str, key: int | str, *content: str | bytes | None) -> None:
-    check_size(table, key, *content)
+    _check_size(table, key, *content)
     values = (key, *content, checksum_of(key, b"\0", *content))
     connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
 
@@ -116,7 +116,7 @@ def write_document(connection, table: str, key: str, document: tuple[str, bytes 
     """Insert or replace; returns the number of rows that were new."""
     if not isinstance(key, str):
         raise TypeError(f"keys of the {table} are strings; got {key!r}")
-    check_size(table, key, *document)
+    _check_size(table, key, *document)
     values = (*document, checksum_of(key, b"\0", *document), key)
     updated = connection.execute(f"UPDATE {table} SET json = ?, arrays = ?, checksum = ? WHERE key = ?", values)
     if not updated.rowcount:
