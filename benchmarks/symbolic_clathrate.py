@@ -18,7 +18,7 @@ import numpy as np
 from ops_aimmd.committor.correlated_shots import Folds
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.explain.symbolic import fit_expressions
+from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
 
 TEMPERATURES = (270, 275, 280, 285)
 

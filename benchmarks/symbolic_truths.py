@@ -26,11 +26,11 @@ from scipy.special import expit
 
 from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.explain.expressions import Node, add, constant, exp, log, mul, with_constants, x
-from ops_aimmd.explain.formula import checked_names
-from ops_aimmd.explain.front import Front, make_front
-from ops_aimmd.explain.refit import PRIOR_LOG_ODDS, Shots, refit
-from ops_aimmd.explain.symbolic import ENGINES, SHARE_OF_FRONT, fit_expressions
+from ops_aimmd.explain.formulas.constants import PRIOR_LOG_ODDS, Shots, refit
+from ops_aimmd.explain.formulas.expressions import Node, add, constant, exp, log, mul, with_constants, x
+from ops_aimmd.explain.formulas.fit_expressions import ENGINES, SHARE_OF_FRONT, fit_expressions
+from ops_aimmd.explain.formulas.formula import checked_names
+from ops_aimmd.explain.formulas.front import Front, make_front
 
 N_INPUTS, N_POINTS, LEGS = 20, 3000, 2
 

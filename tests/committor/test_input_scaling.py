@@ -15,10 +15,10 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import AuxiliaryFrames, LegFrames, ShootingResult, TrainingSet
 from ops_aimmd.committor.transfer import TransferredStart, start_for
-from ops_aimmd.explain.expressions import from_json
-from ops_aimmd.explain.formula_model import BoundedExpression, formula_model, torchscript
-from ops_aimmd.explain.gradients import integrated_gradients
-from ops_aimmd.explain.relevance import input_relevance
+from ops_aimmd.explain.formulas.expressions import from_json
+from ops_aimmd.explain.formulas.formula_model import BoundedExpression, formula_model, torchscript
+from ops_aimmd.explain.inputs.gradients import integrated_gradients
+from ops_aimmd.explain.inputs.relevance import input_relevance
 
 RNG = np.random.default_rng(0)
 NORMAL = RNG.normal(size=(400, 1))

@@ -1,0 +1,322 @@
+r"""The canonical form of an expression: the same function in one way only, and without constants that do nothing.
+
+The likelihood cannot tell :math:`c_1 (c_2 x)` from :math:`c x`, nor :math:`e^{c_1 + x}` from :math:`c\,e^x`; the
+information matrix of such constants is singular. Here sums and products are flattened, sorted and merged, and constant
+factors and summands are pulled out of products, exponentials, logarithms, roots and squares, as far as the sign of
+the constants allows. Equal sub-trees are merged only where they hold no constants: equal constants may still be
+fitted to different values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+from ops_aimmd.explain.formulas.expressions import (
+    Node,
+    OutsideDomain,
+    add,
+    at,
+    constant,
+    div,
+    exp,
+    has_constants,
+    log,
+    mul,
+    number,
+    replace,
+    skeleton,
+    sqrt,
+    square,
+    sub,
+    subtrees,
+)
+
+SMALLEST_COEFFICIENT = 1e-12
+"""A coefficient below this is not divided by."""
+
+NOT_COMBINED = (ZeroDivisionError, OverflowError, ValueError)
+"""What floating point says of constants that cannot be combined."""
+
+MOST_PASSES = 3
+"""One pass is nearly always enough; sorting what a pass has merged may take another."""
+
+
+@dataclass
+class _Coefficient:
+    """A factor or summand: a constant if ``free``, else a number."""
+
+    value: float
+    free: bool = False
+
+    def times(self, other: _Coefficient) -> _Coefficient:
+        return _Coefficient(self.value * other.value, self.free or other.free)
+
+    def plus(self, other: _Coefficient) -> _Coefficient:
+        return _Coefficient(self.value + other.value, self.free or other.free)
+
+    def node(self) -> Node:
+        return constant(self.value) if self.free else number(self.value)
+
+
+@dataclass
+class _Product:
+    coefficient: _Coefficient
+    above: list = field(default_factory=list)
+    below: list = field(default_factory=list)
+
+    def times(self, other: _Product) -> _Product:
+        return _Product(self.coefficient.times(other.coefficient), self.above + other.above, self.below + other.below)
+
+    def over(self, other: _Product) -> _Product:
+        inverse = _Coefficient(1 / other.coefficient.value, other.coefficient.free)
+        return _Product(self.coefficient.times(inverse), self.above + other.below, self.below + other.above)
+
+    def core(self) -> Node | None:
+        """The product without its coefficient, sorted and cancelled; None if nothing is left."""
+        above, below = sorted(self.above, key=skeleton), sorted(self.below, key=skeleton)
+        for node in list(above):
+            if node in below and not has_constants(node):
+                above.remove(node)
+                below.remove(node)
+        top, bottom = _multiply(above), _multiply(below)
+        if bottom is None:
+            return top
+        return div(number(1) if top is None else top, bottom)
+
+
+def _multiply(nodes: list) -> Node | None:
+    result = None
+    for node in _squares(nodes):
+        result = node if result is None else mul(result, node)
+    return result
+
+
+def _squares(nodes: list) -> list:
+    """The factors, with every two equal ones replaced by a square."""
+    result: list = []
+    for node in nodes:
+        if result and result[-1] == node and not has_constants(node):
+            result[-1] = square(node)
+        else:
+            result.append(node)
+    return result
+
+
+@dataclass
+class _Sum:
+    summand: _Coefficient
+    terms: list  # of (coefficient, core)
+
+    def merged(self) -> _Sum:
+        terms: list = []
+        for coefficient, core in sorted(self.terms, key=lambda term: skeleton(term[1])):
+            if terms and terms[-1][1] == core and not has_constants(core):
+                terms[-1] = (terms[-1][0].plus(coefficient), core)
+            else:
+                terms.append((coefficient, core))
+        return _Sum(self.summand, [(c, core) for c, core in terms if c.free or c.value != 0])._without_shifted_squares()
+
+    def _without_shifted_squares(self) -> _Sum:
+        """Multiply out (u + c)^2 beside u^2: in a sum with a constant this is u^2 and u, each with a coefficient."""
+        for k, (coefficient, core) in enumerate(self.terms if self.summand.free else []):
+            if core.op != "square" or core.args[0].op != "add" or core.args[0].args[1].op != "constant":
+                continue
+            u, shift = core.args[0].args
+            if u.op in ("add", "sub") or has_constants(u) or not any(other == square(u) for _, other in self.terms):
+                continue
+            linear = _Coefficient(2 * coefficient.value * shift.value, True)
+            summand = _Coefficient(self.summand.value + coefficient.value * shift.value**2, True)
+            terms = [*self.terms[:k], *self.terms[k + 1 :], (coefficient, square(u)), (linear, u)]
+            return _Sum(summand, terms).merged()
+        return self
+
+    def scaled(self, coefficient: _Coefficient) -> _Sum:
+        terms = [(c.times(coefficient), core) for c, core in self.terms]
+        summand = self.summand if self.summand == _Coefficient(0.0) else self.summand.times(coefficient)
+        return _Sum(summand, terms)
+
+    def node(self) -> Node:
+        result = None
+        for coefficient, core in self.terms:
+            if result is not None and coefficient == _Coefficient(-1.0):
+                result = sub(result, core)
+                continue
+            term = core if coefficient == _Coefficient(1.0) else mul(coefficient.node(), core)
+            result = term if result is None else add(result, term)
+        if result is None:
+            return self.summand.node()
+        return result if self.summand == _Coefficient(0.0) else add(result, self.summand.node())
+
+    def n_numbers(self) -> int:
+        """How many coefficients are numbers."""
+        return sum(not c.free for c, _ in self.terms) + (self.summand.value != 0 and not self.summand.free)
+
+    def factored(self) -> _Product:
+        """As a product of its first coefficient and the rest, if all coefficients are constants."""
+        if not self.terms:
+            return _Product(self.summand)
+        if len(self.terms) == 1 and self.summand == _Coefficient(0.0):
+            return _times_core(*self.terms[0])
+        nonzero = [c for c, _ in self.terms] + ([] if self.summand == _Coefficient(0.0) else [self.summand])
+        free = [c for c, _ in self.terms if SMALLEST_COEFFICIENT < abs(c.value) < math.inf]
+        if not free or not all(c.free for c in nonzero):  # dividing by a constant would make constants of numbers
+            return _Product(_Coefficient(1.0), [self.node()])
+        first = free[0]
+        terms = [(_divided(c, first), core) for c, core in self.terms]
+        summand = self.summand if self.summand == _Coefficient(0.0) else _divided(self.summand, first)
+        return _Product(_Coefficient(first.value, True), [_Sum(summand, terms).node()])
+
+
+def _divided(coefficient: _Coefficient, first: _Coefficient) -> _Coefficient:
+    """The first coefficient becomes the number 1, the others stay constants."""
+    return _Coefficient(1.0) if coefficient is first else _Coefficient(coefficient.value / first.value, True)
+
+
+def _times_core(coefficient: _Coefficient, core: Node) -> _Product:
+    return _Product(coefficient).times(_product(core)) if core.op in ("mul", "div") else _Product(coefficient, [core])
+
+
+def canonical(node: Node) -> Node:
+    """The canonical form; its constants are start values for a fit.
+
+    Raises
+    ------
+    OutsideDomain
+        Where the constants cannot be combined in floating point.
+    """
+    for _ in range(MOST_PASSES):
+        try:
+            result = _sum(node).node()
+        except NOT_COMBINED as error:
+            raise OutsideDomain(f"constants cannot be combined: {error}") from error
+        if result == node:
+            break
+        node = result
+    return node
+
+
+def with_common_factors(node: Node) -> list[Node]:
+    """The tree with a factor that several terms of a sum share taken out of them: x z + y z as z (x + y), each in turn.
+
+    A factor that holds constants is none that terms share: they may be fitted to different values.
+    """
+    result = []
+    for path, part in subtrees(node):
+        if part.op not in ("add", "sub") or (path and at(node, path[:-1]).op in ("add", "sub")):
+            continue
+        try:
+            total = _sum(part)
+            products = [(coefficient, _product(core)) for coefficient, core in total.terms]
+        except NOT_COMBINED:
+            continue
+        for side in ("above", "below"):
+            shared = [factor for _, product in products for factor in dict.fromkeys(getattr(product, side))]
+            for factor in dict.fromkeys(f for f in shared if shared.count(f) > 1 and not has_constants(f)):
+                result.append(replace(node, path, _taken_out(total, products, side, factor)))
+    return result
+
+
+def _taken_out(total: _Sum, products: list, side: str, factor: Node) -> Node:
+    within, rest = _Sum(_Coefficient(0.0), []), _Sum(total.summand, [])
+    for (coefficient, core), (_, product) in zip(total.terms, products, strict=True):
+        factors = list(getattr(product, side))
+        if factor not in factors:
+            rest.terms.append((coefficient, core))
+            continue
+        factors.remove(factor)
+        core = dataclasses.replace(product, **{side: factors}).core()
+        if core is None:
+            within.summand = within.summand.plus(coefficient)
+        else:
+            within.terms.append((coefficient, core))
+    together = mul(factor, within.node()) if side == "above" else div(within.node(), factor)
+    return add(together, rest.node())
+
+
+def _sum(node: Node) -> _Sum:
+    if node.op in ("constant", "number"):
+        return _Sum(_Coefficient(node.value, node.op == "constant"), [])
+    if node.op in ("add", "sub"):
+        first, second = _sum(node.args[0]), _sum(node.args[1])
+        if node.op == "sub":
+            second = second.scaled(_Coefficient(-1.0))
+        return _Sum(first.summand.plus(second.summand), first.terms + second.terms).merged()
+    if node.op == "log":
+        return _log(_product(node.args[0]))
+    product = _product(node)
+    core = product.core()
+    if core is None or product.coefficient == _Coefficient(0.0):
+        return _Sum(product.coefficient, [])
+    if core.op in ("add", "sub"):
+        inner = _sum(core)
+        if not product.coefficient.free or inner.n_numbers() == 1:  # else c (x - y) would get a second constant
+            return inner.scaled(product.coefficient)
+    return _Sum(_Coefficient(0.0), [(product.coefficient, core)])
+
+
+def _log(product: _Product) -> _Sum:
+    """A free factor of the argument is a summand; ln e^u is u."""
+    summand = (
+        _Coefficient(math.log(abs(product.coefficient.value)), True) if product.coefficient.free else _Coefficient(0.0)
+    )
+    argument = _with_sign(product)
+    if argument.op == "exp":
+        inner = _sum(argument.args[0])
+        return _Sum(summand.plus(inner.summand), inner.terms)
+    if argument == number(1):
+        return _Sum(summand, [])
+    return _Sum(summand, [(_Coefficient(1.0), log(argument))])
+
+
+def _product(node: Node) -> _Product:
+    if node.op in ("constant", "number"):
+        return _Product(_Coefficient(node.value, node.op == "constant"))
+    if node.op == "input":
+        return _Product(_Coefficient(1.0), [node])
+    if node.op == "mul":
+        return _product(node.args[0]).times(_product(node.args[1]))
+    if node.op == "div":
+        return _product(node.args[0]).over(_product(node.args[1]))
+    if node.op == "exp":
+        inner = _sum(node.args[0])
+        coefficient = _Coefficient(math.exp(inner.summand.value), inner.summand.free)
+        if len(inner.terms) == 1 and inner.terms[0][0] == _Coefficient(1.0) and inner.terms[0][1].op == "log":
+            return _product(inner.terms[0][1].args[0]).times(_Product(coefficient))
+        if not inner.terms:
+            return _Product(coefficient)
+        return _Product(coefficient, [exp(_Sum(_Coefficient(0.0), inner.terms).node())])
+    if node.op in ("sqrt", "square"):
+        return _power(node.op, _product(node.args[0]))
+    return _sum(node).factored()
+
+
+def _power(op: str, product: _Product) -> _Product:
+    coefficient = product.coefficient
+    if op == "square":
+        above, below = product.above, product.below
+        squared = _Coefficient(coefficient.value**2, coefficient.free)
+        return _Product(squared, [_square(n) for n in above], [_square(n) for n in below])
+    magnitude = _Coefficient(math.sqrt(abs(coefficient.value)), coefficient.free)
+    signed = _with_sign(product)
+    if signed.op == "number":
+        return _Product(magnitude)
+    return _Product(magnitude if coefficient.free else _Coefficient(1.0), [sqrt(signed)])
+
+
+def _square(node: Node) -> Node:
+    return node.args[0] if node.op == "sqrt" else square(node)
+
+
+def _with_sign(product: _Product) -> Node:
+    """The product with the magnitude of its coefficient taken away where that is free; its sign stays."""
+    coefficient = product.coefficient
+    if coefficient.free:
+        coefficient = _Coefficient(math.copysign(1.0, coefficient.value))
+    core = product.core()
+    if core is None:
+        return number(coefficient.value)
+    if coefficient == _Coefficient(1.0):
+        return core
+    return _Sum(_Coefficient(0.0), [(coefficient, core)]).node()

@@ -1,0 +1,293 @@
+"""Score-guided search for expressions (the default engine).
+
+An expression grows where the likelihood asks for it: the score test of `.scoring` estimates what each term of a library would
+gain at a node, and one term is drawn with Gumbel noise. Random moves and constants tried at zero complement growth; an archive
+keeps the best expressions of every size. When one expression has been the best for a while, all its neighbours are tried.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+
+from ops_aimmd.explain.formulas.archive import Archive, Entry, most_constants
+from ops_aimmd.explain.formulas.canonical import canonical, with_common_factors
+from ops_aimmd.explain.formulas.constants import COARSE_TOLERANCE, Fitted, Shots, minimise
+from ops_aimmd.explain.formulas.engines.moves import (
+    grouped,
+    of_one_input,
+    prune_summand,
+    random_change,
+    reshaped,
+    without_two,
+)
+from ops_aimmd.explain.formulas.engines.scoring import ScoreTest
+from ops_aimmd.explain.formulas.expressions import (
+    Node,
+    OutsideDomain,
+    add,
+    at,
+    constant,
+    constants,
+    div,
+    exp,
+    mul,
+    number,
+    replace,
+    skeleton,
+    subtrees,
+    with_constants,
+)
+from ops_aimmd.explain.formulas.simplify import simplified
+
+RANDOM_MOVES, REGROWTH = 0.35, 0.3
+"""Fractions of the moves; the others grow."""
+
+SCORES_REMEMBERED = 500
+
+SETTLED, SWEPT_TERMS = 40, 4
+"""Candidates after which what is still the best has all its neighbours tried; terms tried for each summand."""
+
+WORTH_A_FIT = 0.5
+"""Nats that a new term must promise."""
+
+MOST_IDLE = 1000
+"""Moves in a row without a form that is new after which a search ends."""
+
+CHILDREN_PER_SCORING = 4
+
+LARGEST_SIZE = 45
+"""Nodes beyond which nothing grows."""
+
+SEARCH_TOLERANCE, MOST_STEPS = 0.02, 12
+"""Nats that one more step may promise when a fit in the search stops, and its most steps."""
+
+
+class ScoreSearch:
+    """A search that can be continued on more shots.
+
+    Parameters
+    ----------
+    shots : Shots
+    n_inputs : int
+        Inputs that there were to choose from, before any screening.
+    rng : numpy.random.Generator
+    start_from : ScoreSearch, optional
+        A search on fewer shots of the same inputs, to go on from.
+    """
+
+    def __init__(self, shots: Shots, n_inputs: int, rng: np.random.Generator, start_from: ScoreSearch | None = None):
+        self.shots = shots
+        self.rng = rng
+        self.archive = Archive(len(shots), n_inputs)
+        self._most_constants = most_constants(shots)
+        self._test = ScoreTest(shots)
+        self._coarse = shots if shots.coarser is None else shots.coarser
+        self._scores: OrderedDict = OrderedDict()
+        self._swept: set[str] = set()
+        self._islands: list[Archive] = []
+        self._at_root, self._shapes = 0.5, True
+        self._best_form, self._best_since = "", 0
+        self._tried_before = 0 if start_from is None else start_from.n_tried
+        for node in [constant(0.0)] if start_from is None else [entry.fitted.node for entry in start_from.archive]:
+            self.consider(node)
+
+    @property
+    def n_tried(self) -> int:
+        """Candidates fitted so far."""
+        return self._tried_before + self.archive.n_tried
+
+    def candidates(self) -> list[Node]:
+        """The best expressions of every size."""
+        return [*self.archive.candidates(), self.archive.best.fitted.node]
+
+    def summary(self) -> str:
+        """A few words for a progress bar."""
+        best = self.archive.best.fitted
+        return f"{self.n_tried} tried, {best.loss / self.shots.legs.sum():.4f} nats per leg at size {best.node.size}"
+
+    def start_island(self) -> None:
+        """Begin again with a constant; `join_islands` brings back what was found until then."""
+        self._islands.append(self.archive)
+        self._tried_before += self.archive.n_tried
+        self.archive = Archive(len(self.shots), self.archive.n_inputs)
+        self.consider(constant(0.0))
+
+    def join_islands(self) -> None:
+        """Put the expressions of all islands into one archive."""
+        for island in self._islands:
+            self.archive.take(island)
+        self._islands = []
+
+    def run(self, keep_going: Callable[[int], bool], at_root: float = 0.5, shapes: bool = True) -> None:
+        """Search while ``keep_going(n_tried)``, or until hardly anything is left to try.
+
+        Parameters
+        ----------
+        at_root : float
+            Probability that growth adds a term to the whole expression rather than somewhere within it.
+        shapes : bool
+            Whether every function of one input is tried in the place of others, in what has been the best for a while.
+        """
+        self._at_root, self._shapes = at_root, shapes
+        idle = 0
+        while idle < MOST_IDLE and keep_going(self.n_tried):
+            tried = self.n_tried
+            self._move()
+            idle = 0 if self.n_tried > tried else idle + 1
+
+    def _move(self) -> None:
+        best = self.archive.best
+        if best.form != self._best_form:
+            self._best_form, self._best_since = best.form, self.n_tried
+        settled = self.n_tried - self._best_since > SETTLED and best.form not in self._swept
+        if settled:
+            self._swept.add(best.form)
+            self._sweep(best.fitted.node)
+            return
+        parent = self.archive.draw(self.rng)
+        try:
+            for child in self._children(parent):
+                self.consider(child)
+        except OutsideDomain:
+            pass
+
+    def _sweep(self, node: Node) -> None:
+        """All neighbours that the score test favours: another term or shape for each part, one more term at each node."""
+        for tree, path in of_one_input(node) if self._shapes else []:
+            try:
+                children = reshaped(tree, path, self._test.shots.columns)
+            except OutsideDomain:
+                continue
+            for child in children:
+                self.consider(child)
+        for rest in without_two(node):
+            try:
+                self._replace_what_is_gone(rest, twice=True)
+            except OutsideDomain:
+                continue
+        for path, part in list(subtrees(node)):
+            try:
+                if part.op in ("add", "sub"):
+                    for keep in part.args:
+                        self._replace_what_is_gone(replace(node, path, keep))
+                if part.op not in ("constant", "number"):
+                    self._try_best_terms(node, path, False, 1)
+                    self._try_best_terms(node, path, True, 1)
+            except OutsideDomain:
+                continue
+
+    def _replace_what_is_gone(self, rest: Node, twice: bool = False) -> None:
+        """Try the best terms in the place of what an expression has lost; twice: and then the best one beside each."""
+        without = self._refitted_with_a_constant(rest)
+        self._try_best_terms(without, (), False, SWEPT_TERMS)
+        for child in self._with_best_terms(without, (), False, SWEPT_TERMS) if twice else []:
+            fitted = minimise(canonical(child), self._coarse, COARSE_TOLERANCE, MOST_STEPS)
+            self._try_best_terms(fitted.node, (), False, 1)
+
+    def _try_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> None:
+        for child in self._with_best_terms(node, path, factor, n_terms):
+            self.consider(child)
+
+    def _with_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> list[Node]:
+        gains, starts, answers = self._test(node, path, factor)
+        best = [int(term) for term in np.argsort(gains)[::-1][:n_terms] if gains[term] > WORTH_A_FIT]
+        return [self._insert(node, path, term, starts[term], answers[term], factor) for term in best]
+
+    def _children(self, parent: Entry) -> list[Node]:
+        move = self.rng.random()
+        if move < RANDOM_MOVES:
+            other = self.archive.draw(self.rng)
+            return [random_change(parent.fitted.node, other.fitted.node, self._test.shots.columns, self.rng)]
+        if move < RANDOM_MOVES + REGROWTH:
+            return self._regrown(parent.fitted.node)
+        return self._grown(parent.fitted.node)
+
+    def _regrown(self, node: Node) -> list[Node]:
+        """Children with another term in the place of a summand."""
+        without = prune_summand(node, self.rng)
+        if without is None:
+            return []
+        return self._grown(self._refitted_with_a_constant(without), at_root=True)
+
+    def _refitted_with_a_constant(self, rest: Node) -> Node:
+        """What is left of an expression, and a constant: the term that was there may have stood for one as well."""
+        return minimise(canonical(add(rest, constant(0.0))), self._coarse, COARSE_TOLERANCE, MOST_STEPS).node
+
+    def consider(self, node: Node) -> None:
+        """Fit a candidate and offer it to the archive; try to make it simpler if it is the best so far."""
+        fitted = self._fit(node)
+        while fitted is not None:
+            best = None
+            simpler = simplified(fitted.node, fitted.standard_errors(), values=(0.0,))
+            for other in [*with_common_factors(fitted.node), *simpler]:
+                best = self._fit(other) or best
+            fitted = best
+
+    def _fit(self, node: Node) -> Fitted | None:
+        """The fitted candidate if it is the best so far."""
+        try:
+            node = canonical(node)
+            if (
+                node.size > LARGEST_SIZE
+                or len(constants(node)) > self._most_constants
+                or not self.archive.wants(skeleton(node))
+            ):
+                return None
+            limit = self.archive.limit(node.size)
+            self.archive.n_tried += 1
+            coarse = minimise(node, self._coarse, COARSE_TOLERANCE, MOST_STEPS, limit)
+            if coarse.loss > limit:
+                return None
+            fitted = minimise(coarse.node, self.shots, SEARCH_TOLERANCE, MOST_STEPS)
+        except OutsideDomain:
+            return None
+        return fitted if self.archive.offer(fitted, coarse.loss) else None
+
+    def _grown(self, node: Node, at_root: bool = False) -> list[Node]:
+        """Children of an expression with one more term, drawn by the gain that the score test promises."""
+        places = [path for path, part in subtrees(node) if part.op not in ("constant", "number")]
+        path = (
+            places[self.rng.integers(len(places))] if places and not at_root and self.rng.random() > self._at_root else ()
+        )
+        factor = self.rng.random() < 0.5
+        if factor:
+            node, path = grouped(node, path, self.rng)
+            factor = path != ()  # one of the whole expression is seldom worth it
+        key = (skeleton(node), path, factor)
+        if key not in self._scores:
+            self._scores[key] = self._test(node, path, factor)
+            while len(self._scores) > SCORES_REMEMBERED:
+                self._scores.popitem(last=False)
+        self._scores.move_to_end(key)
+        gains, starts, answers = self._scores[key]
+        children = self._draw(gains)
+        gains[children] = 0.0
+        return [self._insert(node, path, term, starts[term], answers[term], factor) for term in children]
+
+    def _draw(self, gains: np.ndarray) -> list[int]:
+        drawn = []
+        for _ in range(CHILDREN_PER_SCORING):
+            noise = gains.max() * self.rng.choice([0.03, 0.1, 0.3])
+            drawn.append(int(np.argmax(gains + noise * self.rng.gumbel(size=len(gains)))))
+        return [term for term in dict.fromkeys(drawn) if gains[term] > WORTH_A_FIT]
+
+    def _insert(self, node: Node, path: tuple, term: int, start: float, answer: np.ndarray, factor: bool) -> Node:
+        """With a term; its old constants answer to it where that is the better start for a fit."""
+        kind = self.rng.integers(3) if factor else 0
+        answered = with_constants(node, constants(node) + answer)
+        children = [self._inserted(old, path, term, start, factor, kind) for old in (answered, node)]
+        return min(children, key=self._test.loss)
+
+    def _inserted(self, node: Node, path: tuple, term: int, start: float, factor: bool, kind: int) -> Node:
+        psi = self._test.library.terms[term]
+        part = at(node, path)
+        if not factor:
+            return replace(node, path, add(part, mul(constant(start), psi)))
+        if kind == 0:
+            return replace(node, path, mul(part, add(number(1), mul(constant(start), psi))))
+        if kind == 1:
+            return replace(node, path, div(part, add(number(1), mul(constant(-start), psi))))
+        return replace(node, path, mul(part, exp(mul(constant(start), psi))))
