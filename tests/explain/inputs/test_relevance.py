@@ -10,7 +10,6 @@ from torch import nn
 import ops_aimmd
 from ops_aimmd.committor.correlated_shots import Folds
 from ops_aimmd.committor.networks import Ensemble
-from ops_aimmd.explain.inputs.gradients import integrated_gradients
 from ops_aimmd.explain.inputs.relevance import input_relevance
 from ops_aimmd.explain.inputs.relevance_plots import plot_relevance
 from ops_aimmd.explain.inputs.replacement import ConditionalPermutation
@@ -287,42 +286,6 @@ def test_no_shot_held_out():
     training_set = shots(np.zeros((1, 2)), np.zeros(1), rng)
     with pytest.raises(ValueError, match="collect more shots"):
         input_relevance(ops_aimmd.CommittorModel.for_descriptors(2, seed=1), training_set)
-
-
-def test_integrated_gradients_sum_up():
-    model = ops_aimmd.CommittorModel.for_descriptors(4, seed=3)
-    rng = np.random.default_rng(1)
-    x = 2 * rng.normal(size=(6, 4))
-    table = integrated_gradients(model, x, names=["r", "phi sin", "phi cos", "s"])
-    assert table.columns.tolist() == ["r", "phi", "s"]
-    change = model.reaction_coordinate(x) - model.reaction_coordinate(np.zeros((1, 4)))
-    assert np.isclose(table.attrs["baseline_value"], model.reaction_coordinate(np.zeros((1, 4)))[0], atol=1e-6)
-    np.testing.assert_allclose(table.sum(axis=1), change, atol=1e-5)
-    exact = integrated_gradients(linear([1.0, -2.0]), x[:, :2], baseline=[1.0, 1.0])
-    np.testing.assert_allclose(exact, (x[:, :2] - 1) * [1.0, -2.0], atol=1e-5)
-
-
-def test_integrated_gradients_of_one_of_three_states():
-    model = ops_aimmd.CommittorModel.for_descriptors(3, n_states=3, seed=3)
-    x = np.random.default_rng(1).normal(size=(4, 3))
-    table = integrated_gradients(model, x, state=1)
-    change = model.log_committor(x) - model.log_committor(np.zeros((1, 3)))
-    np.testing.assert_allclose(table.sum(axis=1), change[:, 1], atol=1e-5)
-    with pytest.raises(ValueError, match="say of which"):
-        integrated_gradients(model, x)
-    with pytest.raises(ValueError, match="count from 0 to 2"):
-        integrated_gradients(model, x, state=3)
-
-
-def test_integrated_gradients_notice_too_few_steps():
-    sharp = model_of(lambda x: torch.tanh(50 * (x - 0.3)), 1)
-    with pytest.raises(ValueError, match="raise n_steps"):
-        integrated_gradients(sharp, [[1.0]], n_steps=4)
-    assert np.isclose(integrated_gradients(sharp, [[1.0]], n_steps=400).iloc[0, 0], 2.0, atol=1e-3)
-    with pytest.raises(ValueError, match="must be finite"):
-        integrated_gradients(sharp, [[np.nan]])
-    with pytest.raises(ValueError, match="got shapes"):
-        integrated_gradients(sharp, [1.0])
 
 
 def test_correlated_groups_are_drawn_side_by_side():

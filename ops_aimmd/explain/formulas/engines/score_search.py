@@ -1,8 +1,9 @@
 """Score-guided search for expressions (the default engine).
 
-An expression grows where the likelihood asks for it: the score test of `.scoring` estimates what each term of a library would
-gain at a node, and one term is drawn with Gumbel noise. Random moves and constants tried at zero complement growth; an archive
-keeps the best expressions of every size. When one expression has been the best for a while, all its neighbours are tried.
+An expression grows where the likelihood asks for it: the score test of `.scoring` estimates what each term of a library
+would gain at a node, and one term is drawn with Gumbel noise. Random moves and constants tried at zero complement growth;
+an archive keeps the best expressions of every size. When one expression has been the best for a while, all its neighbours
+are tried.
 """
 
 from __future__ import annotations
