@@ -44,17 +44,17 @@ MOST_PASSES = 3
 
 
 @dataclass
-class _Coefficient:
+class Coefficient:
     """A factor or summand: a constant if ``free``, else a number."""
 
     value: float
     free: bool = False
 
-    def times(self, other: _Coefficient) -> _Coefficient:
-        return _Coefficient(self.value * other.value, self.free or other.free)
+    def times(self, other: Coefficient) -> Coefficient:
+        return Coefficient(self.value * other.value, self.free or other.free)
 
-    def plus(self, other: _Coefficient) -> _Coefficient:
-        return _Coefficient(self.value + other.value, self.free or other.free)
+    def plus(self, other: Coefficient) -> Coefficient:
+        return Coefficient(self.value + other.value, self.free or other.free)
 
     def node(self) -> Node:
         return constant(self.value) if self.free else number(self.value)
@@ -62,7 +62,7 @@ class _Coefficient:
 
 @dataclass
 class _Product:
-    coefficient: _Coefficient
+    coefficient: Coefficient
     above: list = field(default_factory=list)
     below: list = field(default_factory=list)
 
@@ -70,7 +70,7 @@ class _Product:
         return _Product(self.coefficient.times(other.coefficient), self.above + other.above, self.below + other.below)
 
     def over(self, other: _Product) -> _Product:
-        inverse = _Coefficient(1 / other.coefficient.value, other.coefficient.free)
+        inverse = Coefficient(1 / other.coefficient.value, other.coefficient.free)
         return _Product(self.coefficient.times(inverse), self.above + other.below, self.below + other.above)
 
     def core(self) -> Node | None:
@@ -105,20 +105,20 @@ def _squares(nodes: list) -> list:
 
 
 @dataclass
-class _Sum:
-    summand: _Coefficient
+class Sum:
+    summand: Coefficient
     terms: list  # of (coefficient, core)
 
-    def merged(self) -> _Sum:
+    def merged(self) -> Sum:
         terms: list = []
         for coefficient, core in sorted(self.terms, key=lambda term: skeleton(term[1])):
             if terms and terms[-1][1] == core and not has_constants(core):
                 terms[-1] = (terms[-1][0].plus(coefficient), core)
             else:
                 terms.append((coefficient, core))
-        return _Sum(self.summand, [(c, core) for c, core in terms if c.free or c.value != 0])._without_shifted_squares()
+        return Sum(self.summand, [(c, core) for c, core in terms if c.free or c.value != 0])._without_shifted_squares()
 
-    def _without_shifted_squares(self) -> _Sum:
+    def _without_shifted_squares(self) -> Sum:
         """Multiply out (u + c)^2 beside u^2: in a sum with a constant this is u^2 and u, each with a coefficient."""
         for k, (coefficient, core) in enumerate(self.terms if self.summand.free else []):
             if core.op != "square" or core.args[0].op != "add" or core.args[0].args[1].op != "constant":
@@ -126,28 +126,28 @@ class _Sum:
             u, shift = core.args[0].args
             if u.op in ("add", "sub") or has_constants(u) or not any(other == square(u) for _, other in self.terms):
                 continue
-            linear = _Coefficient(2 * coefficient.value * shift.value, True)
-            summand = _Coefficient(self.summand.value + coefficient.value * shift.value**2, True)
+            linear = Coefficient(2 * coefficient.value * shift.value, True)
+            summand = Coefficient(self.summand.value + coefficient.value * shift.value**2, True)
             terms = [*self.terms[:k], *self.terms[k + 1 :], (coefficient, square(u)), (linear, u)]
-            return _Sum(summand, terms).merged()
+            return Sum(summand, terms).merged()
         return self
 
-    def scaled(self, coefficient: _Coefficient) -> _Sum:
+    def scaled(self, coefficient: Coefficient) -> Sum:
         terms = [(c.times(coefficient), core) for c, core in self.terms]
-        summand = self.summand if self.summand == _Coefficient(0.0) else self.summand.times(coefficient)
-        return _Sum(summand, terms)
+        summand = self.summand if self.summand == Coefficient(0.0) else self.summand.times(coefficient)
+        return Sum(summand, terms)
 
     def node(self) -> Node:
         result = None
         for coefficient, core in self.terms:
-            if result is not None and coefficient == _Coefficient(-1.0):
+            if result is not None and coefficient == Coefficient(-1.0):
                 result = sub(result, core)
                 continue
-            term = core if coefficient == _Coefficient(1.0) else mul(coefficient.node(), core)
+            term = core if coefficient == Coefficient(1.0) else mul(coefficient.node(), core)
             result = term if result is None else add(result, term)
         if result is None:
             return self.summand.node()
-        return result if self.summand == _Coefficient(0.0) else add(result, self.summand.node())
+        return result if self.summand == Coefficient(0.0) else add(result, self.summand.node())
 
     def n_numbers(self) -> int:
         """How many coefficients are numbers."""
@@ -157,24 +157,24 @@ class _Sum:
         """As a product of its first coefficient and the rest, if all coefficients are constants."""
         if not self.terms:
             return _Product(self.summand)
-        if len(self.terms) == 1 and self.summand == _Coefficient(0.0):
+        if len(self.terms) == 1 and self.summand == Coefficient(0.0):
             return _times_core(*self.terms[0])
-        nonzero = [c for c, _ in self.terms] + ([] if self.summand == _Coefficient(0.0) else [self.summand])
+        nonzero = [c for c, _ in self.terms] + ([] if self.summand == Coefficient(0.0) else [self.summand])
         free = [c for c, _ in self.terms if SMALLEST_COEFFICIENT < abs(c.value) < math.inf]
         if not free or not all(c.free for c in nonzero):  # dividing by a constant would make constants of numbers
-            return _Product(_Coefficient(1.0), [self.node()])
+            return _Product(Coefficient(1.0), [self.node()])
         first = free[0]
         terms = [(_divided(c, first), core) for c, core in self.terms]
-        summand = self.summand if self.summand == _Coefficient(0.0) else _divided(self.summand, first)
-        return _Product(_Coefficient(first.value, True), [_Sum(summand, terms).node()])
+        summand = self.summand if self.summand == Coefficient(0.0) else _divided(self.summand, first)
+        return _Product(Coefficient(first.value, True), [Sum(summand, terms).node()])
 
 
-def _divided(coefficient: _Coefficient, first: _Coefficient) -> _Coefficient:
+def _divided(coefficient: Coefficient, first: Coefficient) -> Coefficient:
     """The first coefficient becomes the number 1, the others stay constants."""
-    return _Coefficient(1.0) if coefficient is first else _Coefficient(coefficient.value / first.value, True)
+    return Coefficient(1.0) if coefficient is first else Coefficient(coefficient.value / first.value, True)
 
 
-def _times_core(coefficient: _Coefficient, core: Node) -> _Product:
+def _times_core(coefficient: Coefficient, core: Node) -> _Product:
     return _Product(coefficient).times(_product(core)) if core.op in ("mul", "div") else _Product(coefficient, [core])
 
 
@@ -188,7 +188,7 @@ def canonical(node: Node) -> Node:
     """
     for _ in range(MOST_PASSES):
         try:
-            result = _sum(node).node()
+            result = sum_of(node).node()
         except NOT_COMBINED as error:
             raise OutsideDomain(f"constants cannot be combined: {error}") from error
         if result == node:
@@ -207,7 +207,7 @@ def with_common_factors(node: Node) -> list[Node]:
         if part.op not in ("add", "sub") or (path and at(node, path[:-1]).op in ("add", "sub")):
             continue
         try:
-            total = _sum(part)
+            total = sum_of(part)
             products = [(coefficient, _product(core)) for coefficient, core in total.terms]
         except NOT_COMBINED:
             continue
@@ -218,8 +218,8 @@ def with_common_factors(node: Node) -> list[Node]:
     return result
 
 
-def _taken_out(total: _Sum, products: list, side: str, factor: Node) -> Node:
-    within, rest = _Sum(_Coefficient(0.0), []), _Sum(total.summand, [])
+def _taken_out(total: Sum, products: list, side: str, factor: Node) -> Node:
+    within, rest = Sum(Coefficient(0.0), []), Sum(total.summand, [])
     for (coefficient, core), (_, product) in zip(total.terms, products, strict=True):
         factors = list(getattr(product, side))
         if factor not in factors:
@@ -235,74 +235,72 @@ def _taken_out(total: _Sum, products: list, side: str, factor: Node) -> Node:
     return add(together, rest.node())
 
 
-def _sum(node: Node) -> _Sum:
+def sum_of(node: Node) -> Sum:
     if node.op in ("constant", "number"):
-        return _Sum(_Coefficient(node.value, node.op == "constant"), [])
+        return Sum(Coefficient(node.value, node.op == "constant"), [])
     if node.op in ("add", "sub"):
-        first, second = _sum(node.args[0]), _sum(node.args[1])
+        first, second = sum_of(node.args[0]), sum_of(node.args[1])
         if node.op == "sub":
-            second = second.scaled(_Coefficient(-1.0))
-        return _Sum(first.summand.plus(second.summand), first.terms + second.terms).merged()
+            second = second.scaled(Coefficient(-1.0))
+        return Sum(first.summand.plus(second.summand), first.terms + second.terms).merged()
     if node.op == "log":
         return _log(_product(node.args[0]))
     product = _product(node)
     core = product.core()
-    if core is None or product.coefficient == _Coefficient(0.0):
-        return _Sum(product.coefficient, [])
+    if core is None or product.coefficient == Coefficient(0.0):
+        return Sum(product.coefficient, [])
     if core.op in ("add", "sub"):
-        inner = _sum(core)
+        inner = sum_of(core)
         if not product.coefficient.free or inner.n_numbers() == 1:  # else c (x - y) would get a second constant
             return inner.scaled(product.coefficient)
-    return _Sum(_Coefficient(0.0), [(product.coefficient, core)])
+    return Sum(Coefficient(0.0), [(product.coefficient, core)])
 
 
-def _log(product: _Product) -> _Sum:
+def _log(product: _Product) -> Sum:
     """A free factor of the argument is a summand; ln e^u is u."""
-    summand = (
-        _Coefficient(math.log(abs(product.coefficient.value)), True) if product.coefficient.free else _Coefficient(0.0)
-    )
+    summand = Coefficient(math.log(abs(product.coefficient.value)), True) if product.coefficient.free else Coefficient(0.0)
     argument = _with_sign(product)
     if argument.op == "exp":
-        inner = _sum(argument.args[0])
-        return _Sum(summand.plus(inner.summand), inner.terms)
+        inner = sum_of(argument.args[0])
+        return Sum(summand.plus(inner.summand), inner.terms)
     if argument == number(1):
-        return _Sum(summand, [])
-    return _Sum(summand, [(_Coefficient(1.0), log(argument))])
+        return Sum(summand, [])
+    return Sum(summand, [(Coefficient(1.0), log(argument))])
 
 
 def _product(node: Node) -> _Product:
     if node.op in ("constant", "number"):
-        return _Product(_Coefficient(node.value, node.op == "constant"))
+        return _Product(Coefficient(node.value, node.op == "constant"))
     if node.op == "input":
-        return _Product(_Coefficient(1.0), [node])
+        return _Product(Coefficient(1.0), [node])
     if node.op == "mul":
         return _product(node.args[0]).times(_product(node.args[1]))
     if node.op == "div":
         return _product(node.args[0]).over(_product(node.args[1]))
     if node.op == "exp":
-        inner = _sum(node.args[0])
-        coefficient = _Coefficient(math.exp(inner.summand.value), inner.summand.free)
-        if len(inner.terms) == 1 and inner.terms[0][0] == _Coefficient(1.0) and inner.terms[0][1].op == "log":
+        inner = sum_of(node.args[0])
+        coefficient = Coefficient(math.exp(inner.summand.value), inner.summand.free)
+        if len(inner.terms) == 1 and inner.terms[0][0] == Coefficient(1.0) and inner.terms[0][1].op == "log":
             return _product(inner.terms[0][1].args[0]).times(_Product(coefficient))
         if not inner.terms:
             return _Product(coefficient)
-        return _Product(coefficient, [exp(_Sum(_Coefficient(0.0), inner.terms).node())])
+        return _Product(coefficient, [exp(Sum(Coefficient(0.0), inner.terms).node())])
     if node.op in ("sqrt", "square"):
         return _power(node.op, _product(node.args[0]))
-    return _sum(node).factored()
+    return sum_of(node).factored()
 
 
 def _power(op: str, product: _Product) -> _Product:
     coefficient = product.coefficient
     if op == "square":
         above, below = product.above, product.below
-        squared = _Coefficient(coefficient.value**2, coefficient.free)
+        squared = Coefficient(coefficient.value**2, coefficient.free)
         return _Product(squared, [_square(n) for n in above], [_square(n) for n in below])
-    magnitude = _Coefficient(math.sqrt(abs(coefficient.value)), coefficient.free)
+    magnitude = Coefficient(math.sqrt(abs(coefficient.value)), coefficient.free)
     signed = _with_sign(product)
     if signed.op == "number":
         return _Product(magnitude)
-    return _Product(magnitude if coefficient.free else _Coefficient(1.0), [sqrt(signed)])
+    return _Product(magnitude if coefficient.free else Coefficient(1.0), [sqrt(signed)])
 
 
 def _square(node: Node) -> Node:
@@ -313,10 +311,10 @@ def _with_sign(product: _Product) -> Node:
     """The product with the magnitude of its coefficient taken away where that is free; its sign stays."""
     coefficient = product.coefficient
     if coefficient.free:
-        coefficient = _Coefficient(math.copysign(1.0, coefficient.value))
+        coefficient = Coefficient(math.copysign(1.0, coefficient.value))
     core = product.core()
     if core is None:
         return number(coefficient.value)
-    if coefficient == _Coefficient(1.0):
+    if coefficient == Coefficient(1.0):
         return core
-    return _Sum(_Coefficient(0.0), [(coefficient, core)]).node()
+    return Sum(Coefficient(0.0), [(coefficient, core)]).node()

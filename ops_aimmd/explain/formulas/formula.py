@@ -14,10 +14,11 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.explain.formulas import expressions
 from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, evaluate
 from ops_aimmd.explain.formulas.formula_model import BoundedExpression, formula_model, torchscript
+from ops_aimmd.explain.formulas.readable import text_of
 from ops_aimmd.explain.inputs.grouping import check_names
 
 DIGITS = 4
-"""Significant digits of constants in print."""
+"""Significant digits of constants that were not rounded to their standard errors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,10 @@ class Formula:
         Loss per leg of held-out shots, constants fitted to the others; NaN where there are too few shots.
     description_length : float
         In nats; see `ops_aimmd.explain.formulas.archive.description_length`.
+    rounded_constants : array, shape (k,), optional
+        The constants as they are written, rounded to their standard errors; without it they are written with four digits.
+    n_parts : int, optional
+        Operations, variables and constants, without the numbers by which variables are centred and scaled.
     """
 
     node: Node
@@ -55,6 +60,8 @@ class Formula:
     cross_validated_loss: float
     cross_validated_error: float
     description_length: float
+    rounded_constants: np.ndarray | None = None
+    n_parts: int | None = None
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -69,12 +76,25 @@ class Formula:
     @property
     def size(self) -> int:
         """Number of operations, variables and constants."""
-        return self.node.size
+        return self.node.size if self.n_parts is None else self.n_parts
 
     @property
     def constants(self) -> pd.DataFrame:
-        """Fitted constants, in the order in which the formula is written: columns value, standard_error."""
-        return pd.DataFrame({"value": expressions.constants(self.node), "standard_error": self.standard_errors})
+        """Fitted constants, in the order in which the formula is written: columns value, standard_error, rounded."""
+        values = expressions.constants(self.node)
+        columns = {
+            "value": values,
+            "standard_error": self.standard_errors,
+            "rounded": expressions.constants(self.written()),
+        }
+        return pd.DataFrame(columns)
+
+    def written(self, digits: int | None = None) -> Node:
+        """The expression with rounded constants: to this many significant digits, or to their standard errors."""
+        if digits is None and self.rounded_constants is not None:
+            return expressions.with_constants(self.node, self.rounded_constants)
+        digits = DIGITS if digits is None else digits
+        return expressions.with_constants(self.node, [float(f"{c:.{digits}g}") for c in expressions.constants(self.node)])
 
     def reaction_coordinate(self, x) -> np.ndarray:
         """Log-odds of the last state.
@@ -119,15 +139,15 @@ class Formula:
 
         return expressions.to_sympy(self.node, [sympy.Symbol(name) for name in self.names])
 
-    def latex(self, digits: int = DIGITS) -> str:
-        """The log-odds in LaTeX, constants with this many significant digits."""
+    def latex(self, digits: int | None = None) -> str:
+        """The log-odds in LaTeX, constants rounded to their standard errors, or to this many significant digits."""
         import sympy
 
-        symbols = {sympy.Symbol(name): upright(name) for name in self.variables if not name.isidentifier()}
-        return sympy.latex(rounded(self.sympy, digits), symbol_names=symbols)
+        names = [sympy.latex(sympy.Symbol(name)) if name.isidentifier() else upright(name) for name in self.names]
+        return text_of(self.written(digits), names, latex=True)
 
     def __str__(self) -> str:
-        return str(rounded(self.sympy, DIGITS))
+        return text_of(self.written(), self.names)
 
     def to_model(self, fallback=None) -> CommittorModel:
         """A CommittorModel that computes this formula; see `ops_aimmd.explain.formulas.formula_model.formula_model`."""
@@ -150,6 +170,8 @@ class Formula:
             "lower": self.lower.tolist(),
             "upper": self.upper.tolist(),
             "log_odds_range": list(self.log_odds_range),
+            "rounded_constants": None if self.rounded_constants is None else self.rounded_constants.tolist(),
+            "n_parts": self.n_parts,
             **{name: _or_none(getattr(self, name)) for name in _FIGURES},
         }
 
@@ -168,12 +190,16 @@ class Formula:
             errors = np.array([np.inf if e is None else float(e) for e in dct["standard_errors"]])
             lower, upper = (np.array(dct[key], dtype=np.float64) for key in ("lower", "upper"))
             first, last = (float(q) for q in dct["log_odds_range"])
+            rounded, n_parts = dct.get("rounded_constants"), dct.get("n_parts")  # not in files of version 0.1.0
+            rounded = None if rounded is None else np.array(rounded, dtype=np.float64)
+            n_parts = None if n_parts is None else int(n_parts)
             figures = {name: np.nan if dct[name] is None else float(dct[name]) for name in _FIGURES}
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no formula written by to_dict: {error!r}") from error
-        if not lower.shape == upper.shape == (len(names),) or len(errors) != len(expressions.constants(node)):
+        lengths = {len(errors), len(expressions.constants(node)), *([] if rounded is None else [len(rounded)])}
+        if not lower.shape == upper.shape == (len(names),) or len(lengths) != 1:
             raise ValueError("the arrays of the stored formula do not fit its expression")
-        return cls(node, names, errors, lower, upper, (first, last), **figures)
+        return cls(node, names, errors, lower, upper, (first, last), **figures, rounded_constants=rounded, n_parts=n_parts)
 
 
 _FIGURES = ("loss", "loss_per_leg", "cross_validated_loss", "cross_validated_error", "description_length")
@@ -194,13 +220,6 @@ def _value(node: Node, row: np.ndarray) -> float:
 def upright(name: str) -> str:
     """LaTeX of a name that is no identifier; characters that LaTeX or matplotlib would take for commands become spaces."""
     return r"\mathrm{" + re.sub(r"[^\w.,=+\-()/']|_", r"\\ ", name) + "}"
-
-
-def rounded(expression, digits: int):
-    """A sympy expression with its floats rounded for print."""
-    import sympy
-
-    return expression.xreplace({f: sympy.Float(f, digits) for f in expression.atoms(sympy.Float)})
 
 
 def checked_names(names: Sequence[str] | None, n_inputs: int) -> tuple[str, ...]:

@@ -21,10 +21,11 @@ from ops_aimmd.committor.autocorrelation import independent_values
 from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.explain.formulas.archive import description_length, most_constants
-from ops_aimmd.explain.formulas.canonical import canonical, with_common_factors
+from ops_aimmd.explain.formulas.canonical import NOT_COMBINED, canonical, with_common_factors
 from ops_aimmd.explain.formulas.constants import FINAL_TOLERANCE, Fitted, Shots, errors_of_constants, minimise, refit
 from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, constant, evaluate, skeleton, with_inputs
 from ops_aimmd.explain.formulas.formula import Formula
+from ops_aimmd.explain.formulas.readable import cancellation, readable, rounded_constants
 from ops_aimmd.explain.formulas.simplify import simplified
 
 FORMAT = "ops_aimmd front 1"
@@ -37,6 +38,9 @@ FEWEST_SHOTS_TO_VALIDATE = 20
 
 LEAST_GAIN = 0.5
 """Nats of loss by which a larger expression must beat all smaller ones to be on the front."""
+
+LEAST_CANCELLATION = 3.0
+"""Spread of a term over that of its sum, up to which a sum counts as one without cancellation."""
 
 MOST_STEPS = 40
 """Of one fit; a form that needs more has constants that the shots hardly determine."""
@@ -174,7 +178,7 @@ class Front:
         axes.set(
             xlabel="size (operations, variables and constants)",
             ylabel="loss / nats per leg",
-            title=f"q = ${best.latex(3)}$" if len(str(best)) <= LONGEST_TITLE else f"picked: size {best.size}",
+            title=f"q = ${best.latex()}$" if len(str(best)) <= LONGEST_TITLE else f"picked: size {best.size}",
         )
         axes.legend()
         return axes
@@ -260,16 +264,18 @@ def make_front(
     fitted = _polished(fitted, shots, length, time.thread_time() + seconds)
     formulas = []
     for candidate in _pareto(fitted, length):
-        f = minimise(candidate.node, shots, FINAL_TOLERANCE, MOST_STEPS)
+        candidate = _without_cancellation(candidate, fitted, length, shots)
+        f = minimise(_readable(candidate.node, shots), shots, FINAL_TOLERANCE, MOST_STEPS)
         if not np.isfinite(f.standard_errors()).all():  # outcomes that are separable: the last steps went on and on
             continue
         q = evaluate(f.node, shots.columns)
         held_out = cross_validated(f.node, shots)
+        errors = errors_of_constants(f, shots)
         formulas.append(
             Formula(
                 node=with_inputs(f.node, columns),
                 names=names,
-                standard_errors=errors_of_constants(f, shots),
+                standard_errors=errors,
                 lower=descriptors.min(axis=0),
                 upper=descriptors.max(axis=0),
                 log_odds_range=(float(q.min()), float(q.max())),
@@ -277,7 +283,9 @@ def make_front(
                 loss_per_leg=f.loss / shots.legs.sum(),
                 cross_validated_loss=held_out[0],
                 cross_validated_error=held_out[1],
-                description_length=length(f),
+                description_length=length(candidate),
+                rounded_constants=rounded_constants(f.node, errors, shots),
+                n_parts=candidate.node.size,
             )
         )
     return Front(tuple(formulas), pick, len(shots), effective, n_tried)
@@ -338,6 +346,26 @@ def _pareto(fitted: list[Fitted], length) -> list[Fitted]:
     if not any(f is shortest for f in front):
         front = [f for f in front if f.node.size != shortest.node.size] + [shortest]
     return sorted(front, key=lambda f: f.node.size)
+
+
+def _without_cancellation(f: Fitted, others: list[Fitted], length, shots: Shots) -> Fitted:
+    """Of the forms of one size that describe the shots as well, the one of least cancellation."""
+    equals = [
+        other
+        for other in others
+        if other.node.size == f.node.size and max(other.loss - f.loss, length(other) - length(f)) < LEAST_GAIN
+    ]
+    return min([f, *equals], key=lambda other: max(cancellation(other.node, shots.columns), LEAST_CANCELLATION))
+
+
+def _readable(node: Node, shots: Shots) -> Node:
+    """The readable form, unless it cannot be evaluated."""
+    try:
+        result = readable(node, shots.columns)
+        same = np.allclose(evaluate(result, shots.columns), evaluate(node, shots.columns), rtol=1e-6, atol=1e-6)
+    except (OutsideDomain, *NOT_COMBINED):
+        return node
+    return result if same else node
 
 
 def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:

@@ -40,7 +40,7 @@ class StateFormulas:
         """The log-odds as sympy expressions."""
         return tuple(formula.sympy for formula in self.formulas)
 
-    def latex(self, digits: int = 4) -> str:
+    def latex(self, digits: int | None = None) -> str:
         """One line of LaTeX for each state but the first."""
         lines = (rf"\ln p_{{{i}}}/p_0 &= {f.latex(digits)}" for i, f in enumerate(self.formulas, start=1))
         return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"

@@ -70,7 +70,7 @@ def test_every_rule_picks_from_the_front(front):
 
 def test_constants_have_errors_and_print_in_sympy_and_latex(front):
     best = front.best
-    assert list(best.constants.columns) == ["value", "standard_error"]
+    assert list(best.constants.columns) == ["value", "standard_error", "rounded"]
     assert (best.constants["standard_error"] > 0).all()
     assert {str(s) for s in best.sympy.free_symbols} == set(best.variables)
     assert "d_{1}" in best.latex() and "d1" in str(best)
