@@ -29,7 +29,6 @@ from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.formulas.constants import PRIOR_LOG_ODDS, Shots, refit
 from ops_aimmd.explain.formulas.expressions import Node, add, constant, exp, log, mul, with_constants, x
 from ops_aimmd.explain.formulas.fit_expressions import ENGINES, SHARE_OF_FRONT, fit_expressions
-from ops_aimmd.explain.formulas.formula import checked_names
 from ops_aimmd.explain.formulas.front import Front, make_front
 
 N_INPUTS, N_POINTS, LEGS = 20, 3000, 2
@@ -144,7 +143,7 @@ def by_gplearn(training_set: TrainingSet, seconds: float, seed: int, population:
             if length not in best or program.raw_fitness_ < best[length].raw_fitness_:
                 best[length] = program
     candidates = [add(mul(constant(1.0), _from_gplearn(iter(best[k].program))), constant(0.0)) for k in sorted(best)[:25]]
-    names = checked_names(None, points.shape[1])
+    names = tuple(f"x{i}" for i in range(points.shape[1]))
     shots = Shots(np.ascontiguousarray(points.T), counts[:, 1], counts.sum(axis=1), training_set.chains)
     left = seconds - (time.process_time() - start)
     n_tried = population * (search.generations - 1)

@@ -1,15 +1,17 @@
-"""What a search has found so far: for each size the few best expressions, and how each would be described shortest."""
+"""What a search has found so far: the few best expressions of each size, and their description lengths."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from ops_aimmd.explain.formulas.constants import Fitted, Shots
-from ops_aimmd.explain.formulas.expressions import Node, code_length, inputs, skeleton
+from ops_aimmd.explain.formulas.canonical import canonical, with_common_factors
+from ops_aimmd.explain.formulas.constants import COARSE_TOLERANCE, Fitted, Shots, minimise
+from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, code_length, constants, inputs, skeleton
+from ops_aimmd.explain.formulas.simplify import simplified
 
 KEPT_PER_SIZE = 6
 
@@ -26,6 +28,9 @@ TEMPERATURES = (3.0, 10.0, 30.0)
 
 BEHIND = 4.0
 """Nats, on few shots, that an expression may be behind a smaller one, or behind the worst of its size."""
+
+TOLERANCE, MOST_STEPS = 0.02, 12
+"""Nats that one more step may promise when a fit in a search stops, and its most steps."""
 
 MOST_TRIES = 3
 """Fits of one form, from different start values, in a search."""
@@ -49,11 +54,11 @@ def description_length(
     n_shots : float
         Effective number of shots.
     n_inputs : int
-        Inputs that there are to choose from, before any screening.
+        Inputs that there were to choose from, before any screening.
     evidence : float
         Effective over actual number of shots.
     n_candidates : int
-        How many have been tried.
+        Candidates tried.
     """
     n_variables = len(inputs(fitted.node))
     chance = math.log(n_candidates) if n_variables else 0.0
@@ -71,19 +76,8 @@ def most_constants(shots: Shots) -> int:
     return max(int(min(reached, shots.legs.sum() - reached) / 10), 2)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An expression in the archive.
-
-    Attributes
-    ----------
-    fitted : Fitted
-    coarse_loss : float
-        Loss of the fit to the few shots that a search begins with.
-    length : float
-        Description length.
-    form : str
-    """
+class Entry(NamedTuple):
+    """An expression in the archive, its loss on the few shots that a fit begins with, its description length, its form."""
 
     fitted: Fitted
     coarse_loss: float
@@ -92,29 +86,65 @@ class Entry:
 
 
 class Archive:
-    """The best expressions of every size.
+    """Fits candidates and keeps the best expressions of every size.
 
     Parameters
     ----------
-    n_shots, n_inputs
-        As in `description_length`.
+    shots : Shots
+    n_inputs : int
+        Inputs that there were to choose from, before any screening.
+    largest_size : int
+        Nodes of an expression that is still fitted.
     """
 
-    def __init__(self, n_shots: float, n_inputs: int):
-        self.n_shots = n_shots
+    def __init__(self, shots: Shots, n_inputs: int, largest_size: int):
+        self.shots = shots
         self.n_inputs = n_inputs
         self.n_tried = 0
+        self.largest_size, self.most_constants = largest_size, most_constants(shots)
+        self._coarse = shots if shots.coarser is None else shots.coarser
         self._by_size: dict[int, list[Entry]] = {}
         self._tries: dict[str, int] = {}
 
-    def wants(self, form: str) -> bool:
+    def consider(self, node: Node, round_values: Sequence[float] = (0.0,)) -> None:
+        """Fit a candidate and offer it. Simplify it as long as the result has the least description length of all."""
+        fitted = self._fit(node)
+        while fitted is not None:
+            best = None
+            simpler = simplified(fitted.node, fitted.standard_errors(), round_values)
+            for other in [*with_common_factors(fitted.node), *simpler]:
+                best = self._fit(other) or best
+            fitted = best
+
+    def coarsely_fitted(self, node: Node, limit: float = math.inf) -> Fitted:
+        """The canonical form fitted to the few shots that a fit begins with."""
+        return minimise(canonical(node), self._coarse, COARSE_TOLERANCE, MOST_STEPS, limit)
+
+    def _fit(self, node: Node) -> Fitted | None:
+        """The fitted candidate if it has the least description length of all."""
+        try:
+            node = canonical(node)
+            is_large = node.size > self.largest_size or len(constants(node)) > self.most_constants
+            if is_large or not self._wants(skeleton(node)):
+                return None
+            self.n_tried += 1
+            limit = self._limit(node.size)
+            coarse = self.coarsely_fitted(node, limit)
+            if coarse.loss > limit:
+                return None
+            fitted = minimise(coarse.node, self.shots, TOLERANCE, MOST_STEPS)
+        except OutsideDomain:
+            return None
+        return fitted if self.offer(fitted, coarse.loss) else None
+
+    def _wants(self, form: str) -> bool:
         """Whether a form has been tried less than `MOST_TRIES` times; counts one try."""
         tries = self._tries.get(form, 0)
         self._tries[form] = tries + 1
         return tries < MOST_TRIES
 
-    def limit(self, size: int) -> float:
-        """Loss on few shots from which on an expression of this size will hardly find a place."""
+    def _limit(self, size: int) -> float:
+        """Loss on few shots above which an expression of this size will hardly find a place."""
         losses = [entry.coarse_loss for other, entries in self._by_size.items() if other <= size for entry in entries]
         limit = min(losses, default=math.inf)
         same_size = self._by_size.get(size, [])
@@ -122,14 +152,9 @@ class Archive:
             limit = min(limit, max(entry.coarse_loss for entry in same_size))
         return limit + BEHIND
 
-    def take(self, other: Archive) -> None:
-        """Offer everything that another archive of the same shots holds."""
-        for entry in other:
-            self.offer(entry.fitted, entry.coarse_loss)
-
     def offer(self, fitted: Fitted, coarse_loss: float) -> bool:
         """Keep an expression if it is one of the best of its size; True if it has the least description length of all."""
-        length = description_length(fitted, self.n_shots, self.n_inputs)
+        length = description_length(fitted, len(self.shots), self.n_inputs)
         entry = Entry(fitted, coarse_loss, length, skeleton(fitted.node))
         best = not self._by_size or length < self.best.length - 1e-6
         same_size = self._by_size.setdefault(fitted.node.size, [])
@@ -146,9 +171,10 @@ class Archive:
     def __iter__(self) -> Iterator[Entry]:
         return (entry for _, entries in sorted(self._by_size.items()) for entry in entries)
 
-    def candidates(self, per_size: int = 2) -> list[Node]:
-        """The few best expressions of every size."""
-        return [entry.fitted.node for _, entries in sorted(self._by_size.items()) for entry in entries[:per_size]]
+    def candidates(self) -> list[Node]:
+        """The two best expressions of every size, and that with the least description length."""
+        best = [entry.fitted.node for _, entries in sorted(self._by_size.items()) for entry in entries[:2]]
+        return [*best, self.best.fitted.node]
 
     @property
     def best(self) -> Entry:

@@ -181,10 +181,7 @@ def _times_core(coefficient: Coefficient, core: Node) -> _Product:
 def canonical(node: Node) -> Node:
     """The canonical form; its constants are start values for a fit.
 
-    Raises
-    ------
-    OutsideDomain
-        Where the constants cannot be combined in floating point.
+    Raises `OutsideDomain` where the constants cannot be combined in floating point.
     """
     for _ in range(MOST_PASSES):
         try:

@@ -92,15 +92,9 @@ class Shots:
 
 @dataclass(frozen=True)
 class Fitted:
-    """An expression with fitted constants.
+    """An expression with fitted constants, its loss and the Fisher information (k, k) of the constants.
 
-    Attributes
-    ----------
-    node : Node
-    loss : float
-        Negative log-likelihood of all shots in nats, prior included.
-    information : array, shape (k, k)
-        Fisher information of the constants.
+    The loss is the negative log-likelihood of all shots in nats, prior included.
     """
 
     node: Node
@@ -138,7 +132,7 @@ def errors_of_constants(fitted: Fitted, shots: Shots) -> np.ndarray:
         return scale
     tape = Tape(fitted.node)
     values = tape.forward(shots.columns, tape.constants)
-    q = values[-1] if isinstance(values[-1], np.ndarray) else np.full(len(shots), values[-1])
+    q = values[-1] + np.zeros(len(shots))
     _, residual, curvature = binomial_derivatives(q, shots.reached, shots.legs)
     jacobian = tape.jacobian(tape.backward(values), len(shots)) * scale[:, None]
     scores = (jacobian * residual).T
@@ -156,39 +150,29 @@ def derivatives(
 
     The loss is infinite outside the domain, and where it is not below ``limit``: no derivatives are needed there.
     """
-    precision = 1 / (PRIOR_LOG_ODDS**2 * len(shots))
-    if len(shots) <= ROWS_PER_BLOCK:
-        return _of_rows(tape, constants, shots.columns, shots.reached, shots.legs, precision, limit)[:3]
-    loss, gradient, information = 0.0, 0.0, 0.0
+    precision, k = 1 / (PRIOR_LOG_ODDS**2 * len(shots)), len(constants)
+    loss, gradient, information = 0.0, np.zeros(k), np.zeros((k, k))
     signs: list[list[bool]] = []
     for start in range(0, len(shots), ROWS_PER_BLOCK):
-        block = slice(start, start + ROWS_PER_BLOCK)
-        rows = (shots.columns[:, block], shots.reached[block], shots.legs[block])
-        of_rows, *others, values = _of_rows(tape, constants, *rows, precision, limit - loss)
-        if np.isinf(of_rows):
-            return np.inf, *others
-        loss, gradient, information = loss + of_rows, gradient + others[0], information + others[1]
-        signs.append(denominator_signs(tape, values))
+        rows = slice(start, start + ROWS_PER_BLOCK)
+        try:
+            values = tape.forward(shots.columns[:, rows], constants)
+        except OutsideDomain:
+            return np.inf, gradient, information
+        q = values[-1] + np.zeros(len(shots.legs[rows]))
+        shot_loss, residual, curvature = binomial_derivatives(q, shots.reached[rows], shots.legs[rows])
+        loss += float(shot_loss.sum() + 0.5 * precision * (q @ q))
+        if not loss < limit:
+            return np.inf, gradient, information
+        jacobian = tape.jacobian(tape.backward(values), len(q))
+        gradient = gradient + jacobian @ (residual + precision * q)
+        information = information + (jacobian * (curvature + precision)) @ jacobian.T
+        if len(shots) > ROWS_PER_BLOCK:
+            signs.append(_denominator_signs(tape, values))
     return np.inf if any(s != signs[0] for s in signs) else loss, gradient, information
 
 
-def _of_rows(tape: Tape, constants, columns, reached, legs, precision: float, limit: float):
-    """`derivatives` of some rows with their prior, and the values of all nodes."""
-    k, n = len(constants), columns.shape[1]
-    try:
-        values = tape.forward(columns, constants)
-    except OutsideDomain:
-        return np.inf, np.zeros(k), np.zeros((k, k)), None
-    q = values[-1] if isinstance(values[-1], np.ndarray) else np.full(n, values[-1])
-    shot_loss, residual, curvature = binomial_derivatives(q, reached, legs)
-    loss = float(shot_loss.sum() + 0.5 * precision * (q @ q))
-    if not loss < limit:
-        return np.inf, np.zeros(k), np.zeros((k, k)), values
-    jacobian = tape.jacobian(tape.backward(values), n)
-    return loss, jacobian @ (residual + precision * q), (jacobian * (curvature + precision)) @ jacobian.T, values
-
-
-def denominator_signs(tape: Tape, values: list) -> list[bool]:
+def _denominator_signs(tape: Tape, values: list) -> list[bool]:
     """Whether each denominator is positive; it has one sign within a block, and must have the same in all."""
     return [bool(np.max(values[args[1]]) > 0) for op, args in zip(tape.ops, tape.args, strict=True) if op == "div"]
 
@@ -196,19 +180,8 @@ def denominator_signs(tape: Tape, values: list) -> list[bool]:
 def refit(node: Node, shots: Shots, tolerance: float = FINAL_TOLERANCE, max_steps: int = 100) -> Fitted:
     """Fit the constants of an expression from the values they have; of many shots, some first.
 
-    Parameters
-    ----------
-    tolerance : float
-        Nats that one more step may promise when it stops.
-
-    Returns
-    -------
-    Fitted
-
-    Raises
-    ------
-    OutsideDomain
-        If the expression is undefined on the shots with the constants that it has.
+    The fit stops where one more step promises less than ``tolerance`` nats. Raises `OutsideDomain` if the expression is
+    undefined on the shots with the constants that it has.
     """
     if shots.coarser is not None:
         enough = max(tolerance, COARSE_TOLERANCE, 0.5 * len(constants(node)))  # a fit to all shots will differ by as much

@@ -33,15 +33,9 @@ class OutsideDomain(ArithmeticError):
 
 
 class Node(NamedTuple):
-    """A node of an expression.
+    """A node of an expression: an operation of `UNARY` or `BINARY` with its arguments, or a leaf of `LEAVES`.
 
-    Attributes
-    ----------
-    op : str
-        "input", "constant", "number", or an operation of `UNARY` or `BINARY`.
-    args : tuple of Node
-    value : float
-        Value of a constant or number; column of an input.
+    ``value`` is that of a constant or number, or the column of an input.
     """
 
     op: str
@@ -233,17 +227,7 @@ _BACKWARD: dict[str, tuple[Callable, ...]] = {
 
 
 class Tape:
-    """An expression in the order of evaluation.
-
-    Parameters
-    ----------
-    node : Node
-
-    Attributes
-    ----------
-    constants : array, shape (k,)
-        The constants of the tree.
-    """
+    """An expression in the order of evaluation, with its constants (k,)."""
 
     def __init__(self, node: Node):
         self.ops: list[str] = []
@@ -263,21 +247,9 @@ class Tape:
         return len(self.ops) - 1
 
     def forward(self, columns: np.ndarray, constants: np.ndarray) -> list:
-        """Values of all nodes, the root last.
+        """Values of all nodes, the root last, for inputs (d, n) and constants (k,).
 
-        Parameters
-        ----------
-        columns : array, shape (d, n)
-            One row per input.
-        constants : array, shape (k,)
-
-        Returns
-        -------
-        list of arrays (n,), and of floats where a node does not depend on the inputs
-
-        Raises
-        ------
-        OutsideDomain
+        They are arrays (n,), and floats where a node does not depend on the inputs. Raises `OutsideDomain`.
         """
         values = list(self.values)
         for position, value in zip(self.constant_positions, constants.tolist(), strict=True):
@@ -320,12 +292,7 @@ class Tape:
 
 
 def evaluate(node: Node, columns: np.ndarray) -> np.ndarray:
-    """Value of an expression on inputs (d, n); shape (n,).
-
-    Raises
-    ------
-    OutsideDomain
-    """
+    """Value (n,) of an expression on inputs (d, n); raises `OutsideDomain`."""
     tape = Tape(node)
     with np.errstate(all="ignore"):
         return np.broadcast_to(tape.forward(columns, tape.constants)[-1], columns.shape[1:]).astype(np.float64)
@@ -344,10 +311,7 @@ def to_json(node: Node):
 def from_json(tree, n_inputs: int, depth: int = 0) -> Node:
     """Rebuild a tree from `to_json`; everything is checked and nothing executed.
 
-    Raises
-    ------
-    ValueError
-        For anything that `to_json` would not have written.
+    Raises ValueError for anything that `to_json` would not have written.
     """
     if depth > DEEPEST or not isinstance(tree, list) or not tree or not isinstance(tree[0], str):
         raise ValueError(
@@ -377,13 +341,7 @@ def _leaf_from_json(op: str, args: list, n_inputs: int) -> Node:
 
 
 def to_sympy(node: Node, symbols: Sequence):
-    """The expression in sympy.
-
-    Parameters
-    ----------
-    symbols : sequence of sympy.Symbol
-        One for each input.
-    """
+    """The expression in sympy, with one sympy.Symbol for each input."""
     import sympy
 
     functions = {op: getattr(sympy, op) for op in ("exp", "log", "sqrt")}

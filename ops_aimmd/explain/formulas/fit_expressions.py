@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral, Number
+from numbers import Number
 
 import numpy as np
 import torch
@@ -31,10 +31,10 @@ from ops_aimmd.explain.formulas.engines.dcgp import dcgp_search
 from ops_aimmd.explain.formulas.engines.operon import import_pyoperon, operon_search
 from ops_aimmd.explain.formulas.engines.score_search import ScoreSearch
 from ops_aimmd.explain.formulas.expressions import Node
-from ops_aimmd.explain.formulas.formula import checked_names
 from ops_aimmd.explain.formulas.front import PICKS, Front, make_front
 from ops_aimmd.explain.formulas.screening import MOST_INPUTS, screen
 from ops_aimmd.explain.formulas.state_fronts import StateFronts
+from ops_aimmd.explain.inputs.grouping import check_names, columns_of
 
 ENGINES = ("score", "dcgp", "operon")
 
@@ -104,8 +104,9 @@ def fit_expressions(
         For "operon" without pyoperon 0.4.
     """
     _check(training_set, model, engine, pick, time_limit)
-    names = checked_names(names, training_set.n_descriptors)
-    columns = _varying(training_set.descriptors, _columns(inputs, names), names)
+    names = tuple(check_names(names, training_set.n_descriptors, default="x{}"))
+    columns = list(dict.fromkeys(columns_of(names if inputs is None else inputs, names)))
+    columns = _varying(training_set.descriptors, columns, names)
     tasks = _tasks(training_set)
     fronts = []
     with tqdm(total=math.ceil(time_limit), unit="s", disable=not progress, desc="formulas") as bar:
@@ -154,28 +155,8 @@ def _check(training_set, model, engine, pick, time_limit) -> None:
         )
 
 
-def _columns(inputs, names: tuple[str, ...]) -> list[int]:
-    if inputs is None:
-        return list(range(len(names)))
-    is_list = isinstance(inputs, Iterable) and not isinstance(inputs, str)
-    if not is_list or any(isinstance(i, bool) or not isinstance(i, (str, Integral)) for i in inputs):
-        raise ValueError(
-            f"inputs must be a list of names or numbers of descriptors, such as {list(names[:2])}; got {inputs!r}"
-        )
-    unknown = [i for i in inputs if (i not in names if isinstance(i, str) else not 0 <= i < len(names))]
-    if unknown or len(inputs) == 0:
-        raise ValueError(f"inputs must be columns 0..{len(names) - 1} or names of descriptors; got {unknown or inputs}")
-    return list(dict.fromkeys(names.index(i) if isinstance(i, str) else int(i) for i in inputs))
-
-
 def _varying(descriptors: np.ndarray, columns: list[int], names: tuple[str, ...]) -> list[int]:
-    """The columns that are not constant.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    """
+    """The columns that are not constant."""
     chosen = descriptors[:, columns]
     spread, size = np.ptp(chosen, axis=0), np.abs(chosen).max(axis=0)
     varying = [column for column, varies in zip(columns, spread > 1e-9 * size, strict=True) if varies]
@@ -274,7 +255,7 @@ def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tup
     if more is not few:
         search = ScoreSearch(more, n_inputs, rng, start_from=search)
     search.run(lambda n: clock.goes_on(until, n, search.summary()))
-    return search.candidates(), search.n_tried
+    return search.archive.candidates(), search.n_tried
 
 
 def _some(shots: Shots, n: int) -> Shots:

@@ -3,7 +3,6 @@ r"""A fitted formula: log-odds of the last of two states as an expression of nam
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,8 @@ from scipy.special import expit
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.explain.formulas import expressions
 from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, evaluate
-from ops_aimmd.explain.formulas.formula_model import BoundedExpression, formula_model, torchscript
+from ops_aimmd.explain.formulas.formula_model import formula_model, torchscript
 from ops_aimmd.explain.formulas.readable import text_of
-from ops_aimmd.explain.inputs.grouping import check_names
 
 DIGITS = 4
 """Significant digits of constants that were not rounded to their standard errors."""
@@ -151,15 +149,11 @@ class Formula:
 
     def to_model(self, fallback=None) -> CommittorModel:
         """A CommittorModel that computes this formula; see `ops_aimmd.explain.formulas.formula_model.formula_model`."""
-        return formula_model([self.bounded()], fallback)
+        return formula_model([self], fallback)
 
     def to_torchscript(self, fallback=None):
         """`to_model` as TorchScript, for programs without Python: descriptors (n, d), float64 -> log-odds (n, 1)."""
         return torchscript(self.to_model(fallback))
-
-    def bounded(self) -> BoundedExpression:
-        """The expression and where it holds."""
-        return BoundedExpression(self.node, self.lower, self.upper, self.log_odds_range)
 
     def to_dict(self) -> dict:
         """Everything as plain JSON types."""
@@ -177,20 +171,14 @@ class Formula:
 
     @classmethod
     def from_dict(cls, dct: dict) -> Formula:
-        """From `to_dict`; nothing is executed.
-
-        Raises
-        ------
-        ValueError
-            If it is not what `to_dict` writes.
-        """
+        """From `to_dict`; nothing is executed. Raises ValueError if it is not what `to_dict` writes."""
         try:
             names = tuple(str(name) for name in dct["names"])
             node = expressions.from_json(dct["node"], len(names))
             errors = np.array([np.inf if e is None else float(e) for e in dct["standard_errors"]])
             lower, upper = (np.array(dct[key], dtype=np.float64) for key in ("lower", "upper"))
             first, last = (float(q) for q in dct["log_odds_range"])
-            rounded, n_parts = dct.get("rounded_constants"), dct.get("n_parts")  # not in files of version 0.1.0
+            rounded, n_parts = (dct.get(key) for key in ("rounded_constants", "n_parts"))  # not in files of version 0.1.0
             rounded = None if rounded is None else np.array(rounded, dtype=np.float64)
             n_parts = None if n_parts is None else int(n_parts)
             figures = {name: np.nan if dct[name] is None else float(dct[name]) for name in _FIGURES}
@@ -220,8 +208,3 @@ def _value(node: Node, row: np.ndarray) -> float:
 def upright(name: str) -> str:
     """LaTeX of a name that is no identifier; characters that LaTeX or matplotlib would take for commands become spaces."""
     return r"\mathrm{" + re.sub(r"[^\w.,=+\-()/']|_", r"\\ ", name) + "}"
-
-
-def checked_names(names: Sequence[str] | None, n_inputs: int) -> tuple[str, ...]:
-    """Names of all descriptors, by default x0, x1, ...; raises what :func:`.grouping.check_names` raises."""
-    return tuple(check_names([f"x{i}" for i in range(n_inputs)] if names is None else names, n_inputs))

@@ -12,7 +12,7 @@ with such a domain is exact as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,18 +28,8 @@ MARGIN = 1.0
 _TORCH = {op: getattr(torch, op) for op in UNARY + BINARY}
 
 
-@dataclass(frozen=True, eq=False)
-class BoundedExpression:
-    """An expression of the log-odds and where it holds.
-
-    Attributes
-    ----------
-    node : Node
-    lower, upper : array, shape (d,)
-        Range of each descriptor in the training set.
-    log_odds_range : (float, float)
-        Range of the expression there.
-    """
+class BoundedExpression(NamedTuple):
+    """What a model needs to know of a `Formula`: its expression, the range of the descriptors (d,), its own range there."""
 
     node: Node
     lower: np.ndarray
@@ -77,7 +67,7 @@ class FormulaNetwork(nn.Module):
 
     Parameters
     ----------
-    parts : sequence of BoundedExpression
+    parts : sequence of Formula or BoundedExpression
         Log-odds of each state but the first against the first.
     fallback : CommittorModel, optional
         Answers outside of the range of the shots.
@@ -149,7 +139,7 @@ def formula_model(parts: Sequence[BoundedExpression], fallback=None) -> Committo
 
     Parameters
     ----------
-    parts : sequence of BoundedExpression
+    parts : sequence of Formula or BoundedExpression
         Log-odds of each state but the first against the first.
     fallback : CommittorModel or CommittorLearner, optional
         Answers, as it is now, outside of the range of the shots that the formula was fitted to. Without one, descriptors
@@ -162,7 +152,11 @@ def formula_model(parts: Sequence[BoundedExpression], fallback=None) -> Committo
     """
     n_descriptors, n_states = len(parts[0].lower), len(parts) + 1
     if fallback is not None:
-        fallback = _model_of(fallback)
+        fallback = getattr(fallback, "model", fallback)
+        if not isinstance(fallback, CommittorModel):
+            raise ValueError(
+                f"the fallback must be a CommittorModel or a learner that has one; got {type(fallback).__name__}"
+            )
         if (fallback.n_descriptors, fallback.n_states) != (n_descriptors, n_states):
             raise ValueError(
                 f"the formula is of {n_descriptors} descriptors and {n_states} states; the fallback takes "
@@ -173,17 +167,10 @@ def formula_model(parts: Sequence[BoundedExpression], fallback=None) -> Committo
     return CommittorModel(network, n_descriptors, n_states).to(dtype=torch.float64).eval().requires_grad_(False)
 
 
-def _model_of(fallback) -> CommittorModel:
-    model = fallback if isinstance(fallback, CommittorModel) else getattr(fallback, "model", None)
-    if not isinstance(model, CommittorModel):
-        raise ValueError(f"the fallback must be a CommittorModel or a learner that has one; got {type(fallback).__name__}")
-    return model
-
-
 def torchscript(model: CommittorModel) -> torch.jit.ScriptModule:
-    """A formula model as TorchScript, for programs without Python: descriptors (n, d), float64 -> logits.
+    """A formula model as TorchScript: descriptors (n, d), float64 -> logits.
 
-    Recorded by tracing, which is exact: no step of the evaluation depends on the values.
+    Tracing records it exactly: no step of the evaluation depends on the values.
     """
     example = torch.zeros(3, model.n_descriptors, dtype=model.dtype, device=model.device)
     return torch.jit.trace(model, example)

@@ -152,17 +152,7 @@ class Front:
         return table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
 
     def plot(self, axes=None):
-        """Loss per leg against size, with the held-out loss and the picked formula.
-
-        Parameters
-        ----------
-        axes : matplotlib Axes, optional
-            New ones by default.
-
-        Returns
-        -------
-        matplotlib Axes
-        """
+        """Loss per leg against size, and the picked formula, in new matplotlib axes or those given."""
         import matplotlib.pyplot as plt
 
         if axes is None:
@@ -194,23 +184,15 @@ class Front:
             "network_loss_per_leg": None if math.isnan(self.network_loss_per_leg) else self.network_loss_per_leg,
             "formulas": [formula.to_dict() for formula in self.formulas],
         }
-        text = json.dumps(document)
-        if path is not None:
-            Path(path).write_text(text)
-        return text
+        return write_document(document, path)
 
     @classmethod
     def from_json(cls, text) -> Front:
         """From the text of `to_json`, or a path (`pathlib.Path`) to it; nothing in it is executed.
 
-        Raises
-        ------
-        ValueError
-            If it is not what `to_json` writes.
+        Raises ValueError if it is not what `to_json` writes.
         """
-        document = json.loads(text.read_text() if isinstance(text, Path) else text)
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ValueError(f"this is no front of formulas written by to_json ({FORMAT!r}); got {str(document)[:80]!r}")
+        document = read_document(text, FORMAT)
         try:
             network = document["network_loss_per_leg"]
             return cls(
@@ -223,6 +205,22 @@ class Front:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"this front of formulas is damaged: {error!r}") from error
+
+
+def write_document(document: dict, path) -> str:
+    """The document as JSON text, also written to ``path`` if given."""
+    text = json.dumps(document)
+    if path is not None:
+        Path(path).write_text(text)
+    return text
+
+
+def read_document(text, expected: str) -> dict:
+    """The document of a JSON text, or of a `pathlib.Path` to one; raises ValueError for another format."""
+    document = json.loads(text.read_text() if isinstance(text, Path) else text)
+    if not isinstance(document, dict) or document.get("format") != expected:
+        raise ValueError(f"expected a document {expected!r} as to_json writes it; got {str(document)[:80]!r}")
+    return document
 
 
 # ---- how a front is made ----------------------------------------------------------------------------------------------
@@ -238,20 +236,10 @@ def make_front(
     n_tried: int,
     seconds: float,
 ) -> Front:
-    """Refit, simplify and validate candidates.
+    """Refit, simplify and validate candidates, which are expressions of the inputs of ``shots``.
 
-    Parameters
-    ----------
-    candidates : iterable of Node
-        On the inputs of ``shots``.
-    columns : sequence of int
-        Which descriptor each of these inputs is.
-    descriptors : array, shape (n, d)
-        All descriptors.
-    pick : str
-        Rule for `Front.best`.
-    seconds : float
-        CPU seconds within which further simplification is tried; every candidate of the front is refitted in any case.
+    ``columns`` says which of all ``descriptors`` (n, d) each of these inputs is. Simpler forms are tried for so many CPU
+    ``seconds``; every candidate of the front is refitted in any case.
     """
     n_inputs = descriptors.shape[1]
     fitted = _refitted([constant(0.0), *candidates], shots)
@@ -311,7 +299,6 @@ def _refitted(candidates: Iterable[Node], shots: Shots) -> list[Fitted]:
 def _polished(fitted: list[Fitted], shots: Shots, length, until: float) -> list[Fitted]:
     """With simpler forms of the best candidates, as long as these have shorter descriptions."""
     known = {skeleton(f.node) for f in fitted}
-    result = list(fitted)
     queue = sorted(_pareto(fitted, length), key=length)[:POLISHED]
     while queue and time.thread_time() < until:
         parent = queue.pop(0)
@@ -322,10 +309,10 @@ def _polished(fitted: list[Fitted], shots: Shots, length, until: float) -> list[
                 continue
             known.add(form)
             for child in _refitted([node], shots):
-                result.append(child)
+                fitted.append(child)
                 if length(child) < length(parent):
                     queue.insert(0, child)
-    return result
+    return fitted
 
 
 def _canonical(node: Node) -> Node | None:

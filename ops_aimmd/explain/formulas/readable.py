@@ -49,19 +49,8 @@ ROUNDING_TOLERANCE, ROUNDING_STEPS = 1e-3, 10
 
 
 def readable(node: Node, columns: np.ndarray) -> Node:
-    """The same function with constants of order one, and as many constants.
-
-    Parameters
-    ----------
-    node : Node
-        A canonical form with fitted constants.
-    columns : array, shape (d, n)
-        Inputs, from which typical sizes follow.
-
-    Raises
-    ------
-    OutsideDomain
-    """
+    """The same function of the inputs ``columns`` (d, n) with constants of order one, and as many; from a canonical
+    form."""
     if not node.args:
         return node
     total = _polynomials_centred(sum_of(node), columns)
@@ -160,10 +149,10 @@ def cancellation(node: Node, columns: np.ndarray) -> float:
 
 
 def rounded_constants(node: Node, errors: Sequence[float], shots: Shots) -> np.ndarray:
-    """Constants with no more digits than their standard errors justify; a digit more where it is needed.
+    """Constants with no more digits than their standard errors justify, or a digit more where it is needed.
 
-    One constant after the other is rounded to the first digit of its standard error, and the others are fitted again.
-    A digit is added where this costs more than its part of `LOST_PER_LEG`.
+    Each constant is rounded to the first digit of its standard error, and the others are fitted again. A digit is added
+    where rounding costs more than its part of `LOST_PER_LEG`.
     """
     values = constants(node)
     rounded, allowed = [], LOST_PER_LEG * shots.legs.sum() / max(len(values), 1)

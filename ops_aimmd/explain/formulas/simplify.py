@@ -18,10 +18,7 @@ WORTH_TRYING = 12.0
 def simplified(node: Node, errors: np.ndarray, values=ROUND_VALUES, worth_trying=WORTH_TRYING) -> Iterator[Node]:
     """Forms with one constant fixed at a round value, those first that should cost least; not fitted yet.
 
-    Parameters
-    ----------
-    errors : array, shape (k,)
-        Standard errors of the constants.
+    ``errors`` (k,) are the standard errors of the constants.
     """
     trials = []
     for k, (value, error) in enumerate(zip(constants(node), errors, strict=True)):

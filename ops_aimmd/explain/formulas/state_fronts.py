@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,20 +12,14 @@ from scipy.special import softmax
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.explain.formulas.formula import Formula
 from ops_aimmd.explain.formulas.formula_model import formula_model
-from ops_aimmd.explain.formulas.front import Front
+from ops_aimmd.explain.formulas.front import Front, read_document, write_document
 
 FORMAT = "ops_aimmd fronts 1"
 
 
 @dataclass(frozen=True, eq=False)
 class StateFormulas:
-    r"""Formulas :math:`q_i = \ln p_i / p_0` for the states 1, 2, ...; :math:`p = \mathrm{softmax}(0, q_1, q_2, \dots)`.
-
-    Attributes
-    ----------
-    formulas : tuple of Formula
-        One for each state but the first.
-    """
+    r"""Formulas :math:`q_i = \ln p_i / p_0` for the states 1, 2, ...; :math:`p = \mathrm{softmax}(0, q_1, q_2, \dots)`."""
 
     formulas: tuple[Formula, ...]
 
@@ -56,7 +49,7 @@ class StateFormulas:
 
     def to_model(self, fallback=None) -> CommittorModel:
         """A CommittorModel that computes these formulas; see `ops_aimmd.explain.formulas.formula_model.formula_model`."""
-        return formula_model([formula.bounded() for formula in self.formulas], fallback)
+        return formula_model(self.formulas, fallback)
 
     def __str__(self) -> str:
         return "\n".join(f"ln p{i}/p0 = {formula}" for i, formula in enumerate(self.formulas, start=1))
@@ -64,12 +57,7 @@ class StateFormulas:
 
 @dataclass(frozen=True, eq=False)
 class StateFronts:
-    """One `Front` for each state but the first; indexing and iteration give them.
-
-    Attributes
-    ----------
-    fronts : tuple of Front
-    """
+    """One `Front` for each state but the first; indexing and iteration give them."""
 
     fronts: tuple[Front, ...]
 
@@ -95,15 +83,10 @@ class StateFronts:
 
     def to_json(self, path=None) -> str:
         """As JSON text, also written to ``path`` if given."""
-        text = json.dumps({"format": FORMAT, "fronts": [json.loads(front.to_json()) for front in self.fronts]})
-        if path is not None:
-            Path(path).write_text(text)
-        return text
+        return write_document({"format": FORMAT, "fronts": [json.loads(front.to_json()) for front in self.fronts]}, path)
 
     @classmethod
     def from_json(cls, text) -> StateFronts:
         """From the text of `to_json` or a `pathlib.Path` to it; nothing in it is executed."""
-        document = json.loads(text.read_text() if isinstance(text, Path) else text)
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ValueError(f"these are no fronts written by to_json ({FORMAT!r}); got {str(document)[:80]!r}")
-        return cls(tuple(Front.from_json(json.dumps(front)) for front in document["fronts"]))
+        fronts = read_document(text, FORMAT)["fronts"]
+        return cls(tuple(Front.from_json(json.dumps(front)) for front in fronts))

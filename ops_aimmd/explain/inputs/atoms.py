@@ -66,12 +66,7 @@ def atom_relevance(
     """Length of the gradient of the reaction coordinate with respect to the position of each atom, frame by frame.
 
     Of more than two states the squares are summed over the logits less their mean. Parameters and errors as in
-    :func:`cartesian_gradient`.
-
-    Returns
-    -------
-    array, shape (n_frames, n_atoms)
-        Per nm.
+    `cartesian_gradient`. Returns an array of shape (n_frames, n_atoms), per nm.
     """
 
     def coordinates(model, x):
@@ -90,14 +85,7 @@ def mean_over_frames(relevance, weights=None) -> np.ndarray:
     weights : array, shape (n_frames,), optional
         Non-negative, for instance from :func:`transition_state_weights`.
 
-    Returns
-    -------
-    array, shape (n_atoms,)
-
-    Raises
-    ------
-    ValueError
-        For other shapes, or weights that are negative or all zero.
+    Returns an array of shape (n_atoms,). Raises ValueError for other shapes, or weights that are negative or all zero.
     """
     relevance = np.asarray(relevance, dtype=np.float64)
     if relevance.ndim != 2 or len(relevance) == 0:

@@ -26,10 +26,7 @@ def reaction_coordinates(logits: Tensor) -> Tensor:
 def reaction_coordinate_of(model: CommittorModel, x: Tensor, state: int | None) -> Tensor:
     """Log-odds of the last of two states, or ``ln p`` of a state, shape (n,); carries gradients.
 
-    Raises
-    ------
-    ValueError
-        If there are more than two states and none is chosen, or the state does not exist.
+    Raises ValueError if there are more than two states and none is chosen, or the state does not exist.
     """
     if state is None and model.n_states > 2:
         raise ValueError(f"the model knows {model.n_states} states: say of which, state=0 to {model.n_states - 1}")
@@ -42,21 +39,10 @@ def reaction_coordinate_of(model: CommittorModel, x: Tensor, state: int | None) 
 def gradient_scores(model: CommittorModel, x: np.ndarray, weights: np.ndarray, groups: Sequence[Sequence[int]]):
     r"""Mean size of the change of the reaction coordinate for a change of a group of inputs by its standard deviation.
 
-    :math:`\langle [\sum_{j \in G} (\sigma_j\, \partial q / \partial x_j)^2]^{1/2} \rangle`; of more than two states the
-    squares are summed over the logits less their mean. Outlying values do not count in :math:`\sigma_j` (`InputScaling`).
-
-    Parameters
-    ----------
-    model : CommittorModel
-    x : array, shape (n, d)
-    weights : array, shape (n,)
-        Of the mean.
-    groups : sequence of sequences of int
-
-    Returns
-    -------
-    scores, errors : array, shape (n_groups,)
-        Of the mean over the ensemble, and the standard error over its members (NaN for a single one).
+    :math:`\langle [\sum_{j \in G} (\sigma_j\, \partial q / \partial x_j)^2]^{1/2} \rangle` over shots of descriptors x (n,
+    d) with weights (n,); of more than two states the squares are summed over the logits less their mean. Outlying values do
+    not count in :math:`\sigma_j` (`InputScaling`). Returns the scores (n_groups,) of the mean over the ensemble, and the
+    standard errors over its members (NaN for a single one).
     """
     model = double_copy(model)
     inputs = torch.tensor(x, dtype=torch.float64, requires_grad=True)

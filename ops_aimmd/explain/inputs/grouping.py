@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 
 import numpy as np
 from scipy.cluster.hierarchy import average, fcluster
@@ -74,20 +75,8 @@ def by_central_bond(names: Sequence[str], dihedrals: Mapping[str, Sequence[int]]
 def by_symmetry_function(names: Sequence[str], parts: Sequence[str] = ("centre",)) -> dict[str, list[int]]:
     """Symmetry functions that agree in some parts of their names, such as "Li O G5 r=0.25 zeta=16 lambda=-1".
 
-    Parameters
-    ----------
-    names : sequence of str
-    parts : sequence of {"centre", "neighbours", "function", "shell"}
-        ("centre", "neighbours") groups by ion and element: "Li O", "Li H", ...
-
-    Returns
-    -------
-    dict of str to list of int
-
-    Raises
-    ------
-    ValueError
-        For an unknown part, or if no input is a symmetry function.
+    Parts are "centre", "neighbours", "function" and "shell"; ("centre", "neighbours") groups by ion and element: "Li O",
+    "Li H", ... Raises ValueError for an unknown part, or if no input is a symmetry function.
     """
     parts = [parts] if isinstance(parts, str) else list(parts)
     unknown = set(parts) - set(SYMMETRY_FUNCTION.groupindex)
@@ -106,34 +95,18 @@ def by_symmetry_function(names: Sequence[str], parts: Sequence[str] = ("centre",
 
 
 def by_correlation(names: Sequence[str], descriptors, threshold: float = CORRELATED) -> dict[str, list[int]]:
-    """Correlated inputs together: average linkage of absolute rank correlations (Spearman).
+    """Correlated inputs together: average linkage of absolute rank correlations (Spearman) of the descriptors (n, d).
 
-    Parameters
-    ----------
-    names : sequence of str
-    descriptors : array, shape (n, d)
-        Descriptors of shooting points.
-    threshold : float
-        Mean absolute correlation between the members of two groups above which they become one.
-
-    Returns
-    -------
-    dict of str to list of int
-        Names are those of the members, "a, b, c"; of many only the first ones.
+    Two groups with a mean absolute correlation above the threshold become one, named after its first members, "a, b, c".
     """
     labels = correlated(descriptors, [[column] for column in range(len(names))], threshold)
     return {_joined([names[column] for column in columns]): columns for columns in _collect(labels.tolist()).values()}
 
 
 def correlated(descriptors, groups: Iterable[Sequence[int]], threshold: float = CORRELATED) -> np.ndarray:
-    """Label of each group of columns; groups that are correlated with each other have the same.
+    """Label of each group of columns, (n_groups,), counted from 0 in their order; correlated groups have the same.
 
     The correlation of two groups is the largest absolute rank correlation between a column of one and one of the other.
-
-    Returns
-    -------
-    int array, shape (n_groups,)
-        Labels count from 0 in the order of the groups.
     """
     from scipy.stats import rankdata  # takes a second to import
 
@@ -164,20 +137,9 @@ GROUPINGS = {"inputs": by_input, "angles": by_angle, "bonds": by_central_bond, "
 
 
 def resolve_groups(groups, names: Sequence[str], descriptors) -> dict[str, list[int]]:
-    """Groups as columns, each column in exactly one.
+    """Groups as columns, each column in exactly one; see `input_relevance` for what ``groups`` may be.
 
-    Parameters
-    ----------
-    groups : None, str or mapping
-        None: `by_angle`. One of ``GROUPINGS``, or "correlation". A mapping of group name to names or numbers of inputs;
-        inputs that are in none stay alone.
-    names : sequence of str
-    descriptors : array, shape (n, d)
-
-    Raises
-    ------
-    ValueError
-        For an unknown rule or input, an empty group, or inputs in several groups.
+    Raises ValueError for an unknown rule or input, an empty group, or inputs in several groups.
     """
     if groups is None:
         return by_angle(names)
@@ -187,7 +149,7 @@ def resolve_groups(groups, names: Sequence[str], descriptors) -> dict[str, list[
         if groups not in GROUPINGS:
             raise ValueError(f"groups must be one of {[*GROUPINGS, 'correlation']}, or a mapping; got {groups!r}")
         return GROUPINGS[groups](names)
-    found = {name: [_column(member, names) for member in members] for name, members in groups.items()}
+    found = {name: columns_of(members, names) for name, members in groups.items()}
     taken = [column for columns in found.values() for column in columns]
     twice = sorted({names[column] for column in taken if taken.count(column) > 1})
     empty = [name for name, columns in found.items() if not columns]
@@ -200,16 +162,21 @@ def resolve_groups(groups, names: Sequence[str], descriptors) -> dict[str, list[
     return {**{str(name): sorted(columns) for name, columns in found.items()}, **alone}
 
 
-def check_names(names, n_inputs: int) -> list[str]:
-    """Names of the inputs: those given, or "input 0", "input 1", ...
+def columns_of(inputs, names: Sequence[str]) -> list[int]:
+    """Columns of inputs that are given by name or number; raises ValueError for others."""
+    is_list = isinstance(inputs, Iterable) and not isinstance(inputs, str)
+    if not is_list or any(isinstance(i, bool) or not isinstance(i, (str, Integral)) for i in inputs):
+        raise ValueError(f"inputs must be a list of names or numbers, such as {list(names[:2])}; got {inputs!r}")
+    for i in inputs:
+        if (i not in names) if isinstance(i, str) else not 0 <= i < len(names):
+            raise ValueError(f"there is no input {i!r}; they count from 0 to {len(names) - 1}: {list(names)[:20]}")
+    return [list(names).index(i) if isinstance(i, str) else int(i) for i in inputs]
 
-    Raises
-    ------
-    ValueError
-        If they are not ``n_inputs`` different ones.
-    """
+
+def check_names(names, n_inputs: int, default: str = "input {}") -> list[str]:
+    """Names of the inputs, by default "input 0", "input 1", ...; raises ValueError unless there is one for each input."""
     if names is None:
-        return [f"input {column}" for column in range(n_inputs)]
+        return [default.format(column) for column in range(n_inputs)]
     if isinstance(names, str):
         raise ValueError(f"names must be a list with one name per input; got the string {names!r}")
     names = [str(name) for name in names]
@@ -236,16 +203,6 @@ def _collect(labels: Iterable) -> dict:
     for column, label in enumerate(labels):
         groups.setdefault(label, []).append(column)
     return groups
-
-
-def _column(member, names: Sequence[str]) -> int:
-    if isinstance(member, str):
-        if member not in names:
-            raise ValueError(f"there is no input {member!r}; there are {list(names)[:20]}")
-        return list(names).index(member)
-    if not 0 <= int(member) < len(names):
-        raise ValueError(f"inputs count from 0 to {len(names) - 1}; got {member}")
-    return int(member)
 
 
 def _joined(names: Sequence[str], at_most: int = 4) -> str:

@@ -1,26 +1,23 @@
 r"""Which inputs does the learned committor use? The loss on held-out shots when the values of an input are replaced.
 
 With the negative log-likelihood :math:`\ell` of a shot (:mod:`ops_aimmd.committor.likelihood`) and new values for the
-inputs of a group, the relevance is :math:`\langle \ell(x') - \ell(x) \rangle` in nats per shot. For an input that is
-independent of all others and of the outcomes, :math:`x'` (its values permuted) is distributed as :math:`x`, so that
-the expectation is zero *on shots that the model was not trained on*, whatever a network made of the noise; on its
-training shots it is positive.
+inputs of a group, the relevance is :math:`\langle \ell(x') - \ell(x) \rangle` in nats per shot. Permuted values of an input
+that is independent of all others and of the outcomes are distributed as before, and its expected relevance is zero *on
+shots that the model was not trained on*; on its training shots it is positive.
 
 **Standard errors** hold for the shots being a sample. A mean over pairs of a shot i and the donor j of its new values
 varies with both, so the error is that of the mean of :math:`\psi_i = a_i + b_i - 2 \bar a`, with the mean increase
-:math:`a_i` where i is the shot and :math:`b_i` where it is the donor (Hoeffding's projection; Ann. Math. Statist. 19,
-293 (1948), doi:10.1214/aoms/1177730196). Sums over blocks of consecutive shots of a chain allow for their
-correlation.
+:math:`a_i` where i is the shot and :math:`b_i` where it is the donor (Hoeffding's projection; Ann. Math. Statist. 19, 293
+(1948), doi:10.1214/aoms/1177730196). Sums over blocks of consecutive shots of a chain allow for their correlation.
 
-Where members judge the shots of their own folds, each pair of shots of different folds counts twice: one is in the
-training of the member that judges the other, and the reverse. For an irrelevant input this doubles the variance. (In
-a linear model, with the sum S of the scores of all shots and :math:`S_k` of those of fold k, the increase is
-proportional to :math:`\sum_k S_k (S - S_k)`. For K folds of unit variance its variance is :math:`2 K (K - 1)`, while
-with the models taken as given it would be :math:`K (K - 1)`.) All errors there are enlarged by :math:`\sqrt 2`: right
-where zero is to be told from more, too careful for large relevances.
+Where members judge the shots of their own folds, each pair of shots of different folds counts twice, and for an irrelevant
+input this doubles the variance. (In a linear model, with the sum S of the scores of all shots and :math:`S_k` of those of
+fold k, the increase is proportional to :math:`\sum_k S_k (S - S_k)`. For K folds of unit variance its variance is
+:math:`2 K (K - 1)`; with the models taken as given it would be :math:`K (K - 1)`.) All errors there are enlarged by
+:math:`\sqrt 2`: right where zero is to be told from more, too careful for large relevances.
 
-**What it does not say.** With correlated inputs the network may use either, and a permutation also breaks their link:
-relevance is then shared arbitrarily. Rows with the same label in the column "correlated" are to be read as one.
+**Correlated inputs.** The network may use either, and a permutation also breaks their link: relevance is shared
+arbitrarily. Read rows with the same label in the column "correlated" as one.
 """
 
 from __future__ import annotations
@@ -149,8 +146,6 @@ class _Judged:
 
     Attributes
     ----------
-    descriptors, counts : array, shape (n, d), (n, n_states)
-    chains, steps : array, shape (n,)
     rows : int array, shape (n_members, m)
         Shots that each member was not trained on.
     weights : array, shape (n_members, m)

@@ -38,6 +38,8 @@ def plot_relevance(table: pd.DataFrame, axes=None, at_most: int = 25):
     ValueError
         If the table has no permutation.
     """
+    import matplotlib.pyplot as plt
+
     if "loss_increase" not in table:
         raise ValueError(
             f'the table needs the method "permutation" of input_relevance; its columns are {list(table.columns)}'
@@ -46,19 +48,14 @@ def plot_relevance(table: pd.DataFrame, axes=None, at_most: int = 25):
     order = np.lexsort((-table["loss_increase"], table["correlated"], -bands))
     shown = table.iloc[order[:at_most]]
     rows = np.arange(len(shown))
-    axes = _new_axes((6.4, 1.2 + 0.3 * len(shown))) if axes is None else axes
+    if axes is None:
+        axes = plt.subplots(figsize=(6.4, 1.2 + 0.3 * len(shown)), layout="constrained")[1]
     colours = np.where(shown["loss_increase"] > N_SIGMA * shown["standard_error"], COLOUR, "#9fb6c8")
     axes.barh(rows - 0.1, shown["loss_increase"], 0.5, color=colours, xerr=N_SIGMA * shown["standard_error"], capsize=2)
     if "conditional_increase" in shown:
-        axes.errorbar(
-            shown["conditional_increase"],
-            rows + 0.3,
-            xerr=N_SIGMA * shown["conditional_error"],
-            fmt="o",
-            markersize=3,
-            color=CONDITIONAL_COLOUR,
-            label="given the other inputs",
-        )
+        points = {"fmt": "o", "markersize": 3, "color": CONDITIONAL_COLOUR, "label": "given the other inputs"}
+        error = N_SIGMA * shown["conditional_error"]
+        axes.errorbar(shown["conditional_increase"], rows + 0.3, xerr=error, **points)
         axes.legend(frameon=False, loc="lower right")
     _mark_correlated(axes, shown["correlated"].to_numpy())
     axes.axvline(0, color="black", linewidth=0.8)
@@ -146,18 +143,5 @@ def _mark_correlated(axes, labels: np.ndarray) -> None:
     for start, end in zip(starts, [*starts[1:], len(labels)], strict=True):
         if end - start > 1:
             axes.axhspan(start - 0.44, end - 0.6, color=BAND, zorder=0)
-            axes.annotate(
-                "correlated",
-                (0.995, (start + end - 1) / 2),
-                xycoords=axes.get_yaxis_transform(),
-                ha="right",
-                va="center",
-                fontsize=8,
-                color="#667788",
-            )
-
-
-def _new_axes(size):
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=size, layout="constrained")[1]
+            style = {"ha": "right", "va": "center", "fontsize": 8, "color": "#667788"}
+            axes.annotate("correlated", (0.995, (start + end - 1) / 2), xycoords=axes.get_yaxis_transform(), **style)

@@ -11,14 +11,7 @@ from ops_aimmd.committor.input_scaling import InputScaling
 
 
 class Replacement(ABC):
-    """Draws new values for a group of inputs of all shots.
-
-    Parameters
-    ----------
-    x : array, shape (n, d)
-        Descriptors of the shots.
-    rng : numpy.random.Generator
-    """
+    """Draws new values for a group of inputs of all shots, with descriptors (n, d)."""
 
     def __init__(self, x: np.ndarray, rng: np.random.Generator):
         self.x = x

@@ -240,7 +240,7 @@ def test_a_sweep_finds_one_term_for_two(monkeypatch):
 
     def swept():
         search = ScoreSearch(shots, 6, np.random.default_rng(0))
-        search.consider(trap)
+        search.archive.consider(trap)
         search._sweep(search.archive.best.fitted.node)
         return skeleton(search.archive.best.fitted.node)
 

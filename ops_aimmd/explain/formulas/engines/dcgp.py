@@ -1,14 +1,12 @@
 r"""Differentiable Cartesian genetic programming, the engine of the AIMMD paper.
 
-An expression is a graph on a fixed grid: node k takes its operation and its two arguments, inputs or nodes of the
-``levels_back``
-columns before it, from a list of integers, and one node is the output. Nodes that the output does not reach are silent, so
-that mutations drift (J. F. Miller, Cartesian Genetic Programming, Springer 2011, doi:10.1007/978-3-642-17310-3). Each
-generation mutates the best graph into a few others, of which the best replaces it if it is not worse, a 1 + lambda
-strategy; constants are fitted by damped Newton steps on exact derivatives (Izzo, Biscani and Mereta 2017,
-doi:10.1007/978-3-319-55696-3_3). The score is the loss per leg plus a penalty for every operation, as in Jung et al., Nat.
-Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-00428-z. The search starts anew, with each penalty in turn, when it has
-come to a standstill.
+An expression is a graph on a fixed grid: node k takes its operation and its two arguments, inputs or nodes before it, from
+a list of integers, and one node is the output. Nodes that the output does not reach are silent, so that mutations drift (J.
+F. Miller, Cartesian Genetic Programming, Springer 2011, doi:10.1007/978-3-642-17310-3). Each generation mutates the best
+graph into a few others, of which the best replaces it if it is not worse, a 1 + lambda strategy; constants are fitted by
+damped Newton steps on exact derivatives (Izzo, Biscani and Mereta 2017, doi:10.1007/978-3-319-55696-3_3). The score is the
+loss per leg plus a penalty for every operation, as in Jung et al., Nat. Comput. Sci. 3, 334 (2023),
+doi:10.1038/s43588-023-00428-z. The search starts anew, with each penalty in turn, when it has come to a standstill.
 """
 
 from __future__ import annotations
@@ -18,13 +16,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ops_aimmd.explain.formulas.archive import Archive, most_constants
+from ops_aimmd.explain.formulas.archive import Archive
 from ops_aimmd.explain.formulas.canonical import canonical
 from ops_aimmd.explain.formulas.constants import Fitted, Shots, refit
-from ops_aimmd.explain.formulas.expressions import LEAVES, UNARY, Node, OutsideDomain, constant, constants, subtrees, x
+from ops_aimmd.explain.formulas.expressions import (
+    LEAVES,
+    UNARY,
+    Node,
+    OutsideDomain,
+    add,
+    constant,
+    constants,
+    mul,
+    subtrees,
+    x,
+)
 
-COLUMNS, LEVELS_BACK, N_CONSTANTS = 16, 16, 3
-"""Nodes of the grid (of one row), how far back their arguments may lie, and constants among the inputs."""
+COLUMNS, N_CONSTANTS = 16, 3
+"""Nodes of the grid (of one row), and constants among the inputs."""
 
 OPERATIONS = ("add", "sub", "mul", "div", "exp", "log")
 """Of the paper's list; square and root are products and exponentials of these."""
@@ -43,16 +52,9 @@ LARGEST_SIZE, NEWTON_STEPS, TOLERANCE = 60, 12, 0.05
 
 @dataclass(frozen=True)
 class Graph:
-    """Genes of a graph.
+    """Genes of a graph: operations (COLUMNS,), arguments (COLUMNS, 2), output, and start values of the constants.
 
-    Attributes
-    ----------
-    operations : int array, shape (COLUMNS,)
-    arguments : int array, shape (COLUMNS, 2)
-        Sources: inputs first, then constants, then nodes.
-    output : int
-    constants : array, shape (N_CONSTANTS,)
-        Start values.
+    Arguments are numbered: inputs first, then constants, then nodes.
     """
 
     operations: np.ndarray
@@ -81,10 +83,7 @@ def random_graph(n_inputs: int, rng: np.random.Generator) -> Graph:
 
 def _source(column: int, n_inputs: int, rng: np.random.Generator) -> int:
     """An input, a constant, or one of the nodes before the column."""
-    first = n_inputs + N_CONSTANTS
-    back = min(column, LEVELS_BACK)
-    source = int(rng.integers(first + back))
-    return source if source < first else first + column - back + source - first
+    return int(rng.integers(n_inputs + N_CONSTANTS + column))
 
 
 def mutated(graph: Graph, n_inputs: int, rng: np.random.Generator) -> Graph:
@@ -109,7 +108,7 @@ def dcgp_search(
     shots: Shots, n_inputs: int, rng: np.random.Generator, keep_going: Callable[[int], bool]
 ) -> tuple[list[Node], int]:
     """Candidates of all sizes, and how many were fitted, while ``keep_going(n_fitted)``."""
-    archive = Archive(len(shots), n_inputs)
+    archive = Archive(shots, n_inputs, LARGEST_SIZE)
     while keep_going(archive.n_tried):
         for penalty in PENALTIES:
             _evolve(shots, rng, archive, penalty, keep_going)
@@ -121,7 +120,7 @@ def _evolve(shots: Shots, rng, archive: Archive, penalty: float, keep_going) -> 
     while idle < STANDSTILL and keep_going(archive.n_tried):
         idle += 1
         for graph in [mutated(best, shots.n_inputs, rng) for _ in range(OFFSPRING)]:
-            fitted = _fitted(graph, shots)
+            fitted = _fitted(graph, archive)
             archive.n_tried += 1
             if fitted is None:
                 continue
@@ -137,15 +136,15 @@ def n_operations(node: Node) -> int:
     return sum(part.op not in LEAVES for _, part in subtrees(node))
 
 
-def _fitted(graph: Graph, shots: Shots) -> Fitted | None:
+def _fitted(graph: Graph, archive: Archive) -> Fitted | None:
     """The graph's expression times a constant plus a constant, all constants fitted."""
-    tree = graph.tree(shots.n_inputs)
+    tree = graph.tree(archive.shots.n_inputs)
     if tree is None:
         return None
     try:
-        node = canonical(Node("add", (Node("mul", (constant(1.0), tree)), constant(0.0))))
-        if len(constants(node)) > most_constants(shots):
+        node = canonical(add(mul(constant(1.0), tree), constant(0.0)))
+        if len(constants(node)) > archive.most_constants:
             return None
-        return refit(node, shots, TOLERANCE, NEWTON_STEPS)
+        return refit(node, archive.shots, TOLERANCE, NEWTON_STEPS)
     except OutsideDomain:
         return None

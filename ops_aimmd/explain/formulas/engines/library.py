@@ -48,23 +48,10 @@ FLATTEST = 1e-9
 
 
 class Library:
-    """Terms and their values.
+    """Terms (a list of Node, the first is the number 1) and their values (float32, shape (m, n)) on inputs of shape (d, n).
 
-    Parameters
-    ----------
-    columns : array, shape (d, n)
-        Inputs.
-
-    Attributes
-    ----------
-    terms : list of Node
-        The first is the number 1.
-    scales : array, shape (m,)
-        Root mean square of each term.
-    values : float32 array, shape (m, n)
-        Terms divided by their scale.
-    deviations : array, shape (m,)
-        Standard deviations of these.
+    Values are divided by ``scales`` (m,), the root mean square of each term; ``deviations`` (m,) are what remains of the
+    standard deviations.
     """
 
     def __init__(self, columns: np.ndarray):

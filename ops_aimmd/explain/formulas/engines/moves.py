@@ -38,14 +38,7 @@ class NothingToChange(Exception):
 def random_change(node: Node, other: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
     """The expression after one random move; unchanged where it has no part that the move could change.
 
-    Parameters
-    ----------
-    node : Node
-        The expression to change.
-    other : Node
-        Another one, to cross over with.
-    columns : array, shape (d, n)
-        Inputs, from which start values of new constants follow.
+    Crossover takes a part of ``other``; start values of new constants follow from the inputs ``columns`` (d, n).
     """
     move = MOVES[rng.integers(len(MOVES))]
     try:

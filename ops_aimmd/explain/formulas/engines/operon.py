@@ -25,21 +25,10 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from scipy.special import expit
 
-from ops_aimmd.explain.formulas.archive import Archive, most_constants
-from ops_aimmd.explain.formulas.canonical import canonical, with_common_factors
-from ops_aimmd.explain.formulas.constants import COARSE_TOLERANCE, Fitted, Shots, minimise
-from ops_aimmd.explain.formulas.expressions import (
-    Node,
-    OutsideDomain,
-    add,
-    constant,
-    constants,
-    evaluate,
-    mul,
-    skeleton,
-    x,
-)
-from ops_aimmd.explain.formulas.simplify import simplified
+from ops_aimmd.explain.formulas.archive import Archive
+from ops_aimmd.explain.formulas.constants import Shots
+from ops_aimmd.explain.formulas.expressions import Node, add, constant, evaluate, mul, x
+from ops_aimmd.explain.formulas.simplify import ROUND_VALUES
 
 SUPPORTED = "0.4."
 """Versions of pyoperon: 0.3 has another interface, and from 0.5 on it needs numpy 2."""
@@ -57,7 +46,7 @@ LONGEST, LONGEST_TERM, LONGEST_AT_START, DEEPEST = 30, 10, 10, 10
 SMALLEST_WEIGHT = 0.01
 """Of p (1 - p), so that no working response is beyond 100 from its log-odds."""
 
-LARGEST_SIZE, TOLERANCE, MOST_STEPS = 60, 0.02, 12
+LARGEST_SIZE = 60
 
 
 def import_pyoperon():
@@ -93,65 +82,29 @@ def operon_search(
 ) -> tuple[list[Node], int]:
     """Candidates of all sizes, and how many expressions Operon evaluated, while ``keep_going(n_evaluated)``.
 
-    Parameters
-    ----------
-    n_inputs : int
-        Inputs that there were to choose from, before any screening.
-    seconds_left : callable
-        Processor seconds until the search must end, Operon's own thread included.
+    ``n_inputs`` counts the inputs before any screening; ``seconds_left()`` are processor seconds until the search must end,
+    those of Operon's own thread included.
     """
-    proposals = _Proposals(shots, n_inputs)
+    archive = Archive(shots, n_inputs, LARGEST_SIZE)
+    archive.consider(constant(0.0), ROUND_VALUES)
     budget, n_evaluated, rate, whole = FIRST_ROUND, 0, math.inf, True
     while keep_going(n_evaluated):
         start = time.process_time()
         left = max(seconds_left(), 0.05)
-        base = proposals.archive.best.fitted.node
+        base = archive.best.fitted.node
         q = evaluate(base, shots.columns)
         response, rows = _working_response(q, shots, rng)
         longest = LONGEST if whole else LONGEST_TERM
         target = (response if whole else response - q)[rows]
         trees, evaluated = _run(shots.columns[:, rows], target, rng, longest, min(budget, rate * left), left)
         for tree in trees:
-            proposals.consider(tree if whole else add(base, tree))
+            archive.consider(tree if whole else add(base, tree), ROUND_VALUES)
         n_evaluated += evaluated
         rate = evaluated / max(time.process_time() - start, 1e-3)
         if not whole:
             budget = min(GROWTH * budget, LONGEST_ROUND)
         whole = not whole
-    return proposals.archive.candidates(), n_evaluated
-
-
-class _Proposals:
-    """Proposed expressions under the likelihood of the shots."""
-
-    def __init__(self, shots: Shots, n_inputs: int):
-        self.shots = shots
-        self.archive = Archive(len(shots), n_inputs)
-        self._most_constants = most_constants(shots)
-        self._coarse = shots if shots.coarser is None else shots.coarser
-        self.archive.offer(minimise(constant(0.0), shots, TOLERANCE, MOST_STEPS), math.inf)
-
-    def consider(self, node: Node) -> None:
-        """Fit an expression; make it simpler as long as that shortens the description."""
-        fitted = self._fit(node)
-        while fitted is not None:
-            best = None
-            for simpler in [*with_common_factors(fitted.node), *simplified(fitted.node, fitted.standard_errors())]:
-                best = self._fit(simpler) or best
-            fitted = best
-
-    def _fit(self, node: Node) -> Fitted | None:
-        """The fitted expression if it is the best so far."""
-        try:
-            node = canonical(node)
-            wanted = node.size <= LARGEST_SIZE and len(constants(node)) <= self._most_constants
-            if not wanted or not self.archive.wants(skeleton(node)):
-                return None
-            coarse = minimise(node, self._coarse, COARSE_TOLERANCE, MOST_STEPS)
-            fitted = minimise(coarse.node, self.shots, TOLERANCE, MOST_STEPS)
-        except OutsideDomain:
-            return None
-        return fitted if self.archive.offer(fitted, coarse.loss) else None
+    return archive.candidates(), n_evaluated
 
 
 def _working_response(q: np.ndarray, shots: Shots, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -260,14 +213,7 @@ def _kinds(operon) -> dict:
 def from_operon(nodes, kinds: dict, inputs: dict, scales: np.ndarray) -> Node:
     """Our tree of Operon's nodes, which come in postfix order with the arguments of each from the last to the first.
 
-    Parameters
-    ----------
-    kinds : dict
-        Name of each kind.
-    inputs : dict
-        Input by the hash of each variable.
-    scales : array, shape (d,)
-        By which the inputs were divided.
+    ``kinds`` names each kind, ``inputs`` holds the input of each variable's hash; inputs were divided by ``scales`` (d,).
     """
     stack: list[Node] = []
     for node in nodes:

@@ -13,9 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ops_aimmd.explain.formulas.archive import Archive, Entry, most_constants
-from ops_aimmd.explain.formulas.canonical import canonical, with_common_factors
-from ops_aimmd.explain.formulas.constants import COARSE_TOLERANCE, Fitted, Shots, minimise
+from ops_aimmd.explain.formulas.archive import Archive, Entry
+from ops_aimmd.explain.formulas.constants import Shots
 from ops_aimmd.explain.formulas.engines.moves import (
     grouped,
     of_one_input,
@@ -41,7 +40,6 @@ from ops_aimmd.explain.formulas.expressions import (
     subtrees,
     with_constants,
 )
-from ops_aimmd.explain.formulas.simplify import simplified
 
 RANDOM_MOVES, REGROWTH = 0.35, 0.3
 """Fractions of the moves; the others grow."""
@@ -62,30 +60,18 @@ CHILDREN_PER_SCORING = 4
 LARGEST_SIZE = 45
 """Nodes beyond which nothing grows."""
 
-SEARCH_TOLERANCE, MOST_STEPS = 0.02, 12
-"""Nats that one more step may promise when a fit in the search stops, and its most steps."""
-
 
 class ScoreSearch:
     """A search that can be continued on more shots.
 
-    Parameters
-    ----------
-    shots : Shots
-    n_inputs : int
-        Inputs that there were to choose from, before any screening.
-    rng : numpy.random.Generator
-    start_from : ScoreSearch, optional
-        A search on fewer shots of the same inputs, to go on from.
+    ``n_inputs`` counts the inputs before any screening; ``start_from`` is a search on fewer shots of the same inputs.
     """
 
     def __init__(self, shots: Shots, n_inputs: int, rng: np.random.Generator, start_from: ScoreSearch | None = None):
         self.shots = shots
         self.rng = rng
-        self.archive = Archive(len(shots), n_inputs)
-        self._most_constants = most_constants(shots)
+        self.archive = Archive(shots, n_inputs, LARGEST_SIZE)
         self._test = ScoreTest(shots)
-        self._coarse = shots if shots.coarser is None else shots.coarser
         self._scores: OrderedDict = OrderedDict()
         self._swept: set[str] = set()
         self._islands: list[Archive] = []
@@ -93,16 +79,12 @@ class ScoreSearch:
         self._best_form, self._best_since = "", 0
         self._tried_before = 0 if start_from is None else start_from.n_tried
         for node in [constant(0.0)] if start_from is None else [entry.fitted.node for entry in start_from.archive]:
-            self.consider(node)
+            self.archive.consider(node)
 
     @property
     def n_tried(self) -> int:
         """Candidates fitted so far."""
         return self._tried_before + self.archive.n_tried
-
-    def candidates(self) -> list[Node]:
-        """The best expressions of every size."""
-        return [*self.archive.candidates(), self.archive.best.fitted.node]
 
     def summary(self) -> str:
         """A few words for a progress bar."""
@@ -113,24 +95,22 @@ class ScoreSearch:
         """Begin again with a constant; `join_islands` brings back what was found until then."""
         self._islands.append(self.archive)
         self._tried_before += self.archive.n_tried
-        self.archive = Archive(len(self.shots), self.archive.n_inputs)
-        self.consider(constant(0.0))
+        self.archive = Archive(self.shots, self.archive.n_inputs, LARGEST_SIZE)
+        self.archive.consider(constant(0.0))
 
     def join_islands(self) -> None:
         """Put the expressions of all islands into one archive."""
         for island in self._islands:
-            self.archive.take(island)
+            for entry in island:
+                self.archive.offer(entry.fitted, entry.coarse_loss)
         self._islands = []
 
     def run(self, keep_going: Callable[[int], bool], at_root: float = 0.5, shapes: bool = True) -> None:
         """Search while ``keep_going(n_tried)``, or until hardly anything is left to try.
 
-        Parameters
-        ----------
-        at_root : float
-            Probability that growth adds a term to the whole expression rather than somewhere within it.
-        shapes : bool
-            Whether every function of one input is tried in the place of others, in what has been the best for a while.
+        ``at_root`` is the probability that growth adds a term to the whole expression rather than somewhere within it;
+        ``shapes`` says whether every function of one input is tried in place of others, in what has been the best for a
+        while.
         """
         self._at_root, self._shapes = at_root, shapes
         idle = 0
@@ -151,7 +131,7 @@ class ScoreSearch:
         parent = self.archive.draw(self.rng)
         try:
             for child in self._children(parent):
-                self.consider(child)
+                self.archive.consider(child)
         except OutsideDomain:
             pass
 
@@ -163,7 +143,7 @@ class ScoreSearch:
             except OutsideDomain:
                 continue
             for child in children:
-                self.consider(child)
+                self.archive.consider(child)
         for rest in without_two(node):
             try:
                 self._replace_what_is_gone(rest, twice=True)
@@ -185,12 +165,11 @@ class ScoreSearch:
         without = self._refitted_with_a_constant(rest)
         self._try_best_terms(without, (), False, SWEPT_TERMS)
         for child in self._with_best_terms(without, (), False, SWEPT_TERMS) if twice else []:
-            fitted = minimise(canonical(child), self._coarse, COARSE_TOLERANCE, MOST_STEPS)
-            self._try_best_terms(fitted.node, (), False, 1)
+            self._try_best_terms(self.archive.coarsely_fitted(child).node, (), False, 1)
 
     def _try_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> None:
         for child in self._with_best_terms(node, path, factor, n_terms):
-            self.consider(child)
+            self.archive.consider(child)
 
     def _with_best_terms(self, node: Node, path: tuple, factor: bool, n_terms: int) -> list[Node]:
         gains, starts, answers = self._test(node, path, factor)
@@ -215,37 +194,7 @@ class ScoreSearch:
 
     def _refitted_with_a_constant(self, rest: Node) -> Node:
         """What is left of an expression, and a constant: the term that was there may have stood for one as well."""
-        return minimise(canonical(add(rest, constant(0.0))), self._coarse, COARSE_TOLERANCE, MOST_STEPS).node
-
-    def consider(self, node: Node) -> None:
-        """Fit a candidate and offer it to the archive; try to make it simpler if it is the best so far."""
-        fitted = self._fit(node)
-        while fitted is not None:
-            best = None
-            simpler = simplified(fitted.node, fitted.standard_errors(), values=(0.0,))
-            for other in [*with_common_factors(fitted.node), *simpler]:
-                best = self._fit(other) or best
-            fitted = best
-
-    def _fit(self, node: Node) -> Fitted | None:
-        """The fitted candidate if it is the best so far."""
-        try:
-            node = canonical(node)
-            if (
-                node.size > LARGEST_SIZE
-                or len(constants(node)) > self._most_constants
-                or not self.archive.wants(skeleton(node))
-            ):
-                return None
-            limit = self.archive.limit(node.size)
-            self.archive.n_tried += 1
-            coarse = minimise(node, self._coarse, COARSE_TOLERANCE, MOST_STEPS, limit)
-            if coarse.loss > limit:
-                return None
-            fitted = minimise(coarse.node, self.shots, SEARCH_TOLERANCE, MOST_STEPS)
-        except OutsideDomain:
-            return None
-        return fitted if self.archive.offer(fitted, coarse.loss) else None
+        return self.archive.coarsely_fitted(add(rest, constant(0.0))).node
 
     def _grown(self, node: Node, at_root: bool = False) -> list[Node]:
         """Children of an expression with one more term, drawn by the gain that the score test promises."""

@@ -38,18 +38,7 @@ SMALLEST_SHARE = 1e-4
 
 
 class ScoreTest:
-    """Scores the terms of a library on some of the shots.
-
-    Parameters
-    ----------
-    shots : Shots
-
-    Attributes
-    ----------
-    shots : Shots
-        Those that terms are scored on, evenly spread over all.
-    library : Library
-    """
+    """Scores the terms of a library on some of the shots, evenly spread over all (attribute ``shots``)."""
 
     def __init__(self, shots: Shots):
         self.shots = shots.rows(slice(None, None, max(len(shots) // SCORED_SHOTS, 1)))
@@ -59,21 +48,9 @@ class ScoreTest:
     def __call__(self, node: Node, path: tuple, factor: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For every term: gain in nats of all shots, start value of its constant, and the answer of the old ones.
 
-        Parameters
-        ----------
-        node : Node
-            Expression with fitted constants.
-        path : tuple
-            To the node at which a term is inserted.
-        factor : bool
-            Whether as a factor, else as a summand.
-
-        Returns
-        -------
-        gains, starts : arrays, shape (m,)
-            Zero for terms that promise nothing, or that were not looked at closely.
-        answers : array, shape (m, k)
-            What is to be added to the constants of the expression.
+        The term is inserted at ``path`` of an expression with fitted constants, as a factor or as a summand. Returns gains
+        and starts (m,), zero for terms that promise nothing or were not looked at closely, and answers (m, k), which are to
+        be added to the constants of the expression.
         """
         tape, n = Tape(node), len(self.shots)
         position = [place for place, _ in subtrees(node)].index(path)

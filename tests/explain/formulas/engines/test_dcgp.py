@@ -33,13 +33,6 @@ def test_arguments_come_from_before_and_mutants_differ():
     assert len(forms) > 20
 
 
-def test_no_gene_reaches_farther_back_than_allowed(monkeypatch):
-    monkeypatch.setattr(dcgp, "LEVELS_BACK", 2)
-    rng = np.random.default_rng(0)
-    sources = np.array([dcgp._source(10, 3, rng) for _ in range(500)]) - 3 - dcgp.N_CONSTANTS
-    assert set(sources[sources >= 0]) == {8, 9}
-
-
 def test_it_finds_a_product_in_two_inputs():
     rng = np.random.default_rng(0)
     points = rng.uniform(0.2, 2, (500, 2))
