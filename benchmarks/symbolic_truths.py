@@ -27,7 +27,7 @@ from scipy.special import expit
 from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.formulas.constants import PRIOR_LOG_ODDS, Shots, refit
-from ops_aimmd.explain.formulas.expressions import Node, add, constant, exp, log, mul, with_constants, x
+from ops_aimmd.explain.formulas.expressions import Node, constant, exp, log, with_constants, x
 from ops_aimmd.explain.formulas.fit_expressions import ENGINES, SHARE_OF_FRONT, fit_expressions
 from ops_aimmd.explain.formulas.front import Front, make_front
 
@@ -142,7 +142,7 @@ def by_gplearn(training_set: TrainingSet, seconds: float, seed: int, population:
             length = len(program.program)
             if length not in best or program.raw_fitness_ < best[length].raw_fitness_:
                 best[length] = program
-    candidates = [add(mul(constant(1.0), _from_gplearn(iter(best[k].program))), constant(0.0)) for k in sorted(best)[:25]]
+    candidates = [constant(1.0) * _from_gplearn(iter(best[k].program)) + constant(0.0) for k in sorted(best)[:25]]
     names = tuple(f"x{i}" for i in range(points.shape[1]))
     shots = Shots(np.ascontiguousarray(points.T), counts[:, 1], counts.sum(axis=1), training_set.chains)
     left = seconds - (time.process_time() - start)
@@ -206,9 +206,9 @@ def shuffled(n_seeds: int, seconds: float, n_points: int, first: int) -> None:
 
 def timings() -> None:
     """One fit of six constants, next to L-BFGS of torch from the same start; then 200 inputs and 1e5 points end to end."""
-    form = add(mul(constant(1), x(0)), mul(constant(-1), mul(x(1), x(2))))
-    form = add(form, add(mul(constant(1), log(x(3))), constant(0.0)))
-    form = add(form, mul(constant(-1), exp(mul(constant(-1), x(1)))))
+    form = constant(1) * x(0) + constant(-1) * (x(1) * x(2))
+    form = form + (constant(1) * log(x(3)) + constant(0.0))
+    form = form + constant(-1) * exp(constant(-1) * x(1))
     for n in (3000, 100_000):
         rng = np.random.default_rng(0)
         columns = _positive(rng, n, 4).T.copy()

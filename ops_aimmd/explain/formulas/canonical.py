@@ -13,23 +13,19 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-from ops_aimmd.explain.formulas.expressions import (
+from .expressions import (
     Node,
     OutsideDomain,
-    add,
     at,
     constant,
-    div,
     exp,
     has_constants,
     log,
-    mul,
     number,
     replace,
     skeleton,
     sqrt,
     square,
-    sub,
     subtrees,
 )
 
@@ -83,13 +79,13 @@ class _Product:
         top, bottom = _multiply(above), _multiply(below)
         if bottom is None:
             return top
-        return div(number(1) if top is None else top, bottom)
+        return (number(1) if top is None else top) / bottom
 
 
 def _multiply(nodes: list) -> Node | None:
     result = None
     for node in _squares(nodes):
-        result = node if result is None else mul(result, node)
+        result = node if result is None else result * node
     return result
 
 
@@ -141,13 +137,13 @@ class Sum:
         result = None
         for coefficient, core in self.terms:
             if result is not None and coefficient == Coefficient(-1.0):
-                result = sub(result, core)
+                result = result - core
                 continue
-            term = core if coefficient == Coefficient(1.0) else mul(coefficient.node(), core)
-            result = term if result is None else add(result, term)
+            term = core if coefficient == Coefficient(1.0) else coefficient.node() * core
+            result = term if result is None else result + term
         if result is None:
             return self.summand.node()
-        return result if self.summand == Coefficient(0.0) else add(result, self.summand.node())
+        return result if self.summand == Coefficient(0.0) else result + self.summand.node()
 
     def n_numbers(self) -> int:
         """How many coefficients are numbers."""
@@ -228,8 +224,8 @@ def _taken_out(total: Sum, products: list, side: str, factor: Node) -> Node:
             within.summand = within.summand.plus(coefficient)
         else:
             within.terms.append((coefficient, core))
-    together = mul(factor, within.node()) if side == "above" else div(within.node(), factor)
-    return add(together, rest.node())
+    together = factor * within.node() if side == "above" else within.node() / factor
+    return together + rest.node()
 
 
 def sum_of(node: Node) -> Sum:

@@ -47,6 +47,18 @@ class Node(NamedTuple):
         """Number of nodes."""
         return 1 + sum(arg.size for arg in self.args)
 
+    def __add__(self, other: Node) -> Node:
+        return Node("add", (self, other))
+
+    def __sub__(self, other: Node) -> Node:
+        return Node("sub", (self, other))
+
+    def __mul__(self, other: Node) -> Node:
+        return Node("mul", (self, other))
+
+    def __truediv__(self, other: Node) -> Node:
+        return Node("div", (self, other))
+
 
 def x(column: int) -> Node:
     """An input."""
@@ -69,7 +81,6 @@ def _operation(op: str) -> Callable[..., Node]:
 
 
 exp, log, sqrt, square = map(_operation, UNARY)
-add, sub, mul, div = map(_operation, BINARY)
 
 
 # ---- what is in a tree ------------------------------------------------------------------------------------------------

@@ -13,23 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ops_aimmd.explain.formulas.canonical import Coefficient, Sum, sum_of
-from ops_aimmd.explain.formulas.constants import Shots, minimise
-from ops_aimmd.explain.formulas.expressions import (
-    Node,
-    OutsideDomain,
-    Tape,
-    add,
-    constants,
-    div,
-    evaluate,
-    exp,
-    log,
-    number,
-    square,
-    sub,
-)
-from ops_aimmd.explain.formulas.simplify import with_number
+from .canonical import Coefficient, Sum, sum_of
+from .constants import Shots, minimise
+from .expressions import Node, OutsideDomain, Tape, constants, evaluate, exp, log, number, square
+from .simplify import with_number
 
 HARDLY_VARIES = 10.0
 """Mean of a term, in standard deviations over the shots, beyond which it is centred."""
@@ -97,7 +84,7 @@ def _scaled(core: Node, columns: np.ndarray) -> tuple[Node, float]:
         (first, one), (second, other) = (_scaled(arg, columns) for arg in core.args)
         return Node("mul", (first, second)), one * other
     scale = 10.0 ** round(math.log10(np.sqrt(np.mean(evaluate(core, columns) ** 2)))) if core.op in _SCALED else 1.0
-    return (div(core, number(scale)), scale) if scale != 1 else (core, 1.0)
+    return (core / number(scale), scale) if scale != 1 else (core, 1.0)
 
 
 def _centred(u: Node, columns: np.ndarray, beyond: float = HARDLY_VARIES) -> tuple[Node, float]:
@@ -108,11 +95,11 @@ def _centred(u: Node, columns: np.ndarray, beyond: float = HARDLY_VARIES) -> tup
     if u.op == "log" or (u.op == "div" and u.args[0] == number(1)):
         typical = round_number(evaluate(u.args[-1], columns))
         if u.op == "log" and typical > 0:
-            return log(div(u.args[0], number(typical))), math.log(typical)
+            return log(u.args[0] / number(typical)), math.log(typical)
         if u.op == "div" and typical != 0:
-            return sub(u, div(number(1), number(typical))), 1 / typical
+            return u - number(1) / number(typical), 1 / typical
     typical = round_number(values)
-    return sub(u, number(typical)) if typical > 0 else add(u, number(-typical)), typical
+    return u - number(typical) if typical > 0 else u + number(-typical), typical
 
 
 def _polynomials_centred(total: Sum, columns: np.ndarray) -> Sum:
@@ -216,7 +203,7 @@ def _text(node: Node, names: Sequence[str], latex: bool) -> tuple[str, int]:
     if node.op == "mul" and node.args[0].op in ("constant", "number") and node.args[0].value == 1:
         return _text(node.args[1], names, latex)
     if node.op == "mul" and node.args[1].op == "div" and node.args[1].args[0] == number(1):
-        return _text(div(node.args[0], node.args[1].args[1]), names, latex)
+        return _text(node.args[0] / node.args[1].args[1], names, latex)
     if node.op == "mul":
         return _product(*(within(arg, _PRODUCT) for arg in node.args), latex), _PRODUCT
     if node.op == "div":

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
-from ops_aimmd.explain.formulas.constants import Shots
+
+from .constants import Shots
 
 MOST_INPUTS = 40
 """Inputs up to which the search takes all."""

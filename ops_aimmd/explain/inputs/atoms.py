@@ -17,7 +17,8 @@ import torch
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.descriptors import Descriptors
 from ops_aimmd.descriptors.topology import as_mdtraj
-from ops_aimmd.explain.inputs.gradients import double_copy, reaction_coordinate_of, reaction_coordinates
+
+from .gradients import double_copy, reaction_coordinate_of, reaction_coordinates
 
 LARGEST_B_FACTOR = 99.0
 """A PDB file has two digits after the point and two before it."""

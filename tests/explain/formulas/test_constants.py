@@ -11,9 +11,10 @@ from ops_aimmd.explain.formulas.archive import description_length
 from ops_aimmd.explain.formulas.constants import PRIOR_LOG_ODDS, ROWS_PER_BLOCK, Shots, derivatives, minimise, refit
 from ops_aimmd.explain.formulas.expressions import OutsideDomain, Tape, constant, x
 
-FORM = ex.add(
-    ex.add(ex.mul(constant(1), x(0)), ex.mul(constant(-1), ex.mul(x(1), x(2)))),
-    ex.add(ex.mul(constant(1), ex.log(x(3))), ex.add(constant(0), ex.exp(ex.mul(constant(-1), x(1))))),
+FORM = (
+    constant(1) * x(0)
+    + constant(-1) * (x(1) * x(2))
+    + (constant(1) * ex.log(x(3)) + (constant(0) + ex.exp(constant(-1) * x(1))))
 )
 
 
@@ -85,7 +86,7 @@ def test_a_fit_is_given_up_only_where_a_limit_is_out_of_reach():
     assert given_up > optimum + 1e-3  # the control: it did not go on to the end
 
 
-@pytest.mark.parametrize("form, n_variables", [(ex.mul(x(0), x(0)), 1), (ex.mul(x(0), x(1)), 2), (FORM, 4)])
+@pytest.mark.parametrize("form, n_variables", [(x(0) * x(0), 1), (x(0) * x(1), 2), (FORM, 4)])
 def test_to_name_a_variable_costs_the_logarithm_of_how_many_there_are(form, n_variables):
     fitted = refit(form, sample(50))
     few, many = (description_length(fitted, 50, n_inputs) for n_inputs in (20, 200))
@@ -94,7 +95,7 @@ def test_to_name_a_variable_costs_the_logarithm_of_how_many_there_are(form, n_va
 
 def test_standard_errors_are_those_of_repeated_experiments():
     """The spread of the fitted constants over 200 data sets; the standard deviation has a relative error of 5 %."""
-    form = ex.add(ex.mul(constant(1), x(0)), constant(0))
+    form = constant(1) * x(0) + constant(0)
     rng = np.random.default_rng(0)
     columns = rng.uniform(0.1, 2, (1, 500))
     values, errors = [], []
@@ -108,7 +109,7 @@ def test_standard_errors_are_those_of_repeated_experiments():
 
 
 def test_constants_that_the_shots_do_not_determine_have_infinite_errors():
-    redundant = ex.mul(constant(1.0), ex.mul(constant(2.0), x(0)))
+    redundant = constant(1.0) * (constant(2.0) * x(0))
     assert np.isinf(refit(redundant, sample(300)).standard_errors()).all()
     assert np.isfinite(refit(FORM, sample(300)).standard_errors()).all()
 
@@ -116,7 +117,7 @@ def test_constants_that_the_shots_do_not_determine_have_infinite_errors():
 def test_separable_outcomes_give_finite_constants():
     columns = np.linspace(-1, 1, 200)[None]
     shots = Shots(columns, (columns[0] > 0.0) * 2.0, np.full(200, 2.0), np.zeros(200, int))
-    form = ex.add(ex.mul(constant(1), x(0)), constant(0))
+    form = constant(1) * x(0) + constant(0)
     fitted = refit(form, shots)
     slope = ex.constants(fitted.node)[0]
     assert 5 < np.abs(slope * columns).max() < 5 * PRIOR_LOG_ODDS
@@ -126,8 +127,8 @@ def test_separable_outcomes_give_finite_constants():
 
 def test_a_step_never_crosses_a_pole():
     shots = sample(2000)
-    form = ex.div(x(0), ex.add(x(1), constant(0.5)))
+    form = x(0) / (x(1) + constant(0.5))
     fitted = refit(form, shots)
     assert ex.constants(fitted.node)[0] > -shots.columns[1].min()
     with pytest.raises(OutsideDomain):
-        refit(ex.div(x(0), ex.add(x(1), constant(-0.5))), shots)
+        refit(x(0) / (x(1) + constant(-0.5)), shots)

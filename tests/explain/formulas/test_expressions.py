@@ -18,11 +18,11 @@ from ops_aimmd.explain.formulas.expressions import OutsideDomain, Tape, constant
 COLUMNS = np.random.default_rng(0).uniform(0.3, 2.0, (3, 50))
 
 EXPRESSIONS = {
-    "sum": ex.add(ex.mul(constant(2.3), x(0)), ex.sub(ex.log(x(1)), constant(0.4))),
-    "ratio": ex.div(ex.mul(constant(1.7), x(0)), ex.add(ex.square(x(1)), constant(0.35))),
-    "bump": ex.mul(constant(6.0), ex.exp(ex.mul(constant(-2.0), ex.square(ex.sub(x(2), constant(1.3)))))),
-    "root": ex.sqrt(ex.add(ex.mul(x(0), x(1)), constant(0.3))),
-    "power of a ratio": ex.exp(ex.mul(constant(0.7), ex.log(ex.div(x(0), x(2))))),
+    "sum": constant(2.3) * x(0) + (ex.log(x(1)) - constant(0.4)),
+    "ratio": constant(1.7) * x(0) / (ex.square(x(1)) + constant(0.35)),
+    "bump": constant(6.0) * ex.exp(constant(-2.0) * ex.square(x(2) - constant(1.3))),
+    "root": ex.sqrt(x(0) * x(1) + constant(0.3)),
+    "power of a ratio": ex.exp(constant(0.7) * ex.log(x(0) / x(2))),
 }
 
 
@@ -74,7 +74,7 @@ def test_derivatives_by_nodes_are_those_of_a_constant_added_there():
         tape = Tape(tree)
         adjoints = tape.backward(tape.forward(COLUMNS, tape.constants), all_nodes=True)
         for (path, part), adjoint in zip(ex.subtrees(tree), adjoints, strict=True):
-            moved = [ex.replace(tree, path, ex.add(part, number(h))) for h in (1e-6, -1e-6)]
+            moved = [ex.replace(tree, path, part + number(h)) for h in (1e-6, -1e-6)]
             try:
                 above, below = (evaluate(m, COLUMNS) for m in moved)
             except OutsideDomain:
@@ -84,7 +84,7 @@ def test_derivatives_by_nodes_are_those_of_a_constant_added_there():
 
 
 def test_poles_and_edges_of_the_domain_within_the_rows_are_refused():
-    for tree in (ex.div(number(1), ex.sub(x(0), constant(1.0))), ex.log(ex.sub(x(0), constant(1.0)))):
+    for tree in (number(1) / (x(0) - constant(1.0)), ex.log(x(0) - constant(1.0))):
         with pytest.raises(OutsideDomain):
             evaluate(tree, COLUMNS)
         evaluate(tree, COLUMNS + 5.0)  # the control: no pole there
@@ -106,15 +106,15 @@ def test_the_canonical_form_is_the_same_function_with_no_more_constants():
 @pytest.mark.parametrize(
     "redundant, expected",
     [
-        (ex.mul(constant(2), ex.mul(constant(3), x(0))), "(c*x0)"),
-        (ex.add(constant(1), ex.add(x(0), constant(2))), "(x0+c)"),
-        (ex.mul(constant(2), ex.exp(ex.add(x(0), constant(1)))), "(c*exp(x0))"),
-        (ex.add(ex.log(ex.mul(constant(2), x(0))), constant(1)), "(log(x0)+c)"),
-        (ex.sub(x(0), x(0)), "0"),
-        (ex.mul(x(1), x(0)), "(x0*x1)"),
-        (ex.mul(constant(2), ex.add(ex.mul(constant(3), x(0)), ex.mul(constant(1), x(1)))), "((c*x0)+(c*x1))"),
-        (ex.mul(constant(2), ex.sub(x(0), x(1))), "(c*(x0-x1))"),
-        (ex.add(ex.sub(ex.square(ex.add(x(0), constant(3))), ex.square(x(0))), constant(1)), "((c*x0)+c)"),
+        (constant(2) * (constant(3) * x(0)), "(c*x0)"),
+        (constant(1) + (x(0) + constant(2)), "(x0+c)"),
+        (constant(2) * ex.exp(x(0) + constant(1)), "(c*exp(x0))"),
+        (ex.log(constant(2) * x(0)) + constant(1), "(log(x0)+c)"),
+        (x(0) - x(0), "0"),
+        (x(1) * x(0), "(x0*x1)"),
+        (constant(2) * (constant(3) * x(0) + constant(1) * x(1)), "((c*x0)+(c*x1))"),
+        (constant(2) * (x(0) - x(1)), "(c*(x0-x1))"),
+        (ex.square(x(0) + constant(3)) - ex.square(x(0)) + constant(1), "((c*x0)+c)"),
     ],
 )
 def test_constants_that_do_nothing_are_taken_out(redundant, expected):
@@ -122,17 +122,17 @@ def test_constants_that_do_nothing_are_taken_out(redundant, expected):
 
 
 def test_a_common_factor_is_taken_out_of_a_sum():
-    product = ex.sub(ex.mul(x(0), x(2)), ex.mul(x(1), x(2)))
-    tree = canonical(ex.add(ex.mul(constant(5.0), ex.mul(product, ex.exp(x(1)))), x(0)))
+    product = x(0) * x(2) - x(1) * x(2)
+    tree = canonical(constant(5.0) * (product * ex.exp(x(1))) + x(0))
     assert [skeleton(canonical(form)) for form in with_common_factors(tree)] == ["((c*(((x0-x1)*exp(x1))*x2))+x0)"]
-    own = ex.exp(ex.mul(constant(1.0), x(2)))  # each of two such has a constant of its own
-    assert with_common_factors(ex.add(ex.mul(x(0), own), ex.mul(x(1), own))) == []
+    own = ex.exp(constant(1.0) * x(2))  # each of two such has a constant of its own
+    assert with_common_factors(x(0) * own + x(1) * own) == []
 
 
 def test_a_common_factor_taken_out_leaves_the_function_as_it_is():
     checked, trees = 0, [tree for tree, _ in defined_trees(400, seed=3)]
     for first, second in zip(trees[::2], trees[1::2], strict=True):
-        tree = ex.add(ex.div(ex.mul(x(0), first), x(1)), ex.div(second, x(1)))
+        tree = x(0) * first / x(1) + second / x(1)
         values = evaluate(tree, COLUMNS)
         for form in with_common_factors(tree):
             checked += 1
@@ -142,23 +142,23 @@ def test_a_common_factor_taken_out_leaves_the_function_as_it_is():
 
 def test_the_terms_of_a_sum_are_put_together_and_denominators_count_as_reciprocals():
     rng = np.random.default_rng(0)
-    tree = ex.add(ex.add(x(0), ex.log(x(1))), ex.sub(ex.square(x(2)), x(1)))
+    tree = x(0) + ex.log(x(1)) + (ex.square(x(2)) - x(1))
     seen = set()
     for _ in range(50):
         form, path = grouped(tree, (), rng)
         assert np.allclose(evaluate(form, COLUMNS), evaluate(tree, COLUMNS)) and path == (0,)
         seen.add(frozenset(ex.inputs(ex.at(form, path))))
     assert {frozenset({0, 1}), frozenset({1, 2}), frozenset({0, 2})} <= seen
-    assert grouped(ex.add(x(0), x(1)), (), rng) == (ex.add(x(0), x(1)), ())  # nothing to choose
-    ratio = ex.div(x(0), ex.add(x(1), constant(0.5)))
+    assert grouped(x(0) + x(1), (), rng) == (x(0) + x(1), ())  # nothing to choose
+    ratio = x(0) / (x(1) + constant(0.5))
     parts = [skeleton(ex.at(form, path)) for form, path in of_one_input(ratio)]
     assert sorted(parts) == ["(1/(x1+c))", "(x1+c)", "x0", "x1"]
 
 
 def test_equal_trees_with_constants_of_their_own_are_not_merged():
-    two = [ex.exp(ex.mul(constant(-1.0), x(0)))] * 2
-    assert len(ex.constants(canonical(ex.sub(ex.mul(constant(1.0), two[0]), ex.mul(constant(2.0), two[1]))))) == 4
-    assert skeleton(canonical(ex.add(ex.mul(constant(1.0), x(0)), ex.mul(constant(2.0), x(0))))) == "(c*x0)"  # the control
+    two = [ex.exp(constant(-1.0) * x(0))] * 2
+    assert len(ex.constants(canonical(constant(1.0) * two[0] - constant(2.0) * two[1]))) == 4
+    assert skeleton(canonical(constant(1.0) * x(0) + constant(2.0) * x(0))) == "(c*x0)"  # the control
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
@@ -208,8 +208,8 @@ def test_a_search_goes_on_where_constants_cannot_be_combined(monkeypatch):
     shots = Shots(
         rng.uniform(0.5, 1.5, (2, 300)), rng.integers(0, 3, 300).astype(float), np.full(300, 2.0), np.zeros(300, int)
     )
-    huge = ex.square(ex.mul(constant(1e200), x(0)))
-    large = ex.add(ex.add(huge, x(1)), ex.add(huge, x(0)))
+    huge = ex.square(constant(1e200) * x(0))
+    large = huge + x(1) + (huge + x(0))
     with pytest.raises(OutsideDomain, match="cannot be combined"):
         canonical(large)
     search = ScoreSearch(shots, 2, rng)
@@ -220,11 +220,11 @@ def test_a_search_goes_on_where_constants_cannot_be_combined(monkeypatch):
 
 
 def test_without_two_summands():
-    one, two, three = ex.mul(constant(2.0), x(0)), ex.log(x(1)), ex.square(x(2))
-    assert without_two(ex.add(ex.add(one, two), three)) == [three, two, one]
-    minus_three = ex.mul(number(-1), three)
-    assert without_two(ex.sub(ex.add(one, two), three)) == [minus_three, two, one]
-    assert without_two(ex.add(one, two)) == without_two(one) == []
+    one, two, three = constant(2.0) * x(0), ex.log(x(1)), ex.square(x(2))
+    assert without_two(one + two + three) == [three, two, one]
+    minus_three = number(-1) * three
+    assert without_two(one + two - three) == [minus_three, two, one]
+    assert without_two(one + two) == without_two(one) == []
 
 
 def test_a_sweep_finds_one_term_for_two(monkeypatch):
@@ -233,10 +233,10 @@ def test_a_sweep_finds_one_term_for_two(monkeypatch):
     columns = rng.uniform(0.1, 2.0, (6, 3000))
     log_odds = 12 * columns[0] / (columns[0] + columns[1]) - 1.5 * columns[2] / columns[3] - 4.2
     shots = Shots(columns, rng.binomial(2, expit(log_odds)), np.full(3000, 2), np.zeros(3000, int))
-    share = ex.add(ex.mul(constant(12.0), ex.div(x(0), ex.add(x(0), x(1)))), constant(-4.2))
-    truth = ex.add(share, ex.mul(constant(-1.5), ex.div(x(2), x(3))))
-    pair = ex.add(ex.mul(constant(2.8), ex.log(x(0))), ex.mul(constant(8.6), ex.exp(ex.mul(constant(-1.1), x(1)))))
-    trap = ex.add(ex.add(pair, ex.mul(constant(-1.5), ex.div(x(2), x(3)))), constant(-1.0))
+    share = constant(12.0) * (x(0) / (x(0) + x(1))) + constant(-4.2)
+    truth = share + constant(-1.5) * (x(2) / x(3))
+    pair = constant(2.8) * ex.log(x(0)) + constant(8.6) * ex.exp(constant(-1.1) * x(1))
+    trap = pair + constant(-1.5) * (x(2) / x(3)) + constant(-1.0)
 
     def swept():
         search = ScoreSearch(shots, 6, np.random.default_rng(0))

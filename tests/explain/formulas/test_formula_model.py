@@ -18,10 +18,10 @@ from ops_aimmd.explain.formulas.state_fronts import StateFormulas
 NAMES = ("a", "b", "c", "d")
 
 NODES = {
-    "ratio": ex.add(ex.div(ex.mul(constant(3.123456789), x(0)), ex.add(x(1), constant(0.35))), constant(-1.7)),
-    "log": ex.sub(ex.mul(constant(2.1), ex.log(x(2))), ex.sqrt(ex.add(ex.mul(x(0), x(1)), constant(0.3)))),
-    "bump": ex.mul(constant(4.0), ex.exp(ex.mul(constant(-2.0), ex.square(ex.sub(x(1), constant(1.3)))))),
-    "pole": ex.div(number(1), ex.sub(x(0), constant(0.05))),
+    "ratio": constant(3.123456789) * x(0) / (x(1) + constant(0.35)) + constant(-1.7),
+    "log": constant(2.1) * ex.log(x(2)) - ex.sqrt(x(0) * x(1) + constant(0.3)),
+    "bump": constant(4.0) * ex.exp(constant(-2.0) * ex.square(x(1) - constant(1.3))),
+    "pole": number(1) / (x(0) - constant(0.05)),
     "constant": constant(0.4),
 }
 

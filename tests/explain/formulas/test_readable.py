@@ -11,19 +11,15 @@ from scipy.special import expit
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.explain.formulas.constants import Shots, refit
 from ops_aimmd.explain.formulas.expressions import (
-    add,
     constant,
     constants,
-    div,
     evaluate,
     exp,
     has_constants,
     log,
-    mul,
     number,
     sqrt,
     square,
-    sub,
     with_constants,
     x,
 )
@@ -38,19 +34,19 @@ def total(*terms):
     """c * term + c * term + ... + c"""
     result = constant(0.0)
     for start, term in terms:
-        result = add(mul(constant(start), term), result)
+        result = constant(start) * term + result
     return result
 
 
 FORMS = {
-    "sum": total((2, x(0)), (-2, mul(x(1), x(2))), (1, log(x(3)))),
-    "dihedrals": total((2, mul(x(1), x(3))), (2, mul(x(0), x(2))), (-1, x(4)), (2, x(16))),
-    "ratios": total((5, div(sub(x(0), x(1)), add(x(0), x(1)))), (-1, div(x(2), x(3)))),
-    "exp+ratio": total((5, x(0)), (-2, exp(mul(constant(-3), x(1)))), (-4, div(x(2), add(x(3), constant(0.3))))),
-    "nested": total((5, div(mul(sub(x(0), x(1)), x(2)), add(number(1), square(x(3))))), (1, x(4))),
+    "sum": total((2, x(0)), (-2, x(1) * x(2)), (1, log(x(3)))),
+    "dihedrals": total((2, x(1) * x(3)), (2, x(0) * x(2)), (-1, x(4)), (2, x(16))),
+    "ratios": total((5, (x(0) - x(1)) / (x(0) + x(1))), (-1, x(2) / x(3))),
+    "exp+ratio": total((5, x(0)), (-2, exp(constant(-3) * x(1))), (-4, x(2) / (x(3) + constant(0.3)))),
+    "nested": total((5, (x(0) - x(1)) * x(2) / (number(1) + square(x(3)))), (1, x(4))),
     "bump": total(
-        (6, exp(mul(constant(-2), square(sub(x(0), constant(1.3)))))),
-        (-3, sqrt(add(mul(x(1), x(2)), constant(0.3)))),
+        (6, exp(constant(-2) * square(x(0) - constant(1.3)))),
+        (-3, sqrt(x(1) * x(2) + constant(0.3))),
         (1, x(3)),
     ),
 }
@@ -58,7 +54,7 @@ FORMS = {
 SIZE, TEMPERATURE = x(0), x(1)
 
 NUCLEATION = {
-    "Arrhenius": total((0.02, SIZE), (-1e12, exp(div(constant(-7300.0), TEMPERATURE)))),
+    "Arrhenius": total((0.02, SIZE), (-1e12, exp(constant(-7300.0) / TEMPERATURE))),
     "linear": total((0.02, SIZE), (-0.5, TEMPERATURE)),
     "quadratic": total((0.02, SIZE), (-0.5, TEMPERATURE), (-0.01, square(TEMPERATURE))),
     "logarithm": total((0.02, SIZE), (-100, log(TEMPERATURE))),
@@ -145,7 +141,7 @@ def test_the_function_and_the_number_of_constants_stay(node):
 
 
 @pytest.mark.parametrize(
-    "node", [*FORMS.values(), sub(x(0), add(x(1), constant(-2.5e-7))), mul(number(-1), sub(x(0), mul(constant(-1), x(1))))]
+    "node", [*FORMS.values(), x(0) - (x(1) + constant(-2.5e-7)), number(-1) * (x(0) - constant(-1) * x(1))]
 )
 def test_the_text_has_the_value_of_the_expression(node):
     columns = np.random.default_rng(0).uniform(0.5, 2, (20, 30))

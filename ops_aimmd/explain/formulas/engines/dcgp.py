@@ -16,21 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ops_aimmd.explain.formulas.archive import Archive
-from ops_aimmd.explain.formulas.canonical import canonical
-from ops_aimmd.explain.formulas.constants import Fitted, Shots, refit
-from ops_aimmd.explain.formulas.expressions import (
-    LEAVES,
-    UNARY,
-    Node,
-    OutsideDomain,
-    add,
-    constant,
-    constants,
-    mul,
-    subtrees,
-    x,
-)
+from ..archive import Archive
+from ..canonical import canonical
+from ..constants import Fitted, Shots, refit
+from ..expressions import LEAVES, UNARY, Node, OutsideDomain, constant, constants, subtrees, x
 
 COLUMNS, N_CONSTANTS = 16, 3
 """Nodes of the grid (of one row), and constants among the inputs."""
@@ -142,7 +131,7 @@ def _fitted(graph: Graph, archive: Archive) -> Fitted | None:
     if tree is None:
         return None
     try:
-        node = canonical(add(mul(constant(1.0), tree), constant(0.0)))
+        node = canonical(constant(1.0) * tree + constant(0.0))
         if len(constants(node)) > archive.most_constants:
             return None
         return refit(node, archive.shots, TOLERANCE, NEWTON_STEPS)

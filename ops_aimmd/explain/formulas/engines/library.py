@@ -11,22 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ops_aimmd.explain.formulas.expressions import (
-    Node,
-    OutsideDomain,
-    add,
-    constant,
-    div,
-    evaluate,
-    exp,
-    log,
-    mul,
-    number,
-    sqrt,
-    square,
-    sub,
-    x,
-)
+from ..expressions import Node, OutsideDomain, constant, evaluate, exp, log, number, sqrt, square, x
 
 RATES = (-3.0, -1.0, 1.0)
 """Of exponentials, in units of the inverse standard deviation."""
@@ -88,25 +73,25 @@ def _terms(columns: np.ndarray) -> Iterator[Node]:
 def _of_one_input(i: int, values: np.ndarray, spread: float) -> Iterator[Node]:
     variable = x(i)
     yield variable
-    yield from (square(variable), sqrt(variable), log(variable), div(number(1), variable))
+    yield from (square(variable), sqrt(variable), log(variable), number(1) / variable)
     if values.min() <= 0:
-        shifted = add(variable, constant(0.5 * spread - values.min()))
-        yield from (log(shifted), div(number(1), shifted))
+        shifted = variable + constant(0.5 * spread - values.min())
+        yield from (log(shifted), number(1) / shifted)
     for rate in RATES:
-        yield exp(mul(constant(rate / spread), variable))
+        yield exp(constant(rate / spread) * variable)
     for quantile in CENTRES:
-        deviation = square(sub(variable, constant(np.quantile(values, quantile))))
+        deviation = square(variable - constant(np.quantile(values, quantile)))
         yield deviation
         for width in WIDTHS:
-            yield exp(mul(constant(-0.5 / (width * spread) ** 2), deviation))
+            yield exp(constant(-0.5 / (width * spread) ** 2) * deviation)
 
 
 def _of_two_inputs(i: int, j: int, spread: np.ndarray) -> Iterator[Node]:
-    yield div(x(i), x(j))
-    yield div(x(i), add(x(j), constant(OFFSET * spread[j])))
+    yield x(i) / x(j)
+    yield x(i) / (x(j) + constant(OFFSET * spread[j]))
     if i < j:
-        yield mul(x(i), x(j))
-        yield sqrt(mul(x(i), x(j)))
-        yield div(x(i), add(x(i), x(j)))
+        yield x(i) * x(j)
+        yield sqrt(x(i) * x(j))
+        yield x(i) / (x(i) + x(j))
         if not 0.5 < spread[i] / spread[j] < 2:
-            yield div(x(i), add(x(i), mul(constant(spread[i] / spread[j]), x(j))))
+            yield x(i) / (x(i) + constant(spread[i] / spread[j]) * x(j))

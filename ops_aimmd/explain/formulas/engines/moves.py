@@ -6,26 +6,22 @@ import itertools
 
 import numpy as np
 
-from ops_aimmd.explain.formulas.expressions import (
+from ..expressions import (
     BINARY,
     UNARY,
     Node,
     OutsideDomain,
     Tape,
-    add,
     at,
     constant,
-    div,
     evaluate,
     exp,
     inputs,
     log,
-    mul,
     number,
     replace,
     sqrt,
     square,
-    sub,
     subtrees,
     x,
 )
@@ -71,7 +67,7 @@ def of_one_input(node: Node) -> list[tuple[Node, tuple]]:
         if len(inputs(part)) == 1:
             result.append((node, path))
         elif part.op == "div" and len(inputs(part.args[1])) == 1:
-            result.append((replace(node, path, mul(part.args[0], div(number(1), part.args[1]))), (*path, 1)))
+            result.append((replace(node, path, part.args[0] * (number(1) / part.args[1])), (*path, 1)))
     return result
 
 
@@ -90,27 +86,27 @@ def reshaped(node: Node, path: tuple, columns: np.ndarray) -> list[Node]:
             continue
         factor = float(old @ new / (new @ new))
         slope = float(np.cov(old, new)[0, 1] / max(new.var(), 1e-300))
-        result.append(replace(node, path, mul(constant(factor), shape)))
+        result.append(replace(node, path, constant(factor) * shape))
         summand = constant(float(old.mean() - slope * new.mean()))
-        result.append(replace(node, path, add(mul(constant(slope), shape), summand)))
+        result.append(replace(node, path, constant(slope) * shape + summand))
     return result
 
 
 def _shapes(column: int, values: np.ndarray) -> list[Node]:
     variable, spread = x(column), float(values.std()) or 1.0
     offset = constant(0.6 * spread)
-    squared = mul(constant(1 / (values**2).mean()), square(variable))
+    squared = constant(1 / (values**2).mean()) * square(variable)
     return [
         variable,
         square(variable),
         log(variable),
         sqrt(variable),
-        div(number(1), variable),
-        exp(mul(constant(-1 / spread), variable)),
-        exp(mul(constant(1 / spread), variable)),
-        div(number(1), add(variable, offset)),
-        div(number(1), add(number(1), squared)),
-        exp(mul(constant(-0.5 / spread**2), square(sub(variable, constant(float(values.mean())))))),
+        number(1) / variable,
+        exp(constant(-1 / spread) * variable),
+        exp(constant(1 / spread) * variable),
+        number(1) / (variable + offset),
+        number(1) / (number(1) + squared),
+        exp(constant(-0.5 / spread**2) * square(variable - constant(float(values.mean())))),
     ]
 
 
@@ -128,7 +124,7 @@ def grouped(node: Node, path: tuple, rng: np.random.Generator) -> tuple[Node, tu
     order = rng.permutation(len(terms))
     n_together = int(rng.integers(2, len(terms)))
     together, rest = (_added([terms[k] for k in part]) for part in (order[:n_together], order[n_together:]))
-    return replace(node, path, add(together, rest)), (*path, 0)
+    return replace(node, path, together + rest), (*path, 0)
 
 
 def without_two(node: Node) -> list[Node]:
@@ -142,13 +138,13 @@ def _summands(node: Node) -> list[Node]:
     if node.op not in ("add", "sub"):
         return [node]
     second = _summands(node.args[1])
-    return _summands(node.args[0]) + (second if node.op == "add" else [mul(number(-1), term) for term in second])
+    return _summands(node.args[0]) + (second if node.op == "add" else [number(-1) * term for term in second])
 
 
 def _added(terms: list[Node]) -> Node:
     result = terms[0]
     for term in terms[1:]:
-        result = add(result, term)
+        result = result + term
     return result
 
 
@@ -172,26 +168,26 @@ def _wrap(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
     values = _values_at(node, path, columns)
     spread = float(values.std()) or 1.0
     lowest = float(values.min())
-    positive = part if lowest > 0 else add(part, constant(0.5 * spread - lowest))
+    positive = part if lowest > 0 else part + constant(0.5 * spread - lowest)
     kind = rng.choice(["exp", "log", "sqrt", "square", "inverse", "bump"])
     if kind == "exp":
-        new = exp(mul(constant(rng.choice([-1.0, 1.0]) / spread), part))
+        new = exp(constant(rng.choice([-1.0, 1.0]) / spread) * part)
     elif kind in ("log", "sqrt"):
         new = Node(kind, (positive,))
     elif kind == "square":
-        new = square(sub(part, constant(rng.choice([0.0, values.mean()]))))
+        new = square(part - constant(rng.choice([0.0, values.mean()])))
     elif kind == "inverse":
-        new = div(number(1), add(positive, constant(0.1 * spread)))
+        new = number(1) / (positive + constant(0.1 * spread))
     else:
-        centred = square(sub(part, constant(rng.choice(values))))
-        new = exp(mul(constant(-rng.uniform(0.3, 3) / spread**2), centred))
-    return replace(node, path, mul(constant(spread), new) if rng.random() < 0.5 else new)
+        centred = square(part - constant(rng.choice(values)))
+        new = exp(constant(-rng.uniform(0.3, 3) / spread**2) * centred)
+    return replace(node, path, constant(spread) * new if rng.random() < 0.5 else new)
 
 
 def _shift(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
     path, part = _pick(node, rng, _depends_on_inputs)
     spread = float(_values_at(node, path, columns).std())
-    return replace(node, path, add(part, constant(rng.normal() * 0.3 * (spread or 1.0))))
+    return replace(node, path, part + constant(rng.normal() * 0.3 * (spread or 1.0)))
 
 
 def _change_operation(node: Node, columns: np.ndarray, rng: np.random.Generator) -> Node:
@@ -206,7 +202,7 @@ def _change_input(node: Node, columns: np.ndarray, rng: np.random.Generator) -> 
     used = inputs(node)
     new = x(int(rng.choice(used)) if rng.random() < 0.3 else int(rng.integers(len(columns))))
     kind = rng.integers(4)
-    return replace(node, path, (new, new, mul(part, new), div(part, new))[kind])
+    return replace(node, path, (new, new, part * new, part / new)[kind])
 
 
 def _cross_over(node: Node, other: Node, rng: np.random.Generator) -> Node:

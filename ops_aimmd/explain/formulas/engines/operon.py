@@ -25,10 +25,10 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from scipy.special import expit
 
-from ops_aimmd.explain.formulas.archive import Archive
-from ops_aimmd.explain.formulas.constants import Shots
-from ops_aimmd.explain.formulas.expressions import Node, add, constant, evaluate, mul, x
-from ops_aimmd.explain.formulas.simplify import ROUND_VALUES
+from ..archive import Archive
+from ..constants import Shots
+from ..expressions import Node, constant, evaluate, x
+from ..simplify import ROUND_VALUES
 
 SUPPORTED = "0.4."
 """Versions of pyoperon: 0.3 has another interface, and from 0.5 on it needs numpy 2."""
@@ -98,7 +98,7 @@ def operon_search(
         target = (response if whole else response - q)[rows]
         trees, evaluated = _run(shots.columns[:, rows], target, rng, longest, min(budget, rate * left), left)
         for tree in trees:
-            archive.consider(tree if whole else add(base, tree), ROUND_VALUES)
+            archive.consider(tree if whole else base + tree, ROUND_VALUES)
         n_evaluated += evaluated
         rate = evaluated / max(time.process_time() - start, 1e-3)
         if not whole:
@@ -222,7 +222,7 @@ def from_operon(nodes, kinds: dict, inputs: dict, scales: np.ndarray) -> Node:
             stack.append(constant(node.Value))
         elif kind == "variable":
             variable = inputs[node.HashValue]
-            stack.append(mul(constant(node.Value / scales[int(variable.value)]), variable))
+            stack.append(constant(node.Value / scales[int(variable.value)]) * variable)
         else:
             arguments = [stack.pop() for _ in range(node.Arity)]
             stack.append(Node(kind, tuple(arguments)))
@@ -235,4 +235,4 @@ def _scaled(tree: Node, values: np.ndarray, target: np.ndarray) -> Node | None:
     if not np.isfinite(spread) or spread == 0:
         return None
     slope = np.mean((values - values.mean()) * target) / spread
-    return add(mul(constant(slope), tree), constant(target.mean() - slope * values.mean()))
+    return constant(slope) * tree + constant(target.mean() - slope * values.mean())

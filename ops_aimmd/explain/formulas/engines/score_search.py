@@ -13,33 +13,23 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ops_aimmd.explain.formulas.archive import Archive, Entry
-from ops_aimmd.explain.formulas.constants import Shots
-from ops_aimmd.explain.formulas.engines.moves import (
-    grouped,
-    of_one_input,
-    prune_summand,
-    random_change,
-    reshaped,
-    without_two,
-)
-from ops_aimmd.explain.formulas.engines.scoring import ScoreTest
-from ops_aimmd.explain.formulas.expressions import (
+from ..archive import Archive, Entry
+from ..constants import Shots
+from ..expressions import (
     Node,
     OutsideDomain,
-    add,
     at,
     constant,
     constants,
-    div,
     exp,
-    mul,
     number,
     replace,
     skeleton,
     subtrees,
     with_constants,
 )
+from .moves import grouped, of_one_input, prune_summand, random_change, reshaped, without_two
+from .scoring import ScoreTest
 
 RANDOM_MOVES, REGROWTH = 0.35, 0.3
 """Fractions of the moves; the others grow."""
@@ -194,7 +184,7 @@ class ScoreSearch:
 
     def _refitted_with_a_constant(self, rest: Node) -> Node:
         """What is left of an expression, and a constant: the term that was there may have stood for one as well."""
-        return self.archive.coarsely_fitted(add(rest, constant(0.0))).node
+        return self.archive.coarsely_fitted(rest + constant(0.0)).node
 
     def _grown(self, node: Node, at_root: bool = False) -> list[Node]:
         """Children of an expression with one more term, drawn by the gain that the score test promises."""
@@ -235,9 +225,9 @@ class ScoreSearch:
         psi = self._test.library.terms[term]
         part = at(node, path)
         if not factor:
-            return replace(node, path, add(part, mul(constant(start), psi)))
+            return replace(node, path, part + constant(start) * psi)
         if kind == 0:
-            return replace(node, path, mul(part, add(number(1), mul(constant(start), psi))))
+            return replace(node, path, part * (number(1) + constant(start) * psi))
         if kind == 1:
-            return replace(node, path, div(part, add(number(1), mul(constant(-start), psi))))
-        return replace(node, path, mul(part, exp(mul(constant(start), psi))))
+            return replace(node, path, part / (number(1) + constant(-start) * psi))
+        return replace(node, path, part * exp(constant(start) * psi))

@@ -11,7 +11,7 @@ from scipy.special import expit
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.formulas.constants import Shots
 from ops_aimmd.explain.formulas.engines import operon
-from ops_aimmd.explain.formulas.expressions import Node, evaluate, number, sub, x
+from ops_aimmd.explain.formulas.expressions import Node, evaluate, number, x
 from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
 
 
@@ -149,6 +149,6 @@ def test_an_input_that_is_zero_where_two_states_are_compared():
 
 @needs_pyoperon
 def test_a_tree_without_variation_is_no_proposal():
-    assert operon._scaled(sub(x(0), x(0)), np.zeros(5), np.arange(5.0)) is None
+    assert operon._scaled(x(0) - x(0), np.zeros(5), np.arange(5.0)) is None
     assert operon._scaled(number(1), np.full(5, np.nan), np.arange(5.0)) is None
     assert operon._scaled(x(0), np.arange(5.0), np.arange(5.0)) is not None

@@ -6,9 +6,9 @@ from scipy.special import expit
 from ops_aimmd.explain.formulas.constants import Shots, refit
 from ops_aimmd.explain.formulas.engines import scoring
 from ops_aimmd.explain.formulas.engines.scoring import ScoreTest
-from ops_aimmd.explain.formulas.expressions import OutsideDomain, add, constant, div, log, mul, skeleton, x
+from ops_aimmd.explain.formulas.expressions import OutsideDomain, constant, log, skeleton, x
 
-SHARE, RATIO = div(x(0), add(x(0), x(1))), div(x(2), x(3))
+SHARE, RATIO = x(0) / (x(0) + x(1)), x(2) / x(3)
 
 
 def ratios(seed, n=3000):
@@ -22,7 +22,7 @@ def ratios(seed, n=3000):
 def linear(*terms):
     node = constant(0.0)
     for term in terms:
-        node = add(mul(constant(1.0), term), node)
+        node = constant(1.0) * term + node
     return node
 
 
@@ -33,7 +33,7 @@ def promised_and_brought(shots, node, n_terms=12):
     gains, starts, _ = test(base.node, (), False)
     promised, brought = [], []
     for term in np.argsort(-gains)[:n_terms]:
-        child = add(base.node, mul(constant(starts[term]), test.library.terms[term]))
+        child = base.node + constant(starts[term]) * test.library.terms[term]
         try:
             brought.append(base.loss - refit(child, shots).loss)
         except OutsideDomain:
