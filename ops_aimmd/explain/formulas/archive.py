@@ -86,15 +86,9 @@ class Entry(NamedTuple):
 
 
 class Archive:
-    """Fits candidates and keeps the best expressions of every size.
+    """Fits candidates and keeps the best expressions of every size, up to a largest size.
 
-    Parameters
-    ----------
-    shots : Shots
-    n_inputs : int
-        Inputs that there were to choose from, before any screening.
-    largest_size : int
-        Nodes of an expression that is still fitted.
+    ``n_inputs`` counts the inputs that there were to choose from, before any screening.
     """
 
     def __init__(self, shots: Shots, n_inputs: int, largest_size: int):

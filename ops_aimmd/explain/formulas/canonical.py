@@ -10,24 +10,12 @@ fitted to different values.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import operator
 from dataclasses import dataclass, field
 
-from .expressions import (
-    Node,
-    OutsideDomain,
-    at,
-    constant,
-    exp,
-    has_constants,
-    log,
-    number,
-    replace,
-    skeleton,
-    sqrt,
-    square,
-    subtrees,
-)
+from .expressions import Node, OutsideDomain, at, constant, exp, log, number, replace, skeleton, sqrt, square, subtrees
 
 SMALLEST_COEFFICIENT = 1e-12
 """A coefficient below this is not divided by."""
@@ -46,14 +34,17 @@ class Coefficient:
     value: float
     free: bool = False
 
-    def times(self, other: Coefficient) -> Coefficient:
+    def __mul__(self, other: Coefficient) -> Coefficient:
         return Coefficient(self.value * other.value, self.free or other.free)
 
-    def plus(self, other: Coefficient) -> Coefficient:
+    def __add__(self, other: Coefficient) -> Coefficient:
         return Coefficient(self.value + other.value, self.free or other.free)
 
     def node(self) -> Node:
         return constant(self.value) if self.free else number(self.value)
+
+
+ZERO, ONE = Coefficient(0.0), Coefficient(1.0)
 
 
 @dataclass
@@ -62,18 +53,18 @@ class _Product:
     above: list = field(default_factory=list)
     below: list = field(default_factory=list)
 
-    def times(self, other: _Product) -> _Product:
-        return _Product(self.coefficient.times(other.coefficient), self.above + other.above, self.below + other.below)
+    def __mul__(self, other: _Product) -> _Product:
+        return _Product(self.coefficient * other.coefficient, self.above + other.above, self.below + other.below)
 
-    def over(self, other: _Product) -> _Product:
+    def __truediv__(self, other: _Product) -> _Product:
         inverse = Coefficient(1 / other.coefficient.value, other.coefficient.free)
-        return _Product(self.coefficient.times(inverse), self.above + other.below, self.below + other.above)
+        return _Product(self.coefficient * inverse, self.above + other.below, self.below + other.above)
 
     def core(self) -> Node | None:
         """The product without its coefficient, sorted and cancelled; None if nothing is left."""
         above, below = sorted(self.above, key=skeleton), sorted(self.below, key=skeleton)
         for node in list(above):
-            if node in below and not has_constants(node):
+            if node in below and not node.has_constants:
                 above.remove(node)
                 below.remove(node)
         top, bottom = _multiply(above), _multiply(below)
@@ -83,21 +74,14 @@ class _Product:
 
 
 def _multiply(nodes: list) -> Node | None:
-    result = None
-    for node in _squares(nodes):
-        result = node if result is None else result * node
-    return result
-
-
-def _squares(nodes: list) -> list:
-    """The factors, with every two equal ones replaced by a square."""
-    result: list = []
+    """The product of the factors, with every two equal ones replaced by a square; None if there are none."""
+    factors: list = []
     for node in nodes:
-        if result and result[-1] == node and not has_constants(node):
-            result[-1] = square(node)
+        if factors and factors[-1] == node and not node.has_constants:
+            factors[-1] = square(node)
         else:
-            result.append(node)
-    return result
+            factors.append(node)
+    return functools.reduce(operator.mul, factors) if factors else None
 
 
 @dataclass
@@ -108,8 +92,8 @@ class Sum:
     def merged(self) -> Sum:
         terms: list = []
         for coefficient, core in sorted(self.terms, key=lambda term: skeleton(term[1])):
-            if terms and terms[-1][1] == core and not has_constants(core):
-                terms[-1] = (terms[-1][0].plus(coefficient), core)
+            if terms and terms[-1][1] == core and not core.has_constants:
+                terms[-1] = (terms[-1][0] + coefficient, core)
             else:
                 terms.append((coefficient, core))
         return Sum(self.summand, [(c, core) for c, core in terms if c.free or c.value != 0])._without_shifted_squares()
@@ -120,7 +104,7 @@ class Sum:
             if core.op != "square" or core.args[0].op != "add" or core.args[0].args[1].op != "constant":
                 continue
             u, shift = core.args[0].args
-            if u.op in ("add", "sub") or has_constants(u) or not any(other == square(u) for _, other in self.terms):
+            if u.op in ("add", "sub") or u.has_constants or not any(other == square(u) for _, other in self.terms):
                 continue
             linear = Coefficient(2 * coefficient.value * shift.value, True)
             summand = Coefficient(self.summand.value + coefficient.value * shift.value**2, True)
@@ -129,8 +113,8 @@ class Sum:
         return self
 
     def scaled(self, coefficient: Coefficient) -> Sum:
-        terms = [(c.times(coefficient), core) for c, core in self.terms]
-        summand = self.summand if self.summand == Coefficient(0.0) else self.summand.times(coefficient)
+        terms = [(c * coefficient, core) for c, core in self.terms]
+        summand = self.summand if self.summand == ZERO else self.summand * coefficient
         return Sum(summand, terms)
 
     def node(self) -> Node:
@@ -139,11 +123,11 @@ class Sum:
             if result is not None and coefficient == Coefficient(-1.0):
                 result = result - core
                 continue
-            term = core if coefficient == Coefficient(1.0) else coefficient.node() * core
+            term = core if coefficient == ONE else coefficient.node() * core
             result = term if result is None else result + term
         if result is None:
             return self.summand.node()
-        return result if self.summand == Coefficient(0.0) else result + self.summand.node()
+        return result if self.summand == ZERO else result + self.summand.node()
 
     def n_numbers(self) -> int:
         """How many coefficients are numbers."""
@@ -153,25 +137,25 @@ class Sum:
         """As a product of its first coefficient and the rest, if all coefficients are constants."""
         if not self.terms:
             return _Product(self.summand)
-        if len(self.terms) == 1 and self.summand == Coefficient(0.0):
+        if len(self.terms) == 1 and self.summand == ZERO:
             return _times_core(*self.terms[0])
-        nonzero = [c for c, _ in self.terms] + ([] if self.summand == Coefficient(0.0) else [self.summand])
+        nonzero = [c for c, _ in self.terms] + ([] if self.summand == ZERO else [self.summand])
         free = [c for c, _ in self.terms if SMALLEST_COEFFICIENT < abs(c.value) < math.inf]
         if not free or not all(c.free for c in nonzero):  # dividing by a constant would make constants of numbers
-            return _Product(Coefficient(1.0), [self.node()])
+            return _Product(ONE, [self.node()])
         first = free[0]
         terms = [(_divided(c, first), core) for c, core in self.terms]
-        summand = self.summand if self.summand == Coefficient(0.0) else _divided(self.summand, first)
+        summand = self.summand if self.summand == ZERO else _divided(self.summand, first)
         return _Product(Coefficient(first.value, True), [Sum(summand, terms).node()])
 
 
 def _divided(coefficient: Coefficient, first: Coefficient) -> Coefficient:
     """The first coefficient becomes the number 1, the others stay constants."""
-    return Coefficient(1.0) if coefficient is first else Coefficient(coefficient.value / first.value, True)
+    return ONE if coefficient is first else Coefficient(coefficient.value / first.value, True)
 
 
 def _times_core(coefficient: Coefficient, core: Node) -> _Product:
-    return _Product(coefficient).times(_product(core)) if core.op in ("mul", "div") else _Product(coefficient, [core])
+    return _Product(coefficient) * _product(core) if core.op in ("mul", "div") else _Product(coefficient, [core])
 
 
 def canonical(node: Node) -> Node:
@@ -206,13 +190,13 @@ def with_common_factors(node: Node) -> list[Node]:
             continue
         for side in ("above", "below"):
             shared = [factor for _, product in products for factor in dict.fromkeys(getattr(product, side))]
-            for factor in dict.fromkeys(f for f in shared if shared.count(f) > 1 and not has_constants(f)):
+            for factor in dict.fromkeys(f for f in shared if shared.count(f) > 1 and not f.has_constants):
                 result.append(replace(node, path, _taken_out(total, products, side, factor)))
     return result
 
 
 def _taken_out(total: Sum, products: list, side: str, factor: Node) -> Node:
-    within, rest = Sum(Coefficient(0.0), []), Sum(total.summand, [])
+    within, rest = Sum(ZERO, []), Sum(total.summand, [])
     for (coefficient, core), (_, product) in zip(total.terms, products, strict=True):
         factors = list(getattr(product, side))
         if factor not in factors:
@@ -221,7 +205,7 @@ def _taken_out(total: Sum, products: list, side: str, factor: Node) -> Node:
         factors.remove(factor)
         core = dataclasses.replace(product, **{side: factors}).core()
         if core is None:
-            within.summand = within.summand.plus(coefficient)
+            within.summand = within.summand + coefficient
         else:
             within.terms.append((coefficient, core))
     together = factor * within.node() if side == "above" else within.node() / factor
@@ -235,49 +219,49 @@ def sum_of(node: Node) -> Sum:
         first, second = sum_of(node.args[0]), sum_of(node.args[1])
         if node.op == "sub":
             second = second.scaled(Coefficient(-1.0))
-        return Sum(first.summand.plus(second.summand), first.terms + second.terms).merged()
+        return Sum(first.summand + second.summand, first.terms + second.terms).merged()
     if node.op == "log":
         return _log(_product(node.args[0]))
     product = _product(node)
     core = product.core()
-    if core is None or product.coefficient == Coefficient(0.0):
+    if core is None or product.coefficient == ZERO:
         return Sum(product.coefficient, [])
     if core.op in ("add", "sub"):
         inner = sum_of(core)
         if not product.coefficient.free or inner.n_numbers() == 1:  # else c (x - y) would get a second constant
             return inner.scaled(product.coefficient)
-    return Sum(Coefficient(0.0), [(product.coefficient, core)])
+    return Sum(ZERO, [(product.coefficient, core)])
 
 
 def _log(product: _Product) -> Sum:
     """A free factor of the argument is a summand; ln e^u is u."""
-    summand = Coefficient(math.log(abs(product.coefficient.value)), True) if product.coefficient.free else Coefficient(0.0)
+    summand = Coefficient(math.log(abs(product.coefficient.value)), True) if product.coefficient.free else ZERO
     argument = _with_sign(product)
     if argument.op == "exp":
         inner = sum_of(argument.args[0])
-        return Sum(summand.plus(inner.summand), inner.terms)
+        return Sum(summand + inner.summand, inner.terms)
     if argument == number(1):
         return Sum(summand, [])
-    return Sum(summand, [(Coefficient(1.0), log(argument))])
+    return Sum(summand, [(ONE, log(argument))])
 
 
 def _product(node: Node) -> _Product:
     if node.op in ("constant", "number"):
         return _Product(Coefficient(node.value, node.op == "constant"))
     if node.op == "input":
-        return _Product(Coefficient(1.0), [node])
+        return _Product(ONE, [node])
     if node.op == "mul":
-        return _product(node.args[0]).times(_product(node.args[1]))
+        return _product(node.args[0]) * _product(node.args[1])
     if node.op == "div":
-        return _product(node.args[0]).over(_product(node.args[1]))
+        return _product(node.args[0]) / _product(node.args[1])
     if node.op == "exp":
         inner = sum_of(node.args[0])
         coefficient = Coefficient(math.exp(inner.summand.value), inner.summand.free)
-        if len(inner.terms) == 1 and inner.terms[0][0] == Coefficient(1.0) and inner.terms[0][1].op == "log":
-            return _product(inner.terms[0][1].args[0]).times(_Product(coefficient))
+        if len(inner.terms) == 1 and inner.terms[0][0] == ONE and inner.terms[0][1].op == "log":
+            return _product(inner.terms[0][1].args[0]) * _Product(coefficient)
         if not inner.terms:
             return _Product(coefficient)
-        return _Product(coefficient, [exp(Sum(Coefficient(0.0), inner.terms).node())])
+        return _Product(coefficient, [exp(Sum(ZERO, inner.terms).node())])
     if node.op in ("sqrt", "square"):
         return _power(node.op, _product(node.args[0]))
     return sum_of(node).factored()
@@ -293,7 +277,7 @@ def _power(op: str, product: _Product) -> _Product:
     signed = _with_sign(product)
     if signed.op == "number":
         return _Product(magnitude)
-    return _Product(magnitude if coefficient.free else Coefficient(1.0), [sqrt(signed)])
+    return _Product(magnitude if coefficient.free else ONE, [sqrt(signed)])
 
 
 def _square(node: Node) -> Node:
@@ -308,6 +292,6 @@ def _with_sign(product: _Product) -> Node:
     core = product.core()
     if core is None:
         return number(coefficient.value)
-    if coefficient == Coefficient(1.0):
+    if coefficient == ONE:
         return core
-    return Sum(Coefficient(0.0), [(coefficient, core)]).node()
+    return Sum(ZERO, [(coefficient, core)]).node()

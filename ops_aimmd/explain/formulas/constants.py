@@ -35,8 +35,8 @@ FINAL_TOLERANCE = 1e-10
 
 FIRST_DAMPING, SINGULAR_DAMPING, LARGEST_DAMPING = 1e-3, 1e-6, 1e9
 
-DESPAIR = 3.0
-"""A fit is given up where not even so many times what the next step promises would do."""
+GIVEN_UP_BEYOND = 3.0
+"""A fit is given up where so many times the gain that the next step promises would not reach the limit."""
 
 UNSEEN = 1e-6
 """Nats: a last step that promises less is taken without another look at the shots, if the steps shrink fast enough."""
@@ -123,10 +123,9 @@ class Fitted:
 
 
 def errors_of_constants(fitted: Fitted, shots: Shots) -> np.ndarray:
-    """Standard errors of the constants, shape (k,), right for correlated shots and legs; infinite where undetermined.
+    """Standard errors of the constants, (k,), right for correlated shots and legs; infinite where undetermined.
 
-    The jackknife over blocks of shots (:func:`.correlated_shots.jackknife_covariance`), as long as the gradients of the
-    log-likelihood are correlated.
+    The jackknife over blocks of shots, as long as the gradients of the log-likelihood are correlated.
     """
     scale = fitted.standard_errors()
     if len(scale) == 0 or not np.isfinite(scale).all():
@@ -168,14 +167,9 @@ def derivatives(
         jacobian = tape.jacobian(tape.backward(values), len(q))
         gradient = gradient + jacobian @ (residual + precision * q)
         information = information + (jacobian * (curvature + precision)) @ jacobian.T
-        if len(shots) > ROWS_PER_BLOCK:
-            signs.append(_denominator_signs(tape, values))
+        if len(shots) > ROWS_PER_BLOCK:  # a denominator has one sign within a block, and must have the same in all
+            signs.append([np.max(values[args[1]]) > 0 for op, args in zip(tape.ops, tape.args, strict=True) if op == "div"])
     return np.inf if any(s != signs[0] for s in signs) else loss, gradient, information
-
-
-def _denominator_signs(tape: Tape, values: list) -> list[bool]:
-    """Whether each denominator is positive; it has one sign within a block, and must have the same in all."""
-    return [bool(np.max(values[args[1]]) > 0) for op, args in zip(tape.ops, tape.args, strict=True) if op == "div"]
 
 
 def refit(node: Node, shots: Shots, tolerance: float = FINAL_TOLERANCE, max_steps: int = 100) -> Fitted:
@@ -206,7 +200,7 @@ def minimise(node: Node, shots: Shots, tolerance: float, max_steps: int, limit: 
         for _ in range(max_steps if len(constants) else 0):
             step = _step(information, gradient, damping)
             promise = np.inf if step is None else 0.5 * abs(gradient @ step)
-            if promise < tolerance or loss - DESPAIR * promise > limit:
+            if promise < tolerance or loss - GIVEN_UP_BEYOND * promise > limit:
                 break
             if promise < UNSEEN and promise**2 < tolerance * last_promise:
                 constants, loss = constants + step, loss - promise

@@ -47,6 +47,10 @@ class Node(NamedTuple):
         """Number of nodes."""
         return 1 + sum(arg.size for arg in self.args)
 
+    @property
+    def has_constants(self) -> bool:
+        return self.op == "constant" or any(arg.has_constants for arg in self.args)
+
     def __add__(self, other: Node) -> Node:
         return Node("add", (self, other))
 
@@ -83,9 +87,6 @@ def _operation(op: str) -> Callable[..., Node]:
 exp, log, sqrt, square = map(_operation, UNARY)
 
 
-# ---- what is in a tree ------------------------------------------------------------------------------------------------
-
-
 def subtrees(node: Node, path: tuple = ()) -> Iterator[tuple[tuple, Node]]:
     """Every node with its path from the root, in the order of the tape: children first."""
     for k, arg in enumerate(node.args):
@@ -117,10 +118,6 @@ def inputs(node: Node) -> tuple[int, ...]:
 def constants(node: Node) -> np.ndarray:
     """Values of the constants, in the order of the tape."""
     return np.array([leaf.value for _, leaf in subtrees(node) if leaf.op == "constant"], dtype=np.float64)
-
-
-def has_constants(node: Node) -> bool:
-    return node.op == "constant" or any(has_constants(arg) for arg in node.args)
 
 
 def with_constants(node: Node, values: Sequence[float]) -> Node:
@@ -184,39 +181,29 @@ def code_length(node: Node, n_inputs: int) -> float:
     return sum(-math.log(CODE[part.op]) + (math.log(n_inputs) if part.op == "input" else 0.0) for _, part in subtrees(node))
 
 
-# ---- evaluation -------------------------------------------------------------------------------------------------------
+def _is_positive(values) -> bool:
+    return (np.minimum.reduce(values) if isinstance(values, np.ndarray) else values) > 0
 
 
-def _lowest(values) -> float:
-    return np.minimum.reduce(values) if isinstance(values, np.ndarray) else values
+def _where_positive(function: Callable) -> Callable:
+    def checked(a):
+        if not _is_positive(a):
+            raise OutsideDomain
+        return function(a)
 
-
-def _highest(values) -> float:
-    return np.maximum.reduce(values) if isinstance(values, np.ndarray) else values
-
-
-def _log(a):
-    if not _lowest(a) > 0:
-        raise OutsideDomain
-    return np.log(a)
-
-
-def _sqrt(a):
-    if not _lowest(a) > 0:
-        raise OutsideDomain
-    return np.sqrt(a)
+    return checked
 
 
 def _div(a, b):
-    if not (_lowest(b) > 0 or _highest(b) < 0):
+    if not (_is_positive(b) or _is_positive(-b)):
         raise OutsideDomain
     return a / b
 
 
 _FORWARD: dict[str, Callable] = {
     "exp": np.exp,
-    "log": _log,
-    "sqrt": _sqrt,
+    "log": _where_positive(np.log),
+    "sqrt": _where_positive(np.sqrt),
     "square": np.square,
     "add": operator.add,
     "sub": operator.sub,
@@ -266,10 +253,8 @@ class Tape:
         for position, value in zip(self.constant_positions, constants.tolist(), strict=True):
             values[position] = value
         for k, (op, args) in enumerate(zip(self.ops, self.args, strict=True)):
-            if len(args) == 2:
-                values[k] = _FORWARD[op](values[args[0]], values[args[1]])
-            elif args:
-                values[k] = _FORWARD[op](values[args[0]])
+            if args:
+                values[k] = _FORWARD[op](*[values[arg] for arg in args])
             elif op == "input":
                 values[k] = columns[values[k]]
         return values
@@ -282,16 +267,10 @@ class Tape:
             args, adjoint = self.args[k], adjoints[k]
             if not args or adjoint is None:
                 continue
-            rules = _BACKWARD[self.ops[k]]
-            if len(args) == 1:
-                if all_nodes or self.varying[args[0]]:
-                    adjoints[args[0]] = rules[0](adjoint, values[k], values[args[0]])
-                continue
-            first, second = args
-            if all_nodes or self.varying[first]:
-                adjoints[first] = rules[0](adjoint, values[k], values[first], values[second])
-            if all_nodes or self.varying[second]:
-                adjoints[second] = rules[1](adjoint, values[k], values[first], values[second])
+            below = [values[arg] for arg in args]
+            for arg, rule in zip(args, _BACKWARD[self.ops[k]], strict=True):
+                if all_nodes or self.varying[arg]:
+                    adjoints[arg] = rule(adjoint, values[k], *below)
         return adjoints
 
     def jacobian(self, adjoints: list, n: int) -> np.ndarray:
@@ -307,9 +286,6 @@ def evaluate(node: Node, columns: np.ndarray) -> np.ndarray:
     tape = Tape(node)
     with np.errstate(all="ignore"):
         return np.broadcast_to(tape.forward(columns, tape.constants)[-1], columns.shape[1:]).astype(np.float64)
-
-
-# ---- files ------------------------------------------------------------------------------------------------------------
 
 
 def to_json(node: Node):
@@ -330,25 +306,16 @@ def from_json(tree, n_inputs: int, depth: int = 0) -> Node:
         )
     op, *args = tree
     if op in LEAVES:
-        return _leaf_from_json(op, args, n_inputs)
+        is_number = len(args) == 1 and isinstance(args[0], int | float) and not isinstance(args[0], bool)
+        if not is_number or not math.isfinite(args[0]):
+            raise ValueError(f"{op!r} in a file needs one finite number; got {args!r:.80}")
+        if op == "input" and (not isinstance(args[0], int) or not 0 <= args[0] < n_inputs):
+            raise ValueError(f"inputs must be integers 0..{n_inputs - 1}; got {args[0]!r}")
+        return x(args[0]) if op == "input" else Node(op, (), float(args[0]))
     expected = 1 if op in UNARY else 2 if op in BINARY else None
     if expected is None or len(args) != expected:
         raise ValueError(f"unknown operation {op!r:.40} with {len(args)} arguments; known are {UNARY} and {BINARY}")
     return Node(op, tuple(from_json(arg, n_inputs, depth + 1) for arg in args))
-
-
-def _leaf_from_json(op: str, args: list, n_inputs: int) -> Node:
-    is_number = len(args) == 1 and isinstance(args[0], int | float) and not isinstance(args[0], bool)
-    if not is_number or not math.isfinite(args[0]):
-        raise ValueError(f"{op!r} in a file needs one finite number; got {args!r:.80}")
-    if op == "input":
-        if not isinstance(args[0], int) or not 0 <= args[0] < n_inputs:
-            raise ValueError(f"inputs must be integers 0..{n_inputs - 1}; got {args[0]!r}")
-        return x(args[0])
-    return Node(op, (), float(args[0]))
-
-
-# ---- symbols ----------------------------------------------------------------------------------------------------------
 
 
 def to_sympy(node: Node, symbols: Sequence):

@@ -26,7 +26,7 @@ from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.explain.inputs.grouping import check_names, columns_of
+from ops_aimmd.explain.inputs.grouping import check_model, check_names, columns_of
 
 from .constants import Shots
 from .engines.dcgp import dcgp_search
@@ -130,16 +130,9 @@ def fit_expressions(
 
 def _check(training_set, model, engine, pick, time_limit) -> None:
     if not isinstance(training_set, TrainingSet):
-        raise ValueError(
-            f"fit_expressions takes a TrainingSet, TrainingSet(descriptors, counts); got {type(training_set).__name__}"
-        )
-    if model is not None and not isinstance(model, CommittorModel):
-        raise ValueError(f"model must be a CommittorModel, such as learner.model; got {type(model).__name__}")
-    if model is not None and (model.n_descriptors, model.n_states) != (training_set.n_descriptors, training_set.n_states):
-        raise ValueError(
-            f"the model takes {model.n_descriptors} descriptors and {model.n_states} states; the training set has "
-            f"{training_set.n_descriptors} and {training_set.n_states}"
-        )
+        raise ValueError(f"expected a TrainingSet, TrainingSet(descriptors, counts); got {type(training_set).__name__}")
+    if model is not None:
+        check_model(model, training_set)
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}; got {engine!r}")
     if engine == "operon":
@@ -239,7 +232,8 @@ def _network_loss(model: CommittorModel, descriptors: np.ndarray, shots: Shots, 
 def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tuple[list[Node], int]:
     if n_inputs == 0:
         return [], 0
-    few, more = (_some(shots, n) for n in SHOTS_IN_SEARCH)
+    n = len(shots)
+    few, more = (shots if n <= m else shots.rows(np.linspace(0, n - 1, m).astype(int)) for m in SHOTS_IN_SEARCH)
     until = 1 - SHARE_OF_FRONT
     if engine == "dcgp":
         return dcgp_search(few, n_inputs, rng, partial(clock.goes_on, until))
@@ -257,8 +251,3 @@ def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tup
         search = ScoreSearch(more, n_inputs, rng, start_from=search)
     search.run(lambda n: clock.goes_on(until, n, search.summary()))
     return search.archive.candidates(), search.n_tried
-
-
-def _some(shots: Shots, n: int) -> Shots:
-    """At most n shots, evenly spread over all."""
-    return shots if len(shots) <= n else shots.rows(np.linspace(0, len(shots) - 1, n).astype(int))

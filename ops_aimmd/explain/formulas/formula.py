@@ -96,21 +96,10 @@ class Formula:
         return expressions.with_constants(self.node, [float(f"{c:.{digits}g}") for c in expressions.constants(self.node)])
 
     def reaction_coordinate(self, x) -> np.ndarray:
-        """Log-odds of the last state.
+        """Log-odds (n,) of the last state, for all descriptors (n, d), also those that the formula does not use.
 
-        Parameters
-        ----------
-        x : array, shape (n, d)
-            All descriptors, also those that the formula does not use.
-
-        Returns
-        -------
-        float64 array, shape (n,)
-
-        Raises
-        ------
-        ValueError
-            For another shape, or where the formula is undefined (`to_model` gives an object that is defined everywhere).
+        Raises ValueError for another shape, or where the formula is undefined (`to_model` gives an object that is defined
+        everywhere).
         """
         x = np.asarray(x, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.names):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,9 +90,6 @@ class Front:
     def __getitem__(self, index: int) -> Formula:
         return self.formulas[index]
 
-    def __iter__(self) -> Iterator[Formula]:
-        return iter(self.formulas)
-
     @property
     def best(self) -> Formula:
         """The formula that the rule `picked_by` picks."""
@@ -103,15 +101,10 @@ class Front:
         Parameters
         ----------
         by : {"description_length", "cross_validation", "1-SE"}
-            Least description length; least held-out loss; or the smallest whose held-out loss is within one standard error
-            of the least (Breiman et al., Classification and Regression Trees, 1984).
+            Least description length; least held-out loss; or the smallest with a held-out loss within one standard error of
+            the least (Breiman et al., Classification and Regression Trees, 1984). ValueError if nothing was held out.
         size : int, optional
             Instead: the largest that has at most this size.
-
-        Raises
-        ------
-        ValueError
-            For an unknown rule, or if nothing was held out.
         """
         if size is not None:
             return [formula for formula in self.formulas if formula.size <= max(size, self.formulas[0].size)][-1]
@@ -133,15 +126,12 @@ class Front:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per formula: size, constants, losses in nats per leg, description length, variables, formula, picked."""
-        best = self.best
+        best, losses = self.best, ("loss_per_leg", "cross_validated_loss", "cross_validated_error", "description_length")
         return pd.DataFrame(
             {
                 "size": [f.size for f in self],
                 "n_constants": [len(f.standard_errors) for f in self],
-                "loss_per_leg": [f.loss_per_leg for f in self],
-                "cross_validated_loss": [f.cross_validated_loss for f in self],
-                "cross_validated_error": [f.cross_validated_error for f in self],
-                "description_length": [f.description_length for f in self],
+                **{name: [getattr(f, name) for f in self] for name in losses},
                 "variables": [", ".join(f.variables) for f in self],
                 "formula": [str(f) for f in self],
                 "picked": [f is best for f in self],
@@ -176,16 +166,9 @@ class Front:
 
     def to_json(self, path=None) -> str:
         """The front as JSON text, also written to ``path`` if given."""
-        document = {
-            "format": FORMAT,
-            "picked_by": self.picked_by,
-            "n_shots": self.n_shots,
-            "effective_shots": self.effective_shots,
-            "n_tried": self.n_tried,
-            "network_loss_per_leg": None if math.isnan(self.network_loss_per_leg) else self.network_loss_per_leg,
-            "formulas": [formula.to_dict() for formula in self.formulas],
-        }
-        return write_document(document, path)
+        network = None if math.isnan(self.network_loss_per_leg) else self.network_loss_per_leg
+        formulas = [formula.to_dict() for formula in self.formulas]
+        return write_document({"format": FORMAT, **vars(self), "network_loss_per_leg": network, "formulas": formulas}, path)
 
     @classmethod
     def from_json(cls, text) -> Front:
@@ -222,9 +205,6 @@ def read_document(text, expected: str) -> dict:
     if not isinstance(document, dict) or document.get("format") != expected:
         raise ValueError(f"expected a document {expected!r} as to_json writes it; got {str(document)[:80]!r}")
     return document
-
-
-# ---- how a front is made ----------------------------------------------------------------------------------------------
 
 
 def make_front(
@@ -283,11 +263,9 @@ def make_front(
 def _refitted(candidates: Iterable[Node], shots: Shots) -> list[Fitted]:
     """The candidates fitted to all shots, equal forms once; without undefined ones and undetermined constants."""
     best: dict[str, Fitted] = {}
-    for node in map(_canonical, candidates):
-        if node is None:
-            continue
+    for node in candidates:
         try:
-            fitted = refit(node, shots, CLOSE_ENOUGH, MOST_STEPS)
+            fitted = refit(canonical(node), shots, CLOSE_ENOUGH, MOST_STEPS)
         except OutsideDomain:
             continue
         form = skeleton(fitted.node)
@@ -304,24 +282,17 @@ def _polished(fitted: list[Fitted], shots: Shots, length, until: float) -> list[
     while queue and time.thread_time() < until:
         parent = queue.pop(0)
         simpler = [*with_common_factors(parent.node), *simplified(parent.node, parent.standard_errors())]
-        for node in filter(None, map(_canonical, simpler)):
-            form = skeleton(node)
-            if form in known:
+        for node in simpler:
+            with suppress(OutsideDomain):
+                node = canonical(node)
+            if skeleton(node) in known:
                 continue
-            known.add(form)
+            known.add(skeleton(node))
             for child in _refitted([node], shots):
                 fitted.append(child)
                 if length(child) < length(parent):
                     queue.insert(0, child)
     return fitted
-
-
-def _canonical(node: Node) -> Node | None:
-    """The canonical form; None where its constants cannot be combined."""
-    try:
-        return canonical(node)
-    except OutsideDomain:
-        return None
 
 
 def _pareto(fitted: list[Fitted], length) -> list[Fitted]:
@@ -338,18 +309,16 @@ def _pareto(fitted: list[Fitted], length) -> list[Fitted]:
 
 def _without_cancellation(f: Fitted, others: list[Fitted], length, shots: Shots) -> Fitted:
     """Of the forms of one size that describe the shots as well, the one of least cancellation."""
-    equals = [
-        other
-        for other in others
-        if other.node.size == f.node.size and max(other.loss - f.loss, length(other) - length(f)) < LEAST_GAIN
-    ]
+    same_size = [other for other in others if other.node.size == f.node.size]
+    equals = [other for other in same_size if max(other.loss - f.loss, length(other) - length(f)) < LEAST_GAIN]
     return min([f, *equals], key=lambda other: max(cancellation(other.node, shots.columns), LEAST_CANCELLATION))
 
 
 def _readable(node: Node, shots: Shots) -> Node:
     """The readable form, unless it cannot be evaluated."""
     try:
-        result = readable(node, shots.columns)
+        with np.errstate(all="ignore"):
+            result = readable(node, shots.columns)
         same = np.allclose(evaluate(result, shots.columns), evaluate(node, shots.columns), rtol=1e-6, atol=1e-6)
     except (OutsideDomain, *NOT_COMBINED):
         return node
@@ -371,9 +340,8 @@ def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
         try:
             fitted = refit(node, shots.rows((fold != k) & ~gaps[k]), tolerance=1e-3)
             held_out = shots.rows(fold == k)
-            losses[fold == k] = binomial_derivatives(
-                evaluate(fitted.node, held_out.columns), held_out.reached, held_out.legs
-            )[0]
+            q = evaluate(fitted.node, held_out.columns)
+            losses[fold == k] = binomial_derivatives(q, held_out.reached, held_out.legs)[0]
         except OutsideDomain:
             return math.nan, math.nan
     mean = losses.sum() / shots.legs.sum()
@@ -384,8 +352,8 @@ def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
 def effective_shots(node: Node, shots: Shots) -> float:
     """Number of independent shots, by the correlation of their residuals.
 
-    Outcomes are independent given the shooting points; residuals are correlated where the expression is wrong in the
-    same way for consecutive shots, so that these do not count as separate evidence for it.
+    Outcomes are independent given the shooting points. Residuals are correlated where the expression is wrong in the same
+    way for consecutive shots, which are then no separate evidence for it.
     """
     if len(shots) < FEWEST_SHOTS_TO_VALIDATE:
         return float(len(shots))

@@ -162,8 +162,6 @@ def rounded_constants(node: Node, errors: Sequence[float], shots: Shots) -> np.n
     return np.array(rounded)
 
 
-# ---- text -------------------------------------------------------------------------------------------------------------
-
 _PLAIN = {"exp": "exp({})", "log": "log({})", "sqrt": "sqrt({})", "square": "{}**2", "mul": "{}*{}", "div": "{}/{}"}
 _LATEX = {
     "exp": "e^{{{}}}",
@@ -188,6 +186,7 @@ def _text(node: Node, names: Sequence[str], latex: bool) -> tuple[str, int]:
         text, own = _text(arg, names, latex)
         return text if own >= strength else rf"\left({text}\right)" if latex else f"({text})"
 
+    forms = _LATEX if latex else _PLAIN
     if node.op == "input":
         return names[int(node.value)], _ATOM
     if node.op in ("constant", "number"):
@@ -208,19 +207,15 @@ def _text(node: Node, names: Sequence[str], latex: bool) -> tuple[str, int]:
         return _product(*(within(arg, _PRODUCT) for arg in node.args), latex), _PRODUCT
     if node.op == "div":
         strengths = (_SUM, _SUM) if latex else (_PRODUCT, _POWER)
-        return _form("div", latex).format(*map(within, node.args, strengths)), _PRODUCT
-    text = _form(node.op, latex).format(within(node.args[0], _ATOM if node.op == "square" else _SUM))
+        return forms["div"].format(*map(within, node.args, strengths)), _PRODUCT
+    text = forms[node.op].format(within(node.args[0], _ATOM if node.op == "square" else _SUM))
     return text, _POWER if node.op == "square" or (latex and node.op == "exp") else _ATOM
-
-
-def _form(op: str, latex: bool) -> str:
-    return (_LATEX if latex else _PLAIN)[op]
 
 
 def _product(first: str, second: str, latex: bool) -> str:
     if latex and second[0].isdigit():
         return rf"{first} \cdot {second}"
-    return _form("mul", latex).format(first, second)
+    return (_LATEX if latex else _PLAIN)["mul"].format(first, second)
 
 
 def _number(value: float, latex: bool) -> str:

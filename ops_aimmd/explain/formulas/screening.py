@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
+from ops_aimmd.committor.logistic_regression import logistic_regression
 
 from .constants import Shots
 
@@ -31,13 +32,16 @@ def screen(shots: Shots) -> list[int]:
     strength = np.zeros(len(z))
     kept: list[int] = []
     for _ in range(ROUNDS):
-        q = _logistic_regression(np.array(terms), few)
-        _, gradient, curvature = binomial_derivatives(q, few.reached, few.legs)
+        design = np.array(terms).T
+        coefficients = logistic_regression(design, few.reached, few.legs, np.zeros(len(terms)), ridge=1.0)
+        _, gradient, curvature = binomial_derivatives(design @ coefficients, few.reached, few.legs)
         single, pairs = _gains(z, -gradient, curvature)
         strength = np.maximum(single, pairs.max(axis=1))
         new = [i for i in np.argsort(strength)[::-1] if i not in kept][: KEPT // ROUNDS]
         kept += [int(i) for i in new]
-        terms += _best_terms(z, single, pairs)
+        rows, cols = np.triu_indices(len(z))
+        order = np.argsort(np.concatenate([single, pairs[rows, cols]]))[::-1][:TERMS_PER_ROUND]
+        terms += [z[k] if k < len(z) else z[rows[k - len(z)]] * z[cols[k - len(z)]] for k in order]
     return sorted(kept)
 
 
@@ -47,22 +51,3 @@ def _gains(z: np.ndarray, residual: np.ndarray, curvature: np.ndarray) -> tuple[
     information = ((z**2) * curvature) @ (z**2).T
     pairs = ((z * residual) @ z.T) ** 2 / (2 * np.maximum(information, 1e-300))
     return single, pairs
-
-
-def _best_terms(z: np.ndarray, single: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
-    rows, cols = np.triu_indices(len(z))
-    gains = np.concatenate([single, pairs[rows, cols]])
-    terms = []
-    for k in np.argsort(gains)[::-1][:TERMS_PER_ROUND]:
-        terms.append(z[k] if k < len(z) else z[rows[k - len(z)]] * z[cols[k - len(z)]])
-    return terms
-
-
-def _logistic_regression(terms: np.ndarray, shots: Shots, steps: int = 8, ridge: float = 1.0) -> np.ndarray:
-    """Log-odds of a regression on these terms, by Newton steps with a prior of unit variance of the coefficients."""
-    coefficients = np.zeros(len(terms))
-    for _ in range(steps):
-        _, gradient, curvature = binomial_derivatives(coefficients @ terms, shots.reached, shots.legs)
-        information = (terms * curvature) @ terms.T + ridge * np.eye(len(terms))
-        coefficients = coefficients - np.linalg.solve(information, terms @ gradient + ridge * coefficients)
-    return coefficients @ terms

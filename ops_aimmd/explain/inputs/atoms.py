@@ -9,6 +9,7 @@ stiff coordinates count as much as soft ones.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.descriptors import Descriptors
 from ops_aimmd.descriptors.topology import as_mdtraj
 
-from .gradients import double_copy, reaction_coordinate_of, reaction_coordinates
+from .gradients import double_copy, reaction_coordinate_of, reaction_coordinates_of
 
 LARGEST_B_FACTOR = 99.0
 """A PDB file has two digits after the point and two before it."""
@@ -53,10 +54,7 @@ def cartesian_gradient(
     ValueError
         If the descriptors are not those of the model, frames do not fit them, or a derivative is not finite.
     """
-
-    def coordinate(model, x):
-        return reaction_coordinate_of(model, x, state)[:, None]
-
+    coordinate = partial(reaction_coordinate_of, state=state)
     gradients = _gradients(model, descriptors, positions, boxes, frames_at_once, coordinate)
     return np.concatenate([gradient[0] for gradient in gradients])
 
@@ -69,11 +67,7 @@ def atom_relevance(
     Of more than two states the squares are summed over the logits less their mean. Parameters and errors as in
     `cartesian_gradient`. Returns an array of shape (n_frames, n_atoms), per nm.
     """
-
-    def coordinates(model, x):
-        return reaction_coordinates(model(x))
-
-    gradients = _gradients(model, descriptors, positions, boxes, frames_at_once, coordinates)
+    gradients = _gradients(model, descriptors, positions, boxes, frames_at_once, reaction_coordinates_of)
     return np.concatenate([np.sqrt((gradient**2).sum(axis=(0, -1))) for gradient in gradients])
 
 

@@ -18,13 +18,17 @@ def double_copy(model: CommittorModel) -> CommittorModel:
     return model.frozen_copy().to(dtype=torch.float64, device="cpu")
 
 
-def reaction_coordinates(logits: Tensor) -> Tensor:
-    """Of two states the log-odds (..., 1); of more the logits less their mean over states (..., n_states)."""
+def reaction_coordinates_of(model: CommittorModel, x: Tensor) -> Tensor:
+    """Log-odds (n, 1) of two states; logits less their mean over more states (n, n_states); carries gradients."""
+    return _centred(model(x))
+
+
+def _centred(logits: Tensor) -> Tensor:
     return logits if logits.shape[-1] == 1 else logits - logits.mean(dim=-1, keepdim=True)
 
 
 def reaction_coordinate_of(model: CommittorModel, x: Tensor, state: int | None) -> Tensor:
-    """Log-odds of the last of two states, or ``ln p`` of a state, shape (n,); carries gradients.
+    """Log-odds of the last of two states, or ``ln p`` of a state, shape (n, 1); carries gradients.
 
     Raises ValueError if there are more than two states and none is chosen, or the state does not exist.
     """
@@ -33,7 +37,7 @@ def reaction_coordinate_of(model: CommittorModel, x: Tensor, state: int | None) 
     if state is not None and not 0 <= state < model.n_states:
         raise ValueError(f"states count from 0 to {model.n_states - 1}; got {state}")
     logits = model(x)
-    return logits[:, 0] if state is None else log_committor(logits)[:, state]
+    return logits[:, :1] if state is None else log_committor(logits)[:, [state]]
 
 
 def gradient_scores(model: CommittorModel, x: np.ndarray, weights: np.ndarray, groups: Sequence[Sequence[int]]):
@@ -46,7 +50,7 @@ def gradient_scores(model: CommittorModel, x: np.ndarray, weights: np.ndarray, g
     """
     model = double_copy(model)
     inputs = torch.tensor(x, dtype=torch.float64, requires_grad=True)
-    members = reaction_coordinates(model.member_logits(inputs))
+    members = _centred(model.member_logits(inputs))
     n_members, _, n_outputs = members.shape
     gradients = np.empty((n_members, n_outputs, *x.shape))
     for member in range(n_members):

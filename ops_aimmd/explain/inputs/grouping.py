@@ -15,6 +15,9 @@ import numpy as np
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import squareform
 
+from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.training_set import TrainingSet
+
 SINE_OR_COSINE = re.compile(r"(?P<angle>.+) (?:sin|cos)")
 
 SYMMETRY_FUNCTION = re.compile(r"(?P<centre>.+) (?P<neighbours>\S+) (?P<function>G[25]) r=(?P<shell>\S+)(?: .*)?")
@@ -37,23 +40,10 @@ def by_angle(names: Sequence[str]) -> dict[str, list[int]]:
 def by_central_bond(names: Sequence[str], dihedrals: Mapping[str, Sequence[int]] | None = None) -> dict[str, list[int]]:
     """Dihedral angles about one bond together, since they are nearly the same coordinate.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Names of the inputs; sines and cosines are found by the end of their names.
-    dihedrals : mapping of str to four ints, optional
-        Name and atoms of each dihedral angle, as in `InternalCoordinates.dihedrals`; groups are named after their members,
-        "theta, omega1". Without it the central bond is read from names such as
-        "ALA 2 N - ALA 2 CA - ALA 2 C - NME 3 N sin", and is the name of the group.
-
-    Returns
-    -------
-    dict of str to list of int
-
-    Raises
-    ------
-    ValueError
-        If the bond of no dihedral angle is known.
+    ``dihedrals`` maps the name of each angle to its four atoms, as `InternalCoordinates.dihedrals` does; sines and cosines
+    are found by the end of their names, and groups are named after their members, "theta, omega1". Without it the central
+    bond is read from names such as "ALA 2 N - ALA 2 CA - ALA 2 C - NME 3 N sin", and is the name of the group. Raises
+    ValueError if the bond of no dihedral angle is known.
     """
     angles = list(by_angle(names))
     bonds = {angle: _central_bond(angle, dihedrals) for angle in angles}
@@ -171,6 +161,16 @@ def columns_of(inputs, names: Sequence[str]) -> list[int]:
         if (i not in names) if isinstance(i, str) else not 0 <= i < len(names):
             raise ValueError(f"there is no input {i!r}; they count from 0 to {len(names) - 1}: {list(names)[:20]}")
     return [list(names).index(i) if isinstance(i, str) else int(i) for i in inputs]
+
+
+def check_model(model, shots) -> None:
+    """Raise ValueError unless these are a model and a training set of the same descriptors and states."""
+    if not isinstance(model, CommittorModel) or not isinstance(shots, TrainingSet):
+        types = f"{type(model).__name__} and {type(shots).__name__}"
+        raise ValueError(f"expected a CommittorModel, such as learner.model, and a TrainingSet; got {types}")
+    expected, got = (f"{one.n_descriptors} descriptors and {one.n_states} states" for one in (model, shots))
+    if expected != got:
+        raise ValueError(f"the model takes {expected}; the training set has {got}")
 
 
 def check_names(names, n_inputs: int, default: str = "input {}") -> list[str]:

@@ -37,8 +37,8 @@ from ops_aimmd.committor.optimisation import TrainingData
 from ops_aimmd.committor.training_set import TrainingSet
 
 from .gradients import gradient_scores
-from .grouping import CORRELATED, check_names, correlated, resolve_groups
-from .replacement import REPLACEMENTS, Replacement
+from .grouping import CORRELATED, check_model, check_names, correlated, resolve_groups
+from .replacement import REPLACEMENTS, Permutation
 
 METHODS = (*REPLACEMENTS, "gradient")
 
@@ -119,18 +119,16 @@ def input_relevance(
     if int(n_repeats) != n_repeats or n_repeats < 1:
         raise ValueError(f"n_repeats must be a positive integer; got {n_repeats!r}")
     members = list(columns.values())
-    table = pd.DataFrame({"inputs": [", ".join(names[c] for c in group) for group in members]}, index=list(columns))
-    table.index.name = "group"
+    index = pd.Index(columns, name="group")
+    table = pd.DataFrame({"inputs": [", ".join(names[c] for c in group) for group in members]}, index=index)
     for method in (method for method in REPLACEMENTS if method in methods):
         rng = np.random.default_rng([list(REPLACEMENTS).index(method), *np.random.SeedSequence(seed).generate_state(2)])
         replacement = REPLACEMENTS[method](shots.descriptors, rng)
         increase = _loss_increase(model.frozen_copy().cpu(), shots, members, replacement, int(n_repeats))
         if method == "permutation":
-            for column, values in increase.items():
-                table[column] = values
+            table = table.assign(**increase)
         else:
-            table[f"{method}_increase"] = increase["loss_increase"]
-            table[f"{method}_error"] = increase["standard_error"]
+            table[f"{method}_increase"], table[f"{method}_error"] = increase["loss_increase"], increase["standard_error"]
     if "gradient" in methods:
         table["gradient"], table["gradient_error"] = gradient_scores(
             model, shots.descriptors, shots.of_shots(shots.weights), members
@@ -176,17 +174,7 @@ class _Judged:
 
 
 def _judged(model: CommittorModel, shots: TrainingSet, new_to_all: bool) -> _Judged:
-    if not isinstance(model, CommittorModel) or not isinstance(shots, TrainingSet):
-        raise ValueError(
-            "input_relevance takes a CommittorModel and TrainingSets; got "
-            f"{type(model).__name__} and {type(shots).__name__}"
-        )
-    expected, got = (model.n_descriptors, model.n_states), (shots.n_descriptors, shots.n_states)
-    if expected != got:
-        raise ValueError(
-            f"the model takes {expected[0]} descriptors and {expected[1]} states; the shots have {got[0]} descriptors and "
-            f"{got[1]} states"
-        )
+    check_model(model, shots)
     n_members = getattr(model.network, "n_members", 1)
     if new_to_all:
         weights = np.tile(shots.weights, (n_members, 1))
@@ -230,7 +218,7 @@ def _member_losses(model: CommittorModel, shots: _Judged, x: torch.Tensor) -> to
 
 @torch.no_grad()
 def _loss_increase(
-    model: CommittorModel, shots: _Judged, groups: list[list[int]], replacement: Replacement, n_repeats: int
+    model: CommittorModel, shots: _Judged, groups: list[list[int]], replacement: Permutation, n_repeats: int
 ) -> dict[str, np.ndarray]:
     """Columns of the table for one kind of replacement."""
     n, n_groups = len(shots.descriptors), len(groups)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,30 +9,23 @@ import numpy as np
 from ops_aimmd.committor.input_scaling import InputScaling
 
 
-class Replacement(ABC):
-    """Draws new values for a group of inputs of all shots, with descriptors (n, d)."""
+class Permutation:
+    """Values of another shot: keeps the distribution of the group and cuts its link to everything else.
+
+    Breiman, Machine Learning 45, 5 (2001), doi:10.1023/A:1010933404324. Shots have descriptors x (n, d).
+    """
 
     def __init__(self, x: np.ndarray, rng: np.random.Generator):
         self.x = x
         self.rng = rng
 
-    @abstractmethod
     def draw(self, columns: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
         """New values (n, n_columns), and the shot that each row's values come from (n,), None where from none."""
-
-
-class Permutation(Replacement):
-    """Values of another shot: keeps the distribution of the group and cuts its link to everything else.
-
-    Breiman, Machine Learning 45, 5 (2001), doi:10.1023/A:1010933404324.
-    """
-
-    def draw(self, columns):
         donors = self.rng.permutation(len(self.x))
         return self.x[np.ix_(donors, columns)], donors
 
 
-class ConditionalPermutation(Replacement):
+class ConditionalPermutation(Permutation):
     r"""What the other inputs say about the group is kept, and only the rest comes from another shot.
 
     That rest is the residual of a ridge regression of the group on all other inputs. With the correlation matrix C of the
@@ -61,7 +53,7 @@ class ConditionalPermutation(Replacement):
         return self.x[:, columns] - residuals + residuals[donors], donors
 
 
-class Noise(Replacement):
+class Noise(Permutation):
     """Uniform noise over the range of each input in the shots, as in Jung et al. (2023).
 
     Nat. Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-00428-z. It asks the model about configurations that do not

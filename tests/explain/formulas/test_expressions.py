@@ -214,7 +214,9 @@ def test_a_search_goes_on_where_constants_cannot_be_combined(monkeypatch):
         canonical(large)
     search = ScoreSearch(shots, 2, rng)
     regrown = []
-    monkeypatch.setattr(search, "_children", lambda parent: regrown.append(parent) or search._regrown(large))
+    monkeypatch.setattr(
+        search, "_children", lambda parent: regrown.append(parent) or search._refitted_with_a_constant(large)
+    )
     search.run(lambda n_tried: len(regrown) < 5, 0.5, shapes=False)
     assert len(regrown) == 5
 

@@ -187,7 +187,7 @@ def test_states_that_were_never_reached_are_named(counts, message):
     "options, message",
     [
         ({"engine": "magic"}, "engine must be one of"),
-        ({"inputs": [9]}, "inputs must be columns"),
+        ({"inputs": [9]}, "there is no input 9"),
         ({"names": ["a"]}, "1 names for 6 inputs"),
         ({"time_limit": 0}, "time_limit"),
         ({"pick": "luck"}, "pick must be one of"),

@@ -264,8 +264,8 @@ def test_the_seed_fixes_the_table_and_the_model_is_not_changed():
     [
         ({"names": ["a"]}, "1 names for 2 inputs"),
         ({"held_out": ops_aimmd.TrainingSet.empty(2, 2)}, "of 0 shots 0 were held out"),
-        ({"held_out": ops_aimmd.TrainingSet(np.zeros((5, 3)), np.ones((5, 2)))}, "have 3 descriptors"),
-        ({"held_out": np.zeros((5, 2))}, "TrainingSets; got"),
+        ({"held_out": ops_aimmd.TrainingSet(np.zeros((5, 3)), np.ones((5, 2)))}, "3 descriptors"),
+        ({"held_out": np.zeros((5, 2))}, "ndarray"),
         ({"methods": ["shap"]}, "methods must be"),
         ({"methods": []}, "methods must be"),
         ({"n_repeats": 0}, "positive integer"),

@@ -155,7 +155,16 @@ def _run(
     selector = operon.TournamentSelector(comparison)
     selector.TournamentSize = TOURNAMENT
     crossover = operon.SubtreeCrossover(IN_CROSSOVER, DEEPEST, longest)
-    mutations = _mutations(operon, problem.InputHashes, primitives, creator, start_values, longest)
+    of_constants = operon.NormalOnePointMutation()
+    of_constants.ParameterizeDistribution(0, 1)
+    mutations = [
+        of_constants,
+        operon.ChangeVariableMutation(problem.InputHashes),
+        operon.ChangeFunctionMutation(primitives),
+        operon.ReplaceSubtreeMutation(creator, start_values, DEEPEST, longest),
+        operon.InsertSubtreeMutation(creator, start_values, DEEPEST, longest),
+        operon.RemoveSubtreeMutation(primitives),
+    ]
     mutation = operon.MultiMutation()
     for one in mutations:
         mutation.Add(one, 1.0)
@@ -163,7 +172,17 @@ def _run(
     coefficients = operon.CoefficientOptimizer(no_fit, 0.0)
     generator = operon.BasicOffspringGenerator(evaluator, crossover, mutation, selector, selector, coefficients)
     reinserter, sorter = operon.KeepBestReinserter(comparison), operon.RankSorter()
-    settings = _settings(operon, int(rng.integers(2**32)), int(evaluations), math.ceil(seconds))
+    settings = operon.GeneticAlgorithmConfig(
+        generations=int(evaluations),  # never reached
+        max_evaluations=int(evaluations),
+        local_iterations=0,
+        population_size=POPULATION,
+        pool_size=POPULATION,
+        p_crossover=1.0,
+        p_mutation=MUTATION,
+        seed=int(rng.integers(2**32)),
+        time_limit=math.ceil(seconds),
+    )
     algorithm = operon.NSGA2Algorithm(problem, settings, trees, start_values, generator, reinserter, sorter)
     random = operon.RomuTrio(settings.Seed)
     algorithm.Run(random, None, 1)
@@ -175,33 +194,6 @@ def _run(
         values = operon.Evaluate(table, individual.Genotype, dataset, everything).astype(np.float64)
         proposals.append(_scaled(tree, values, target))
     return [tree for tree in proposals if tree is not None], int(objectives[0].CallCount)
-
-
-def _mutations(operon, variables, primitives, creator, start_values, longest: int) -> list:
-    of_constants = operon.NormalOnePointMutation()
-    of_constants.ParameterizeDistribution(0, 1)
-    return [
-        of_constants,
-        operon.ChangeVariableMutation(variables),
-        operon.ChangeFunctionMutation(primitives),
-        operon.ReplaceSubtreeMutation(creator, start_values, DEEPEST, longest),
-        operon.InsertSubtreeMutation(creator, start_values, DEEPEST, longest),
-        operon.RemoveSubtreeMutation(primitives),
-    ]
-
-
-def _settings(operon, seed: int, evaluations: int, seconds: int):
-    return operon.GeneticAlgorithmConfig(
-        generations=evaluations,  # never reached
-        max_evaluations=evaluations,
-        local_iterations=0,
-        population_size=POPULATION,
-        pool_size=POPULATION,
-        p_crossover=1.0,
-        p_mutation=MUTATION,
-        seed=seed,
-        time_limit=seconds,
-    )
 
 
 def _kinds(operon) -> dict:

@@ -8,26 +8,15 @@ are tried.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
-from ..archive import Archive, Entry
+from .. import expressions as ex
+from ..archive import Archive
 from ..constants import Shots
-from ..expressions import (
-    Node,
-    OutsideDomain,
-    at,
-    constant,
-    constants,
-    exp,
-    number,
-    replace,
-    skeleton,
-    subtrees,
-    with_constants,
-)
+from ..expressions import Node, OutsideDomain
 from .moves import grouped, of_one_input, prune_summand, random_change, reshaped, without_two
 from .scoring import ScoreTest
 
@@ -62,13 +51,13 @@ class ScoreSearch:
         self.rng = rng
         self.archive = Archive(shots, n_inputs, LARGEST_SIZE)
         self._test = ScoreTest(shots)
-        self._scores: OrderedDict = OrderedDict()
+        self._scores: dict = {}
         self._swept: set[str] = set()
         self._islands: list[Archive] = []
         self._at_root, self._shapes = 0.5, True
         self._best_form, self._best_since = "", 0
         self._tried_before = 0 if start_from is None else start_from.n_tried
-        for node in [constant(0.0)] if start_from is None else [entry.fitted.node for entry in start_from.archive]:
+        for node in [ex.constant(0.0)] if start_from is None else [entry.fitted.node for entry in start_from.archive]:
             self.archive.consider(node)
 
     @property
@@ -86,7 +75,7 @@ class ScoreSearch:
         self._islands.append(self.archive)
         self._tried_before += self.archive.n_tried
         self.archive = Archive(self.shots, self.archive.n_inputs, LARGEST_SIZE)
-        self.archive.consider(constant(0.0))
+        self.archive.consider(ex.constant(0.0))
 
     def join_islands(self) -> None:
         """Put the expressions of all islands into one archive."""
@@ -113,42 +102,31 @@ class ScoreSearch:
         best = self.archive.best
         if best.form != self._best_form:
             self._best_form, self._best_since = best.form, self.n_tried
-        settled = self.n_tried - self._best_since > SETTLED and best.form not in self._swept
-        if settled:
+        if self.n_tried - self._best_since > SETTLED and best.form not in self._swept:
             self._swept.add(best.form)
             self._sweep(best.fitted.node)
             return
-        parent = self.archive.draw(self.rng)
-        try:
-            for child in self._children(parent):
+        with suppress(OutsideDomain):
+            for child in self._children(self.archive.draw(self.rng).fitted.node):
                 self.archive.consider(child)
-        except OutsideDomain:
-            pass
 
     def _sweep(self, node: Node) -> None:
         """All neighbours that the score test favours: another term or shape for each part, one more term at each node."""
         for tree, path in of_one_input(node) if self._shapes else []:
-            try:
-                children = reshaped(tree, path, self._test.shots.columns)
-            except OutsideDomain:
-                continue
-            for child in children:
-                self.archive.consider(child)
+            with suppress(OutsideDomain):
+                for child in reshaped(tree, path, self._test.shots.columns):
+                    self.archive.consider(child)
         for rest in without_two(node):
-            try:
+            with suppress(OutsideDomain):
                 self._replace_what_is_gone(rest, twice=True)
-            except OutsideDomain:
-                continue
-        for path, part in list(subtrees(node)):
-            try:
+        for path, part in list(ex.subtrees(node)):
+            with suppress(OutsideDomain):
                 if part.op in ("add", "sub"):
                     for keep in part.args:
-                        self._replace_what_is_gone(replace(node, path, keep))
+                        self._replace_what_is_gone(ex.replace(node, path, keep))
                 if part.op not in ("constant", "number"):
                     self._try_best_terms(node, path, False, 1)
                     self._try_best_terms(node, path, True, 1)
-            except OutsideDomain:
-                continue
 
     def _replace_what_is_gone(self, rest: Node, twice: bool = False) -> None:
         """Try the best terms in the place of what an expression has lost; twice: and then the best one beside each."""
@@ -166,29 +144,24 @@ class ScoreSearch:
         best = [int(term) for term in np.argsort(gains)[::-1][:n_terms] if gains[term] > WORTH_A_FIT]
         return [self._insert(node, path, term, starts[term], answers[term], factor) for term in best]
 
-    def _children(self, parent: Entry) -> list[Node]:
+    def _children(self, parent: Node) -> list[Node]:
+        """The parent after a random change, with another term for one of its summands, or with one more term."""
         move = self.rng.random()
         if move < RANDOM_MOVES:
-            other = self.archive.draw(self.rng)
-            return [random_change(parent.fitted.node, other.fitted.node, self._test.shots.columns, self.rng)]
-        if move < RANDOM_MOVES + REGROWTH:
-            return self._regrown(parent.fitted.node)
-        return self._grown(parent.fitted.node)
-
-    def _regrown(self, node: Node) -> list[Node]:
-        """Children with another term in the place of a summand."""
-        without = prune_summand(node, self.rng)
-        if without is None:
-            return []
-        return self._grown(self._refitted_with_a_constant(without), at_root=True)
+            other = self.archive.draw(self.rng).fitted.node
+            return [random_change(parent, other, self._test.shots.columns, self.rng)]
+        if move >= RANDOM_MOVES + REGROWTH:
+            return self._grown(parent)
+        without = prune_summand(parent, self.rng)
+        return [] if without is None else self._grown(self._refitted_with_a_constant(without), at_root=True)
 
     def _refitted_with_a_constant(self, rest: Node) -> Node:
         """What is left of an expression, and a constant: the term that was there may have stood for one as well."""
-        return self.archive.coarsely_fitted(rest + constant(0.0)).node
+        return self.archive.coarsely_fitted(rest + ex.constant(0.0)).node
 
     def _grown(self, node: Node, at_root: bool = False) -> list[Node]:
         """Children of an expression with one more term, drawn by the gain that the score test promises."""
-        places = [path for path, part in subtrees(node) if part.op not in ("constant", "number")]
+        places = [path for path, part in ex.subtrees(node) if part.op not in ("constant", "number")]
         path = (
             places[self.rng.integers(len(places))] if places and not at_root and self.rng.random() > self._at_root else ()
         )
@@ -196,12 +169,11 @@ class ScoreSearch:
         if factor:
             node, path = grouped(node, path, self.rng)
             factor = path != ()  # one of the whole expression is seldom worth it
-        key = (skeleton(node), path, factor)
+        key = (ex.skeleton(node), path, factor)
         if key not in self._scores:
             self._scores[key] = self._test(node, path, factor)
-            while len(self._scores) > SCORES_REMEMBERED:
-                self._scores.popitem(last=False)
-        self._scores.move_to_end(key)
+            if len(self._scores) > SCORES_REMEMBERED:
+                del self._scores[next(iter(self._scores))]
         gains, starts, answers = self._scores[key]
         children = self._draw(gains)
         gains[children] = 0.0
@@ -216,18 +188,12 @@ class ScoreSearch:
 
     def _insert(self, node: Node, path: tuple, term: int, start: float, answer: np.ndarray, factor: bool) -> Node:
         """With a term; its old constants answer to it where that is the better start for a fit."""
-        kind = self.rng.integers(3) if factor else 0
-        answered = with_constants(node, constants(node) + answer)
-        children = [self._inserted(old, path, term, start, factor, kind) for old in (answered, node)]
-        return min(children, key=self._test.loss)
-
-    def _inserted(self, node: Node, path: tuple, term: int, start: float, factor: bool, kind: int) -> Node:
-        psi = self._test.library.terms[term]
-        part = at(node, path)
-        if not factor:
-            return replace(node, path, part + constant(start) * psi)
-        if kind == 0:
-            return replace(node, path, part * (number(1) + constant(start) * psi))
-        if kind == 1:
-            return replace(node, path, part / (number(1) + constant(-start) * psi))
-        return replace(node, path, part * exp(constant(start) * psi))
+        psi, one = self._test.library.terms[term], ex.number(1)
+        factors = (
+            lambda part: part * (one + ex.constant(start) * psi),
+            lambda part: part / (one + ex.constant(-start) * psi),
+            lambda part: part * ex.exp(ex.constant(start) * psi),
+        )
+        insert = factors[self.rng.integers(3)] if factor else lambda part: part + ex.constant(start) * psi
+        answered = ex.with_constants(node, ex.constants(node) + answer)
+        return min((ex.replace(old, path, insert(ex.at(old, path))) for old in (answered, node)), key=self._test.loss)
