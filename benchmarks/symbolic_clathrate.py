@@ -44,7 +44,7 @@ def part(shots: TrainingSet, rows: np.ndarray) -> TrainingSet:
 
 
 def nested_loss(shots: TrainingSet, names, options: dict) -> float:
-    """Loss per leg of blocks of which the search has seen nothing."""
+    """Loss per leg of blocks that the search has not seen."""
     fold = Folds(N_FOLDS, SHOTS_PER_BLOCK).of(shots.chains, shots.steps)
     total = 0.0
     for k in range(N_FOLDS):

@@ -1,10 +1,10 @@
 """Does the search for formulas find a known truth, and how soon? Six committors on synthetic shots.
 
-Every data set has 3000 points of 20 inputs, most of which are nuisance, and two legs a point. For each truth and engine
+Every data set has 3000 points of 20 inputs, most of them nuisance, and two legs a point. For each truth and engine
 are printed the median over seeds of the gap (mean KL divergence of the true from the fitted outcomes on 20000 new points,
 nats per leg), the fraction of seeds with exactly the right variables, and the fraction with these and a gap below the
-target. The time is that of the processor, and the same for all engines. "operon" needs pyoperon, "gplearn" gplearn, of
-which the log loss is the likelihood too: the programs of its last generation go through the same back end as the others.
+target. The time is that of the processor, and the same for all engines. "operon" needs pyoperon, "gplearn" gplearn. The
+log loss of gplearn is the likelihood too; the programs of its last generation go through the same back end as the others.
 
     python benchmarks/symbolic_truths.py [--truths sum nested] [--engines score operon gplearn] [--seeds 10] [--seconds 5]
     python benchmarks/symbolic_truths.py --shuffled 40 [--points 20]
@@ -279,7 +279,7 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--seconds", type=float, help="CPU seconds; those of the targets by default")
     parser.add_argument("--shuffled", type=int, metavar="SEEDS", help="shuffled outcomes instead")
-    parser.add_argument("--points", type=int, default=N_POINTS, help="points of which outcomes are shuffled")
+    parser.add_argument("--points", type=int, default=N_POINTS, help="points with shuffled outcomes")
     parser.add_argument("--timings", action="store_true", help="timings instead")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()

@@ -21,7 +21,7 @@ apart than trees. It is not so of the variables: to name one costs in full. Shuf
 (benchmarks/symbolic_truths.py)."""
 
 ANY_SIZE = 0.25
-"""Fraction of parents whose size is drawn at random."""
+"""Fraction of parents with a size drawn at random."""
 
 TEMPERATURES = (3.0, 10.0, 30.0)
 """Nats of description length: the other parents are drawn with probability exp(-length / temperature)."""
@@ -176,7 +176,7 @@ class Archive:
         return min(self, key=lambda entry: entry.length)
 
     def draw(self, rng: np.random.Generator) -> Entry:
-        """A parent: mostly by description length, else one of a size drawn at random, so that early forks are not lost."""
+        """A parent, mostly drawn by description length; some are of a size drawn at random, which keeps early forks."""
         entries = list(self)
         lengths = np.array([entry.length for entry in entries])
         if rng.random() < ANY_SIZE:

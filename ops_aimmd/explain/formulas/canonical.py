@@ -99,7 +99,7 @@ class Sum:
         return Sum(self.summand, [(c, core) for c, core in terms if c.free or c.value != 0])._without_shifted_squares()
 
     def _without_shifted_squares(self) -> Sum:
-        """Multiply out (u + c)^2 beside u^2: in a sum with a constant this is u^2 and u, each with a coefficient."""
+        """Multiply out (u + c)^2 in a sum that has u^2 and a constant too: it is u^2 and u, each with a coefficient."""
         for k, (coefficient, core) in enumerate(self.terms if self.summand.free else []):
             if core.op != "square" or core.args[0].op != "add" or core.args[0].args[1].op != "constant":
                 continue

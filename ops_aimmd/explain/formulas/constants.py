@@ -42,7 +42,7 @@ UNSEEN = 1e-6
 """Nats: a last step that promises less is taken without another look at the shots, if the steps shrink fast enough."""
 
 IDENTIFIED = 1e-11
-"""Smallest eigenvalue of the information matrix, scaled to a unit diagonal, of which the inverse is trusted."""
+"""Smallest eigenvalue of an information matrix, scaled to a unit diagonal, that is inverted."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ exponential absurd, so there another model answers, the network that the formula
 descriptors are taken at the edge of the range. Within, the log-odds are held to the range that the formula had on the
 shots, widened by `MARGIN`.
 
-A shooting point selector may use any function of the configuration as its weight, so that sampling guided by a formula
-with such a domain is exact as well.
+A shooting point selector may use any function of the configuration as its weight: sampling guided by a formula with such
+a domain is exact as well.
 """
 
 from __future__ import annotations

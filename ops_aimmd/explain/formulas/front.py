@@ -45,7 +45,7 @@ LEAST_CANCELLATION = 3.0
 """Spread of a term over that of its sum, up to which a sum counts as one without cancellation."""
 
 MOST_STEPS = 40
-"""Of one fit; a form that needs more has constants that the shots hardly determine."""
+"""Most steps of one fit; a form that needs more has constants that the shots hardly determine."""
 
 LONGEST_TITLE = 60
 """Characters of a formula that a picture has room for."""
@@ -54,7 +54,7 @@ CLOSE_ENOUGH = 1e-3
 """Nats that one more step may promise when a candidate is compared; what is on the front is fitted to the end."""
 
 POLISHED = 12
-"""Candidates, in the order of their description lengths, of which simpler forms are tried."""
+"""Candidates with the shortest descriptions for which simpler forms are tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +296,7 @@ def _polished(fitted: list[Fitted], shots: Shots, length, until: float) -> list[
 
 
 def _pareto(fitted: list[Fitted], length) -> list[Fitted]:
-    """The front of loss against size; of one size, that of least description length among nearly equal losses."""
+    """The front of loss against size, and in it the candidate with the shortest description."""
     front: list[Fitted] = []
     for f in sorted(fitted, key=lambda f: (f.node.size, f.loss)):
         if not front or f.loss < front[-1].loss - LEAST_GAIN:
@@ -308,7 +308,7 @@ def _pareto(fitted: list[Fitted], length) -> list[Fitted]:
 
 
 def _without_cancellation(f: Fitted, others: list[Fitted], length, shots: Shots) -> Fitted:
-    """Of the forms of one size that describe the shots as well, the one of least cancellation."""
+    """The form of least cancellation among those of the same size that describe the shots as well."""
     same_size = [other for other in others if other.node.size == f.node.size]
     equals = [other for other in same_size if max(other.loss - f.loss, length(other) - length(f)) < LEAST_GAIN]
     return min([f, *equals], key=lambda other: max(cancellation(other.node, shots.columns), LEAST_CANCELLATION))

@@ -32,7 +32,7 @@ _SCALED = ("input", "add", "sub")
 MOST_DIGITS = 15
 
 ROUNDING_TOLERANCE, ROUNDING_STEPS = 1e-3, 10
-"""Of the fits of the other constants after one was rounded: nats that one more step may promise, and most steps."""
+"""When the other constants are fitted after one was rounded: nats that one more step may promise, and most steps."""
 
 
 def readable(node: Node, columns: np.ndarray) -> Node:

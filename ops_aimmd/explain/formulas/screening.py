@@ -2,7 +2,7 @@ r"""Which of many inputs are worth a search? A screen by the score test of all s
 
 With the standardised inputs Z, one matrix product :math:`Z^\top \mathrm{diag}(r)\,Z` gives the score of every product
 :math:`z_i z_j`, and :math:`(Z^2)^\top \mathrm{diag}(W)\,Z^2` its information. The best terms enter a logistic
-regression, of which the residuals are screened again.
+regression, and its residuals are screened again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ def screen(shots: Shots) -> list[int]:
     z = few.columns - few.columns.mean(axis=1, keepdims=True)
     z = z / np.maximum(z.std(axis=1, keepdims=True), 1e-300)
     terms = [np.ones(z.shape[1])]
-    strength = np.zeros(len(z))
     kept: list[int] = []
     for _ in range(ROUNDS):
         design = np.array(terms).T

@@ -10,12 +10,11 @@ from .expressions import Node, constants, number, replace, subtrees
 
 ROUND_VALUES = (0.0, 1.0, -1.0)
 
-
 WORTH_TRYING = 12.0
 """Nats of loss, by Wald's quadratic approximation, above which a round value is not tried."""
 
 
-def simplified(node: Node, errors: np.ndarray, values=ROUND_VALUES, worth_trying=WORTH_TRYING) -> Iterator[Node]:
+def simplified(node: Node, errors: np.ndarray, values=ROUND_VALUES) -> Iterator[Node]:
     """Forms with one constant fixed at a round value, those first that should cost least; not fitted yet.
 
     ``errors`` (k,) are the standard errors of the constants.
@@ -24,7 +23,7 @@ def simplified(node: Node, errors: np.ndarray, values=ROUND_VALUES, worth_trying
     for k, (value, error) in enumerate(zip(constants(node), errors, strict=True)):
         for round_value in values:
             cost = 0.5 * ((value - round_value) / error) ** 2 if error > 0 else np.inf
-            if cost < worth_trying:
+            if cost < WORTH_TRYING:
                 trials.append((cost, k, round_value))
     for _, k, round_value in sorted(trials):
         yield with_number(node, k, round_value)

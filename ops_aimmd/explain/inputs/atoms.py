@@ -40,7 +40,7 @@ def cartesian_gradient(
     boxes : array, shape (n_frames, 3, 3) or (3, 3), optional
         Needed for periodic descriptors.
     state : int, optional
-        Of ``ln p`` of this state; needed for more than two states. Default: of the log-odds of the last of two.
+        Gradient of ``ln p`` of this state; needed for more than two states. Default: the log-odds of the last of two.
     frames_at_once : int
         Bounds the memory.
 
@@ -64,7 +64,7 @@ def atom_relevance(
 ) -> np.ndarray:
     """Length of the gradient of the reaction coordinate with respect to the position of each atom, frame by frame.
 
-    Of more than two states the squares are summed over the logits less their mean. Parameters and errors as in
+    For more than two states the squares are summed over the logits less their mean. Parameters and errors as in
     `cartesian_gradient`. Returns an array of shape (n_frames, n_atoms), per nm.
     """
     gradients = _gradients(model, descriptors, positions, boxes, frames_at_once, reaction_coordinates_of)
@@ -100,7 +100,7 @@ def transition_state_weights(committor, width: float = 0.1) -> np.ndarray:
     Parameters
     ----------
     committor : array, shape (n_frames,)
-        Of one of two states.
+        Committor to one of two states.
     width : float
         Standard deviation of the Gaussian.
 

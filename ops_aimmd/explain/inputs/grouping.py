@@ -1,4 +1,4 @@
-"""Which inputs belong together, so that their relevance is asked for as one: a mapping of group name to columns.
+"""Groups of inputs that are judged together: a mapping of group name to columns.
 
 Sine and cosine of one angle, dihedral angles about one bond, the symmetry functions of one ion, or inputs so correlated
 that no data can tell which of them matters. Every function here takes the names of all inputs and gives groups that
@@ -23,7 +23,7 @@ SINE_OR_COSINE = re.compile(r"(?P<angle>.+) (?:sin|cos)")
 SYMMETRY_FUNCTION = re.compile(r"(?P<centre>.+) (?P<neighbours>\S+) (?P<function>G[25]) r=(?P<shell>\S+)(?: .*)?")
 
 CORRELATED = 0.7
-"""Absolute rank correlation from which inputs count as correlated: half of the variance of one is that of the other."""
+"""Absolute rank correlation from which inputs count as correlated: they share half of their variance."""
 
 
 def by_input(names: Sequence[str]) -> dict[str, list[int]]:

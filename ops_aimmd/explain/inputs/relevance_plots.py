@@ -10,7 +10,7 @@ from ops_aimmd.descriptors.topology import as_mdtraj
 COLOUR, CONDITIONAL_COLOUR, BAND = "#1b6ca8", "#e07b00", "#eef1f4"
 
 N_SIGMA = 2.0
-"""Length of error bars in standard errors: a bar whose line touches zero is not told from an irrelevant input."""
+"""Length of error bars in standard errors: where the line touches zero, the input may be irrelevant."""
 
 
 def plot_relevance(table: pd.DataFrame, axes=None, at_most: int = 25):
@@ -74,7 +74,7 @@ def plot_atom_relevance(relevance, topology, positions, atoms=None, figure=None)
     topology : mdtraj.Topology or openmm.app.Topology
         With bonds.
     positions : array, shape (n_atoms, 3)
-        Of one frame, molecules whole.
+        One frame, molecules whole.
     atoms : sequence of int, optional
         Those to draw; all by default.
     figure : matplotlib.figure.Figure, optional
@@ -123,7 +123,7 @@ def _draw_molecule(axes, topology, positions, atoms, colours):
         if all(end in at for end in ends):
             axes.plot(*np.array([at[end] for end in ends]).T, color="#888888", linewidth=1.5, zorder=1)
     sizes = [110 if topology.atom(int(i)).element.symbol == "H" else 380 for i in atoms]
-    # far atoms first, so that near ones lie on top
+    # far atoms first: near ones lie on top
     order = np.argsort(plane[:, 2])
     axes.scatter(
         *plane[order, :2].T, s=np.array(sizes)[order], color=colours[order], edgecolors="#555555", linewidths=0.8, zorder=2

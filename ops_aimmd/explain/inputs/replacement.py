@@ -57,7 +57,7 @@ class Noise(Permutation):
     """Uniform noise over the range of each input in the shots, as in Jung et al. (2023).
 
     Nat. Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-00428-z. It asks the model about configurations that do not
-    exist, and favours inputs whose range is much wider than their spread.
+    exist, and favours inputs with a range much wider than their spread.
     """
 
     def draw(self, columns):

@@ -81,7 +81,7 @@ def fronts_of(form, points, counts, names):
 
 
 def lost(formula, node, points, counts):
-    """Nats per leg that another expression loses beside that of the formula."""
+    """Nats per leg that another expression loses more than the formula."""
     losses = [
         binomial_derivatives(evaluate(one, points.T), counts[:, 1], counts.sum(axis=1))[0].sum()
         for one in (node, formula.node)

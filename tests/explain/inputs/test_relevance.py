@@ -88,7 +88,7 @@ def test_a_spurious_input_is_zero_within_its_standard_error():
 
 
 def memory_of_chance(training_set):
-    """Linear members whose weights are the scores of the shots that they are trained on, without fold k."""
+    """Linear members; their weights are the scores of the shots that they are trained on, without fold k."""
     fold = Folds.dealt(training_set.chains, 5).of(training_set.chains, training_set.steps)
     scores = training_set.descriptors * (training_set.counts[:, 1:] - 1) / 40
 
@@ -185,7 +185,7 @@ def test_residuals_are_those_of_a_ridge_regression_on_the_other_inputs():
 
 
 def test_three_states():
-    """The loss does not change when a constant is added to all logits; relevance is that of the differences."""
+    """The loss does not change when a constant is added to all logits; relevance concerns the differences."""
     rng = np.random.default_rng(6)
     x = rng.normal(size=(300, 3))
     logits = np.column_stack([x[:, 0], -x[:, 0], 0 * x[:, 0]])
@@ -281,7 +281,7 @@ def test_wrong_arguments(options, message):
 
 
 def test_no_shot_held_out():
-    """A model cannot be trained on no shot, so that a single one is not held out."""
+    """A model cannot be trained on no shot: a single one is not held out."""
     rng = np.random.default_rng(0)
     training_set = shots(np.zeros((1, 2)), np.zeros(1), rng)
     with pytest.raises(ValueError, match="collect more shots"):

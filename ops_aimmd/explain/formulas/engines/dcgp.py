@@ -1,12 +1,13 @@
 r"""Differentiable Cartesian genetic programming, the engine of the AIMMD paper.
 
-An expression is a graph on a fixed grid: node k takes its operation and its two arguments, inputs or nodes before it, from
-a list of integers, and one node is the output. Nodes that the output does not reach are silent, so that mutations drift (J.
-F. Miller, Cartesian Genetic Programming, Springer 2011, doi:10.1007/978-3-642-17310-3). Each generation mutates the best
-graph into a few others, of which the best replaces it if it is not worse, a 1 + lambda strategy; constants are fitted by
-damped Newton steps on exact derivatives (Izzo, Biscani and Mereta 2017, doi:10.1007/978-3-319-55696-3_3). The score is the
-loss per leg plus a penalty for every operation, as in Jung et al., Nat. Comput. Sci. 3, 334 (2023),
-doi:10.1038/s43588-023-00428-z. The search starts anew, with each penalty in turn, when it has come to a standstill.
+An expression is a graph on a fixed grid, described by a list of integers: each node has an operation and two arguments,
+which are inputs or nodes before it, and one node is the output. Nodes that the output does not reach are silent, and
+mutations drift there (J. F. Miller, Cartesian Genetic Programming, Springer 2011, doi:10.1007/978-3-642-17310-3). Each
+generation mutates the best graph into a few others; the best of these replaces it if it is not worse (a 1 + lambda
+strategy). Constants are fitted by damped Newton steps on exact derivatives (Izzo, Biscani and Mereta 2017,
+doi:10.1007/978-3-319-55696-3_3). The score is the loss per leg plus a penalty for every operation, as in Jung et al., Nat.
+Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-00428-z. At a standstill the search starts again, with each penalty in
+turn.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COLUMNS, N_CONSTANTS = 16, 3
 """Nodes of the grid (of one row), and constants among the inputs."""
 
 OPERATIONS = ("add", "sub", "mul", "div", "exp", "log")
-"""Of the paper's list; square and root are products and exponentials of these."""
+"""From the paper's list; square and root are products and exponentials of these."""
 
 OFFSPRING, MUTATED_GENES = 4, (1, 6)
 """Mutants of a generation, and the least and most genes that are mutated in each."""
@@ -34,7 +35,7 @@ PENALTIES = (1e-3, 3e-3, 1e-2)
 """Nats per leg for each operation; the last is that of the most readable formulas of the paper."""
 
 STANDSTILL = 300
-"""Generations without improvement after which the search starts anew."""
+"""Generations without improvement after which the search starts again."""
 
 LARGEST_SIZE, NEWTON_STEPS, TOLERANCE = 60, 12, 0.05
 
@@ -76,7 +77,7 @@ def _source(column: int, n_inputs: int, rng: np.random.Generator) -> int:
 
 
 def mutated(graph: Graph, n_inputs: int, rng: np.random.Generator) -> Graph:
-    """A copy with some genes drawn anew."""
+    """A copy with some genes drawn again."""
     operations, arguments, output = graph.operations.copy(), graph.arguments.copy(), graph.output
     values = graph.constants.copy()
     for _ in range(rng.integers(*MUTATED_GENES)):

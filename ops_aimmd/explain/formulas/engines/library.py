@@ -14,16 +14,16 @@ import numpy as np
 from ..expressions import Node, OutsideDomain, constant, evaluate, exp, log, number, sqrt, square, x
 
 RATES = (-3.0, -1.0, 1.0)
-"""Of exponentials, in units of the inverse standard deviation."""
+"""Rates of exponentials, in units of the inverse standard deviation."""
 
 CENTRES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Quantiles around which squares and bumps are centred."""
 
 OFFSET = 0.6
-"""Of denominators, in standard deviations."""
+"""Offset of denominators, in standard deviations."""
 
 WIDTHS = (0.35, 1.0)
-"""Of bumps, in standard deviations."""
+"""Widths of bumps, in standard deviations."""
 
 SMALLEST_DEVIATION = 1e-4
 """In units of the root mean square, what single precision resolves."""

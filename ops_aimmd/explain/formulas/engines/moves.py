@@ -1,4 +1,4 @@
-"""Random changes of an expression, beside the growth that the score test guides."""
+"""Random changes of an expression, which complement the growth that the score test guides."""
 
 from __future__ import annotations
 

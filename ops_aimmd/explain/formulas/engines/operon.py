@@ -6,7 +6,7 @@ the fraction y of legs that reached the last state, it fits Fisher scoring's wor
 
 .. math::  z = q + \frac{y - p}{p (1 - p)}, \qquad W = N p (1 - p),
 
-on rows drawn in proportion to their weight W: the least-squares fit of z is, to second order around q, that of the
+on rows drawn in proportion to their weight W: to second order around q, the least-squares fit of z is the fit of the
 likelihood (Green 1984, doi:10.1111/j.2517-6161.1984.tb01288.x). It only proposes forms, along a front of error against
 length. Their constants are fitted, and what they do not need is pruned, under the likelihood itself. Every other round fits
 z - q by short expressions, proposals for one more term: whole expressions alone stop short of forms with many terms.
@@ -37,14 +37,14 @@ FIRST_ROUND, GROWTH, LONGEST_ROUND = 20_000, 2, 400_000
 """Expressions that Operon evaluates in the first round, the growth from one round to the next, and the most in one."""
 
 POPULATION, TOURNAMENT, MUTATION, IN_CROSSOVER = 1000, 5, 0.25, 0.9
-"""Expressions in a population, those of which a parent is the best, the rate of mutation, and the fraction of crossovers
-that take whole parts rather than leaves."""
+"""Expressions in a population; those among which the best becomes a parent; the rate of mutation; and the fraction of
+crossovers that take whole parts rather than leaves."""
 
 LONGEST, LONGEST_TERM, LONGEST_AT_START, DEEPEST = 30, 10, 10, 10
 """Nodes of an expression, of one that is added to the best so far, of those at the start; levels."""
 
 SMALLEST_WEIGHT = 0.01
-"""Of p (1 - p), so that no working response is beyond 100 from its log-odds."""
+"""Least p (1 - p): no working response is further than 100 from its log-odds."""
 
 LARGEST_SIZE = 60
 
@@ -122,7 +122,7 @@ def _run(
 ) -> tuple[list[Node], int]:
     """The front of one run of Operon, and how many expressions it evaluated.
 
-    Most of Operon's objects refer to those that they are made of without keeping them, so that all have names to the end.
+    Most of Operon's objects refer to those that they are made of without keeping them: all need names to the end.
     """
     operon = import_pyoperon()
     kinds = _kinds(operon)

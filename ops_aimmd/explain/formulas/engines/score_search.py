@@ -129,7 +129,7 @@ class ScoreSearch:
                     self._try_best_terms(node, path, True, 1)
 
     def _replace_what_is_gone(self, rest: Node, twice: bool = False) -> None:
-        """Try the best terms in the place of what an expression has lost; twice: and then the best one beside each."""
+        """Add the best terms to what is left of an expression; twice: add to each result the best term again."""
         without = self._refitted_with_a_constant(rest)
         self._try_best_terms(without, (), False, SWEPT_TERMS)
         for child in self._with_best_terms(without, (), False, SWEPT_TERMS) if twice else []:

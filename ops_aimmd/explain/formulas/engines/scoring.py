@@ -10,8 +10,8 @@ constants answer to the new one by :math:`-c\,H^{-1} b`. So a few matrix product
 :math:`s (1 + c\,\psi)` has the adjoint :math:`D s`, and to the same order stands for :math:`s / (1 - c\,\psi)` and
 :math:`s\,e^{c \psi}`.
 
-A term with a heavy tail, such as a ratio whose denominator comes close to zero, has most of its information in a few shots,
-whose outcomes are soon certain as c grows: the second order is far off there. So the best terms are followed along
+A term with a heavy tail, such as a ratio with a denominator close to zero, has most of its information in a few shots.
+Their outcomes are soon certain as c grows, and the second order is far off there. So the best terms are followed along
 
 .. math::  q + c\,(D \psi - J^\top H^{-1} b)
 
@@ -35,7 +35,7 @@ FOLLOWED, STEPS = 64, 2
 """How many of the best terms are followed to the maximum of the likelihood, and in how many steps."""
 
 SMALLEST_SHARE = 1e-4
-"""Of the information of a new constant that must be left after projection on the old ones."""
+"""Share of the information of a new constant that must be left after projection on the old ones."""
 
 
 class ScoreTest:

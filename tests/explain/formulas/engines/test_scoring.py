@@ -12,7 +12,7 @@ SHARE, RATIO = x(0) / (x(0) + x(1)), x(2) / x(3)
 
 
 def ratios(seed, n=3000):
-    """Shots of which the log-odds depend on a share, and on a ratio with a heavy tail."""
+    """Shots with log-odds that depend on a share, and on a ratio with a heavy tail."""
     rng = np.random.default_rng(seed)
     columns = rng.uniform(0.1, 2.0, (8, n))
     q = 12 * columns[0] / (columns[0] + columns[1]) - 1.5 * columns[2] / columns[3] - 4.2
