@@ -63,7 +63,7 @@ def description_length(
     n_variables = len(inputs(fitted.node))
     chance = math.log(n_candidates) if n_variables else 0.0
     form = FORM_WEIGHT * code_length(fitted.node, max(n_variables, 1)) + n_variables * math.log(n_inputs)
-    return evidence * fitted.loss + 0.5 * fitted.n_constants * (math.log(max(n_shots / 12, 1.0)) + 1) + form + chance
+    return evidence * fitted.loss + 0.5 * len(fitted.information) * (math.log(max(n_shots / 12, 1.0)) + 1) + form + chance
 
 
 def most_constants(shots: Shots) -> int:

@@ -102,23 +102,19 @@ class Fitted:
     loss: float
     information: np.ndarray
 
-    @property
-    def n_constants(self) -> int:
-        return len(self.information)
-
     def standard_errors(self) -> np.ndarray:
         """Standard errors of the constants, shape (k,), for independent shots; infinite where undetermined.
 
         The search uses them to see which constants matter. Formulas report `errors_of_constants`.
         """
         scale = np.sqrt(np.diag(self.information))
-        if self.n_constants == 0:
+        if len(self.information) == 0:
             return scale
         if not np.isfinite(self.information).all() or not (scale > 0).all():
-            return np.full(self.n_constants, np.inf)
+            return np.full(len(self.information), np.inf)
         values, vectors = np.linalg.eigh(self.information / np.outer(scale, scale))
         if values[0] < IDENTIFIED:
-            return np.full(self.n_constants, np.inf)
+            return np.full(len(self.information), np.inf)
         return np.sqrt((vectors**2 / values).sum(axis=1)) / scale
 
 

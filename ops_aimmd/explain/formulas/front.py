@@ -269,7 +269,7 @@ def _refitted(candidates: Iterable[Node], shots: Shots) -> list[Fitted]:
         except OutsideDomain:
             continue
         form = skeleton(fitted.node)
-        determined = np.isfinite(fitted.standard_errors()).all() and fitted.n_constants <= most_constants(shots)
+        determined = np.isfinite(fitted.standard_errors()).all() and len(fitted.information) <= most_constants(shots)
         if determined and (form not in best or fitted.loss < best[form].loss):
             best[form] = fitted
     return list(best.values())

@@ -27,8 +27,6 @@ SMALLEST, LARGEST = 1e-4, 1e5
 LOST_PER_LEG = 5e-4
 """Nats per leg that rounding may cost."""
 
-_SCALED = ("input", "add", "sub")
-
 MOST_DIGITS = 15
 
 ROUNDING_TOLERANCE, ROUNDING_STEPS = 1e-3, 10
@@ -36,8 +34,7 @@ ROUNDING_TOLERANCE, ROUNDING_STEPS = 1e-3, 10
 
 
 def readable(node: Node, columns: np.ndarray) -> Node:
-    """The same function of the inputs ``columns`` (d, n) with constants of order one, and as many; from a canonical
-    form."""
+    """The function of a canonical form on inputs (d, n), with as many constants, of order one."""
     if not node.args:
         return node
     total = _polynomials_centred(sum_of(node), columns)
@@ -83,8 +80,10 @@ def _scaled(core: Node, columns: np.ndarray) -> tuple[Node, float]:
     if core.op == "mul":
         (first, one), (second, other) = (_scaled(arg, columns) for arg in core.args)
         return Node("mul", (first, second)), one * other
-    scale = 10.0 ** round(math.log10(np.sqrt(np.mean(evaluate(core, columns) ** 2)))) if core.op in _SCALED else 1.0
-    return (core / number(scale), scale) if scale != 1 else (core, 1.0)
+    if core.op not in ("input", "add", "sub"):
+        return core, 1.0
+    scale = 10.0 ** round(math.log10(np.sqrt(np.mean(evaluate(core, columns) ** 2))))
+    return core / number(scale), scale
 
 
 def _centred(u: Node, columns: np.ndarray, beyond: float = HARDLY_VARIES) -> tuple[Node, float]:
