@@ -36,10 +36,10 @@ from brute_force import brute_force_committor
 
 import ops_aimmd
 from ops_aimmd.analysis.explanation import relevant_inputs
-from ops_aimmd.explain.atoms import atom_relevance, mean_over_frames, transition_state_weights, write_relevance_pdb
-from ops_aimmd.explain.grouping import by_central_bond
-from ops_aimmd.explain.relevance import input_relevance
-from ops_aimmd.explain.relevance_plots import plot_atom_relevance, plot_relevance
+from ops_aimmd.explain.inputs.atoms import atom_relevance, mean_over_frames, transition_state_weights, write_relevance_pdb
+from ops_aimmd.explain.inputs.grouping import by_central_bond
+from ops_aimmd.explain.inputs.relevance import input_relevance
+from ops_aimmd.explain.inputs.relevance_plots import plot_atom_relevance, plot_relevance
 from ops_aimmd.systems import toy
 
 N_BATH = 20

@@ -18,7 +18,7 @@ import numpy as np
 from ops_aimmd.committor.correlated_shots import Folds
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.explain.symbolic import fit_expressions
+from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
 
 TEMPERATURES = (270, 275, 280, 285)
 
@@ -44,7 +44,7 @@ def part(shots: TrainingSet, rows: np.ndarray) -> TrainingSet:
 
 
 def nested_loss(shots: TrainingSet, names, options: dict) -> float:
-    """Loss per leg of blocks of which the search has seen nothing."""
+    """Loss per leg of blocks that the search has not seen."""
     fold = Folds(N_FOLDS, SHOTS_PER_BLOCK).of(shots.chains, shots.steps)
     total = 0.0
     for k in range(N_FOLDS):

@@ -1,10 +1,10 @@
 """Does the search for formulas find a known truth, and how soon? Six committors on synthetic shots.
 
-Every data set has 3000 points of 20 inputs, most of which are nuisance, and two legs a point. For each truth and engine
+Every data set has 3000 points of 20 inputs, most of them nuisance, and two legs a point. For each truth and engine
 are printed the median over seeds of the gap (mean KL divergence of the true from the fitted outcomes on 20000 new points,
 nats per leg), the fraction of seeds with exactly the right variables, and the fraction with these and a gap below the
-target. The time is that of the processor, and the same for all engines. "operon" needs pyoperon, "gplearn" gplearn, of
-which the log loss is the likelihood too: the programs of its last generation go through the same back end as the others.
+target. The time is that of the processor, and the same for all engines. "operon" needs pyoperon, "gplearn" gplearn. The
+log loss of gplearn is the likelihood too; the programs of its last generation go through the same back end as the others.
 
     python benchmarks/symbolic_truths.py [--truths sum nested] [--engines score operon gplearn] [--seeds 10] [--seconds 5]
     python benchmarks/symbolic_truths.py --shuffled 40 [--points 20]
@@ -26,11 +26,10 @@ from scipy.special import expit
 
 from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.explain.expressions import Node, add, constant, exp, log, mul, with_constants, x
-from ops_aimmd.explain.formula import checked_names
-from ops_aimmd.explain.front import Front, make_front
-from ops_aimmd.explain.refit import PRIOR_LOG_ODDS, Shots, refit
-from ops_aimmd.explain.symbolic import ENGINES, SHARE_OF_FRONT, fit_expressions
+from ops_aimmd.explain.formulas.constants import PRIOR_LOG_ODDS, Shots, refit
+from ops_aimmd.explain.formulas.expressions import Node, constant, exp, log, with_constants, x
+from ops_aimmd.explain.formulas.fit_expressions import ENGINES, SHARE_OF_FRONT, fit_expressions
+from ops_aimmd.explain.formulas.front import Front, make_front
 
 N_INPUTS, N_POINTS, LEGS = 20, 3000, 2
 
@@ -143,8 +142,8 @@ def by_gplearn(training_set: TrainingSet, seconds: float, seed: int, population:
             length = len(program.program)
             if length not in best or program.raw_fitness_ < best[length].raw_fitness_:
                 best[length] = program
-    candidates = [add(mul(constant(1.0), _from_gplearn(iter(best[k].program))), constant(0.0)) for k in sorted(best)[:25]]
-    names = checked_names(None, points.shape[1])
+    candidates = [constant(1.0) * _from_gplearn(iter(best[k].program)) + constant(0.0) for k in sorted(best)[:25]]
+    names = tuple(f"x{i}" for i in range(points.shape[1]))
     shots = Shots(np.ascontiguousarray(points.T), counts[:, 1], counts.sum(axis=1), training_set.chains)
     left = seconds - (time.process_time() - start)
     n_tried = population * (search.generations - 1)
@@ -207,9 +206,9 @@ def shuffled(n_seeds: int, seconds: float, n_points: int, first: int) -> None:
 
 def timings() -> None:
     """One fit of six constants, next to L-BFGS of torch from the same start; then 200 inputs and 1e5 points end to end."""
-    form = add(mul(constant(1), x(0)), mul(constant(-1), mul(x(1), x(2))))
-    form = add(form, add(mul(constant(1), log(x(3))), constant(0.0)))
-    form = add(form, mul(constant(-1), exp(mul(constant(-1), x(1)))))
+    form = constant(1) * x(0) + constant(-1) * (x(1) * x(2))
+    form = form + (constant(1) * log(x(3)) + constant(0.0))
+    form = form + constant(-1) * exp(constant(-1) * x(1))
     for n in (3000, 100_000):
         rng = np.random.default_rng(0)
         columns = _positive(rng, n, 4).T.copy()
@@ -280,7 +279,7 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--seconds", type=float, help="CPU seconds; those of the targets by default")
     parser.add_argument("--shuffled", type=int, metavar="SEEDS", help="shuffled outcomes instead")
-    parser.add_argument("--points", type=int, default=N_POINTS, help="points of which outcomes are shuffled")
+    parser.add_argument("--points", type=int, default=N_POINTS, help="points with shuffled outcomes")
     parser.add_argument("--timings", action="store_true", help="timings instead")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()

@@ -10,9 +10,9 @@ from ops_aimmd.committor.density import CommittorDensity
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
-from ops_aimmd.explain.atoms import atom_relevance
-from ops_aimmd.explain.relevance import input_relevance
-from ops_aimmd.explain.symbolic import fit_expressions
+from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
+from ops_aimmd.explain.inputs.atoms import atom_relevance
+from ops_aimmd.explain.inputs.relevance import input_relevance
 from ops_aimmd.runs.committor_outcomes import CommittorSimulation
 from ops_aimmd.runs.committor_simulation import committor_simulation
 from ops_aimmd.runs.configurations import spread_along_committor

@@ -45,6 +45,12 @@ def floor(name):
     return name.split(".")[1]
 
 
+def is_upwards(name, other):
+    if FLOORS.index(floor(other)) != FLOORS.index(floor(name)):
+        return FLOORS.index(floor(other)) > FLOORS.index(floor(name))
+    return name.startswith("ops_aimmd.explain.inputs") and other.startswith("ops_aimmd.explain.formulas")
+
+
 def violations(imports):
     """Pairs (module, imported module) that go upwards in the house."""
     found = []
@@ -53,7 +59,7 @@ def violations(imports):
             continue
         for other in imported:
             if other.startswith("ops_aimmd."):
-                if FLOORS.index(floor(other)) > FLOORS.index(floor(name)):
+                if is_upwards(name, other):
                     found.append((name, other))
             elif other.split(".")[0] == "openpathsampling" and floor(name) in WITHOUT_OPS:
                 found.append((name, other))
@@ -113,7 +119,8 @@ def test_no_import_cycles():
 
 def test_the_checks_can_fail():
     wrong = {"ops_aimmd.committor.model": {"ops_aimmd.sampling.learner"}, "ops_aimmd.committor.x": {"openpathsampling"}}
-    assert len(violations(wrong)) == 2
+    wrong["ops_aimmd.explain.inputs.atoms"] = {"ops_aimmd.explain.formulas.front", "ops_aimmd.explain.inputs.gradients"}
+    assert len(violations(wrong)) == 3
     circle = {"ops_aimmd": set(), "ops_aimmd.a.x": {"ops_aimmd.a.y"}, "ops_aimmd.a.y": {"ops_aimmd.a.x"}}
     assert cycles(circle) == ["ops_aimmd.a.x", "ops_aimmd.a.y"]
 
@@ -141,6 +148,8 @@ STORED = {
     "analysis.series": ["StepRecorder"],
     "distributed.no_http": ["dask_setup"],
     "distributed.parallel_path_sampling": ["ParallelPathSampling"],
+    "explain.atoms": ["mean_over_frames", "transition_state_weights", "write_relevance_pdb"],
+    "explain.relevance_plots": ["plot_atom_relevance", "plot_relevance"],
     "sampling.configuration_replicas": ["ConfigurationEnsemble", "ConfigurationMover"],
     "sampling.learner": ["CommittorLearner"],
     "sampling.movers": ["OneWayShooting", "ShootingMover"],
@@ -157,7 +166,8 @@ STORED = {
     "systems.potentials": ["PotentialSurface"],
     "systems.toy": ["ToyCoordinates", "ToyDistance"],
 }
-"""Classes that OPS stores, and their modules in version 0.1.0, by which OPS's SimStore files find them; dask's preload."""
+"""Classes that OPS stores, and their modules in version 0.1.0, by which OPS's SimStore files find them; dask's preload;
+modules that the documentation of version 0.1.0 names."""
 
 
 def defined_in(script):

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ops_aimmd.explain.front import Front
-from ops_aimmd.explain.relevance import input_relevance
-from ops_aimmd.explain.relevance_plots import plot_relevance
-from ops_aimmd.explain.state_fronts import StateFronts
-from ops_aimmd.explain.symbolic import fit_expressions
+from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
+from ops_aimmd.explain.formulas.front import Front
+from ops_aimmd.explain.formulas.state_fronts import StateFronts
+from ops_aimmd.explain.inputs.relevance import input_relevance
+from ops_aimmd.explain.inputs.relevance_plots import plot_relevance
 
 from . import html_page as page
 from . import plots

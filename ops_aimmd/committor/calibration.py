@@ -29,6 +29,7 @@ from scipy.special import logit, stdtrit, xlogy
 
 from .correlated_shots import clustered_error, jackknife_covariance, sums_over
 from .likelihood import binomial_derivatives
+from .logistic_regression import logistic_regression
 
 SMALLEST_PROBABILITY = 1e-9
 """Predictions are taken no closer to 0 and 1 than this, so that a saturated sigmoid has a finite log-odds and loss."""
@@ -274,28 +275,19 @@ def _floor(loss, counts, clusters, covariance: float, covariance_error: float) -
 
 
 def _logistic_regression(x, reached, legs, clusters) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum-likelihood (intercept, slope) by Newton's method, and standard errors from the clusters."""
+    """Maximum-likelihood (intercept, slope), and standard errors from the clusters; NaN where undetermined."""
     design = np.stack([np.ones_like(x), x], axis=1)
     unknown = np.full(2, np.nan)
     if np.ptp(x) == 0 or reached.sum() == 0 or reached.sum() == legs.sum():
         return unknown, unknown
-    theta = np.array([0.0, 1.0])
-    for _ in range(100):
-        losses, gradient, curvature = binomial_derivatives(design @ theta, reached, legs)
-        scores = -design * gradient[:, None]
-        information = curvature[:, None, None] * design[:, :, None] * design[:, None, :]
-        if np.linalg.cond(information.sum(axis=0)) > 1e12:
-            break
-        step = np.linalg.solve(information.sum(axis=0), scores.sum(axis=0))
-        highest = losses.sum() * (1 + 1e-12)
-        while not binomial_derivatives(design @ (theta + step), reached, legs)[0].sum() <= highest:
-            step /= 2
-        theta = theta + step
-        if np.abs(step).max() < 1e-8:
-            freedom = len(np.unique(clusters)) - 2
-            few = stdtrit(freedom, 0.975) / 1.96 if freedom > 0 else np.nan
-            return theta, few * np.sqrt(np.diag(jackknife_covariance(scores, information, clusters)))
-    return unknown, unknown
+    theta = logistic_regression(design, reached, legs, start=np.array([0.0, 1.0]))
+    if theta is None:
+        return unknown, unknown
+    _, gradient, curvature = binomial_derivatives(design @ theta, reached, legs)
+    information = curvature[:, None, None] * design[:, :, None] * design[:, None, :]
+    freedom = len(np.unique(clusters)) - 2
+    few = stdtrit(freedom, 0.975) / 1.96 if freedom > 0 else np.nan
+    return theta, few * np.sqrt(np.diag(jackknife_covariance(-design * gradient[:, None], information, clusters)))
 
 
 def _reliability_table(p, reached, legs, clusters, n_bins):

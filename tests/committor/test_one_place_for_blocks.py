@@ -35,7 +35,7 @@ def places(source):
 
 @pytest.mark.parametrize(
     "path",
-    sorted(p for floor in FLOORS for p in (PACKAGE / floor).glob("*.py") if p not in PLACES),
+    sorted(p for floor in FLOORS for p in (PACKAGE / floor).rglob("*.py") if p not in PLACES),
     ids=lambda path: path.stem,
 )
 def test_nothing_else_forms_blocks_or_folds(path):

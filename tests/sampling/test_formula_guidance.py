@@ -7,7 +7,7 @@ from scipy.special import expit
 
 import ops_aimmd
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.explain.symbolic import fit_expressions
+from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from scipy.signal import lfilter
 from scipy.special import expit
 
 from ops_aimmd import CommittorModel, TrainingSet, input_relevance
-from ops_aimmd.explain.expressions import Node, constant, constants
-from ops_aimmd.explain.refit import Shots, errors_of_constants, refit
+from ops_aimmd.explain.formulas.constants import Shots, errors_of_constants, refit
+from ops_aimmd.explain.formulas.expressions import Node, constant, constants
 
 REPEATS = [pytest.param(300, id="quick"), pytest.param(2000, id="full", marks=pytest.mark.slow)]
 

@@ -1,0 +1,1 @@
+"""Which inputs and atoms does the learned committor depend on?"""
