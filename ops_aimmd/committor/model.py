@@ -53,8 +53,11 @@ class CommittorModel(nn.Module):
     slope : tensor, shape (), float64
         Factor on the logits of the network. ``fit`` sets it so that predictions for shots which a member has not seen are
         neither too sure nor too careful (:mod:`.recalibration`).
+    judges : torch.nn.Module or None
+        A network like ``network``. Its members have not seen the shots of their fold, while ``network`` has seen all.
+        None where ``network`` itself has not.
     folds : Folds or None
-        How ``fit`` has dealt the shots: each member was held out from one fold. None before the first training.
+        How ``fit`` has dealt the shots: each judge was held out from one fold. None before the first training.
     """
 
     _SCALING = ("shift", "scale", "lower", "upper")
@@ -81,6 +84,7 @@ class CommittorModel(nn.Module):
         self.register_buffer("lower", None)
         self.register_buffer("upper", None)
         self.register_buffer("slope", torch.ones((), dtype=torch.float64, device=like.device))
+        self.register_module("judges", None)
         self.folds: Folds | None = None
         self._check_output()
 
@@ -126,6 +130,15 @@ class CommittorModel(nn.Module):
         """Folds into which `fit` deals the shots."""
         n_members = getattr(self.network, "n_members", 1)
         return n_members if n_members > 1 else N_FOLDS
+
+    @property
+    def of_judges(self) -> CommittorModel:
+        """This model as its judges see it; held-out losses are theirs. It shares all tensors with this one."""
+        if self.judges is None:
+            return self
+        model = copy.copy(self)
+        model._modules = {"network": self.judges, "judges": None}
+        return model
 
     def set_scaling(self, shift, scale, lower=None, upper=None) -> None:
         """Replace the input scaling by arrays of shape (d,); without ``lower`` and ``upper`` there is no bound."""
@@ -284,11 +297,13 @@ class CommittorModel(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """A bound is there if the stored model has one; models of version 0.1.0 have no slope."""
+        """Bounds and judges are there if the stored model has them; models of version 0.1.0 have no slope."""
         state_dict.setdefault(prefix + "slope", torch.ones(()))
         bounded = any(prefix + name in state_dict for name in ("lower", "upper"))
         for name in ("lower", "upper"):
             self._buffers[name] = torch.empty_like(self.shift) if bounded else None
+        judged = any(name.startswith(prefix + "judges.") for name in state_dict)
+        self.judges = (self.judges or copy.deepcopy(self.network)) if judged else None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _evaluate(self, function: Callable[[Tensor], Tensor], x):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ops_aimmd.committor.correlated_shots import Folds, error_of_sum, position_i
 from ops_aimmd.committor.likelihood import log_committor, negative_log_likelihood
 from ops_aimmd.committor.martingale import Legs, batches_of_legs
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.recalibration import expected_slope
+from ops_aimmd.committor.recalibration import AS_IT_IS, TAUGHT_BY_FRAMES, expected_slope
 from ops_aimmd.committor.training_set import TrainingSet
 
 OUTLYING = 0.5
@@ -51,8 +51,10 @@ class TrainingData:
     ----------
     descriptors, counts : tensor, shape (n_rows, d), (n_rows, n_states)
         Shots first, then ends of legs. Descriptors are in double precision.
-    train : tensor, shape (n_members, n_rows)
-        Weights in the training of each member.
+    weights : tensor, shape (n_rows,)
+        Weights in training.
+    known : bool tensor, shape (n_members, n_rows)
+        What each member trains on.
     held_out : array, shape (n_members, n_shots)
         Weights of the shots that each member does not see.
     deciding : array, shape (n_members, n_shots)
@@ -60,15 +62,16 @@ class TrainingData:
     n_shots : int
     chains, steps : int array, shape (n_shots,)
     folds : Folds
-    legs : list of (Legs, tensor of shape (n_members, m))
-        Other frames of the legs in batches, one for each epoch, and their weights.
+    legs : list of (Legs, tensor of shape (m,))
+        Other frames of the legs in batches, one for each epoch, and their weights. They are known as their shots are.
     foreseen : array, shape (n_shots, k)
         Logits, before they were calibrated, with which earlier versions of the model predicted a shot; NaN where none did.
     """
 
     descriptors: Tensor
     counts: Tensor
-    train: Tensor
+    weights: Tensor
+    known: Tensor
     held_out: np.ndarray
     deciding: np.ndarray
     n_shots: int
@@ -125,15 +128,12 @@ class TrainingData:
             of_frames = weights[batch.shot]
             of_frames = of_frames * (per_leg * weights[frames.shot[frames.is_end]].sum() / max(of_frames.sum(), 1e-300))
             of_frames = of_frames * np.where(model.is_far(batch.descriptors), OUTLYING, 1.0)
-            legs.append((batch, tensor(of_frames * known[:, batch.shot])))
+            legs.append((batch, tensor(of_frames)))
         return cls(
             tensor(x, torch.float64),
             tensor(counts),
-            tensor(
-                np.concatenate([weights, of_ends])
-                * np.where(far, OUTLYING, 1.0)
-                * np.concatenate([known, known[:, frames.shot[ends]]], axis=1)
-            ),
+            tensor(np.concatenate([weights, of_ends]) * np.where(far, OUTLYING, 1.0)),
+            tensor(np.concatenate([known, known[:, frames.shot[ends]]], axis=1), torch.bool),
             weights * held_out,
             weights * held_out * ~far[:n_shots],
             n_shots,
@@ -143,6 +143,16 @@ class TrainingData:
             legs,
             foreseen_logits(training_set.predicted_committor, earlier_slopes),
         )
+
+    @property
+    def train(self) -> Tensor:
+        """Weights in the training of each member, (n_members, n_rows)."""
+        return self.weights * self.known
+
+    def known_to_all(self) -> TrainingData:
+        """The same data, with nothing held out from any member."""
+        nothing = np.zeros_like(self.held_out)
+        return replace(self, known=torch.ones_like(self.known), held_out=nothing, deciding=nothing)
 
     def mean_of_judges(self, values: np.ndarray) -> np.ndarray:
         """Mean (n_shots, ...) of values (n_members, n_shots, ...) over the members that have not seen a shot, or NaN."""
@@ -165,6 +175,7 @@ class TrainingData:
         return expected_slope(
             np.concatenate([prediction[found] for prediction, found in zip(predictions, known, strict=True)]),
             np.concatenate([(share * counts)[found] for found in known]),
+            TAUGHT_BY_FRAMES if self.legs else AS_IT_IS,
         )
 
     def worth(self, model: CommittorModel) -> float:
@@ -175,7 +186,7 @@ class TrainingData:
     def residuals(self, model: CommittorModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residuals of the held-out predictions, shape (m, n_states - 1), with chain and step of each of the m shots."""
         with torch.no_grad():
-            p = log_committor(model.member_logits(self.descriptors[: self.n_shots])).exp().double().cpu().numpy()
+            p = log_committor(model.of_judges.member_logits(self.descriptors[: self.n_shots])).exp().double().cpu().numpy()
         counts = self.counts[: self.n_shots].double().cpu().numpy()
         residuals = counts - counts.sum(axis=1, keepdims=True) * self.mean_of_judges(p)
         judged = np.isfinite(residuals).all(axis=1)
@@ -215,12 +226,18 @@ def held_out_losses(model: CommittorModel, training_set: TrainingSet) -> np.ndar
     """Loss of each shot, (n_shots,), under the members that have not seen it; NaN where all have."""
     data = TrainingData.of(model, training_set, (0.0, 0.0), 0, np.random.default_rng(0))
     with torch.no_grad():
-        nll = negative_log_likelihood(model.member_logits(data.descriptors), data.counts).double().cpu().numpy()
+        nll = negative_log_likelihood(model.of_judges.member_logits(data.descriptors), data.counts).double().cpu().numpy()
     return data.mean_of_judges(nll)
 
 
 def optimise(
-    model: CommittorModel, data: TrainingData, max_epochs: int, max_learning_rate: float, weight_decay: float, memory: float
+    model: CommittorModel,
+    data: TrainingData,
+    max_epochs: int,
+    max_learning_rate: float,
+    weight_decay: float,
+    memory: float,
+    last: int | None = None,
 ) -> tuple[int, float, np.ndarray]:
     """Train in place, and calibrate.
 
@@ -231,6 +248,8 @@ def optimise(
     ----------
     memory : float
         Memory of velocities to begin with, in frames.
+    last : int, optional
+        Epoch after which training ends, while the learning rate goes by ``max_epochs``.
 
     Returns
     -------
@@ -248,7 +267,8 @@ def optimise(
     factors = [factor] if unit > 0 else []
     optimiser_of_factor = Adam(factors)
     # a common factor; Adam does not see it, except through the size of its epsilon
-    per_shot = 1 / data.train[:, : data.n_shots].sum().clamp(min=1e-12)
+    train = data.train
+    per_shot = 1 / train[:, : data.n_shots].sum().clamp(min=1e-12)
     can_compare = data.deciding.sum() > 0
     is_exact = getattr(model.network, "is_of_raw_descriptors", False)  # a formula says what it says
     snapshots = []
@@ -257,13 +277,14 @@ def optimise(
     model.train()
     inputs = model.inputs(data.descriptors)
     n_parts = -(-len(inputs) // SHOTS_PER_EPOCH)
-    parts = [(inputs[n::n_parts], data.counts[n::n_parts], n_parts * data.train[:, n::n_parts]) for n in range(n_parts)]
+    parts = [(inputs[n::n_parts], data.counts[n::n_parts], n_parts * train[:, n::n_parts]) for n in range(n_parts)]
     size = 2 * model.n_descriptors * max((len(legs) for legs, _ in data.legs), default=1)
     kept = {n: _inputs_of_legs(model, legs) for n, (legs, _) in enumerate(data.legs[: NUMBERS_KEPT // size])}
-    for epoch in range(max_epochs + 1):
+    last = max_epochs if last is None else last
+    for epoch in range(last + 1):
         of_part, counts, train = parts[epoch % n_parts]
         logits = networks.member_logits(model.network, of_part)
-        if epoch == max_epochs or (can_compare and epoch and epoch % every == 0):
+        if epoch == last or (can_compare and epoch and epoch % every == 0):
             with torch.no_grad():
                 of_all = logits if n_parts == 1 else networks.member_logits(model.network, inputs[: data.n_shots])
             of_shots = of_all.detach()[:, : data.n_shots].double()
@@ -271,7 +292,7 @@ def optimise(
             loss_of_shots = negative_log_likelihood(model.calibrated(of_shots), data.counts[: data.n_shots]).cpu().numpy()
             values = [value.detach().clone() for value in (*parameters, model.slope)]
             snapshots.append((epoch, factor.item() * unit, loss_of_shots, values))
-        if epoch == max_epochs:
+        if epoch == last:
             break
         learning_rate = _learning_rate_shape((epoch + 1) / max_epochs)
         nll = negative_log_likelihood(logits, counts)
@@ -279,6 +300,7 @@ def optimise(
         if data.legs:
             number = epoch % len(data.legs)
             legs, weights = data.legs[number]
+            weights = weights * data.known[:, torch.as_tensor(legs.shot, device=model.device)]
             of_legs = kept[number] if number in kept else _inputs_of_legs(model, legs)
             loss = loss + _loss_of_legs(model.network, legs, weights, *of_legs, factor * unit)
         gradients = torch.autograd.grad(loss * per_shot, parameters + factors, allow_unused=True)
@@ -287,15 +309,15 @@ def optimise(
         with torch.no_grad():
             factor.clamp_(0.0, LONGEST_MEMORY)
     model.train(was_training)
-    epochs, memory, nll, values = last = snapshots[-1]
+    epochs, memory, nll, values = final = snapshots[-1]
     if not np.isfinite(nll).all():
         raise FloatingPointError(
             "training diverged: the loss is not finite. Look for extreme descriptors, or lower the learning rate"
         )
     if can_compare:
         best = min(snapshots, key=lambda snapshot: (data.deciding * snapshot[2]).sum())
-        stops = not data.legs or data.is_better(best[2], last[2])  # what later frames teach takes its time to settle
-        epochs, memory, nll, values = best if stops else last
+        stops = not data.legs or data.is_better(best[2], final[2])  # what later frames teach takes its time to settle
+        epochs, memory, nll, values = best if stops else final
     with torch.no_grad():
         for parameter, value in zip((*parameters, model.slope), values, strict=True):
             parameter.copy_(value)

@@ -15,7 +15,10 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 AS_IT_IS = 0.7
-"""Prior probability that a network needs no slope: few shots should hardly change what frames of legs have taught well."""
+"""Prior probability that a network needs no slope."""
+
+TAUGHT_BY_FRAMES = 0.9
+"""The same where frames of legs were learned from: few shots should hardly change what these have taught well."""
 
 SPREAD = 0.5
 """Standard deviation of the logarithm of the slope where it needs one."""
@@ -24,10 +27,10 @@ LOG_SLOPES = np.arange(-40, 6) / 10
 """Logarithms of the slopes that are considered. Outcomes that the descriptors separate would ask for any."""
 
 
-def expected_slope(logits: np.ndarray, counts: np.ndarray) -> float:
+def expected_slope(logits: np.ndarray, counts: np.ndarray, as_it_is: float = AS_IT_IS) -> float:
     r"""Slope of the log-odds that shots ask for, which is 1 where they do not.
 
-    The exponential of the posterior mean of its logarithm. The prior is 1 with the probability `AS_IT_IS`, else
+    The exponential of the posterior mean of its logarithm. The prior is 1 with the probability ``as_it_is``, else
     log-normal.
 
     Parameters
@@ -36,8 +39,8 @@ def expected_slope(logits: np.ndarray, counts: np.ndarray) -> float:
         As for :func:`slope_and_shifts`, of shots that the model was not trained on.
     """
     prior = np.exp(-((LOG_SLOPES / SPREAD) ** 2) / 2)
-    prior *= (1 - AS_IT_IS) / prior.sum()
-    prior[np.argmin(np.abs(LOG_SLOPES))] += AS_IT_IS
+    prior *= (1 - as_it_is) / prior.sum()
+    prior[np.argmin(np.abs(LOG_SLOPES))] += as_it_is
     likelihood = np.array([(counts * _log_probabilities(math.exp(t) * logits)).sum() for t in LOG_SLOPES])
     posterior = prior * np.exp(likelihood - likelihood.max())
     return math.exp(LOG_SLOPES @ posterior / posterior.sum())

@@ -53,6 +53,9 @@ DECIDE_AGAIN = 3.0
 ALL_EFFORT = 200
 """Legs from which training takes all its epochs and frames. The first shots need half of each."""
 
+ON_ALL_SHOTS = 0.6
+"""Least number of epochs of the training with nothing held out, relative to that of a model which is started anew."""
+
 MIN_SHOTS_TO_DECIDE = 20
 """Independent ones: below, held-out losses decide nothing and the defaults hold."""
 
@@ -266,8 +269,9 @@ def fit(
     else:
         decided_at = n_shots if n_shots >= MIN_SHOTS_TO_DECIDE else 0
         chosen = _decide(trainer, model, candidates, relevance) if decided_at else trainer.train(model, candidates[0])
-    model.load_state_dict(chosen.model.state_dict())
-    model.folds = chosen.model.folds
+    published = trainer.published(chosen)
+    model.load_state_dict(published.state_dict())
+    model.folds = published.folds
     return FitReport(
         n_shots=n_shots,
         n_legs=float(training_set.counts.sum()),
@@ -332,11 +336,13 @@ def _decide(trainer: _Trainer, model: CommittorModel, candidates, relevance) -> 
 class _Trained:
     """A trained model with all that the comparison with another one needs."""
 
+    start: CommittorModel
     model: CommittorModel
     data: TrainingData
     auxiliary_weights: tuple[float, float]
     relevance: np.ndarray
     velocity_memory: float
+    max_epochs: int
     epochs: int
     nll: np.ndarray  # (n_members, n_shots)
 
@@ -394,7 +400,7 @@ class _Trainer:
 
     def train(self, model: CommittorModel, auxiliary_weights, relevance=None, stiffness=1.0) -> _Trained:
         """Train a copy of the model, from new weights where the network can be started anew."""
-        trial = model.copy()
+        trial = model.of_judges.copy()
         trial.folds = self.folds
         of_data = self.scaling
         varies = of_data.std > 0
@@ -407,16 +413,32 @@ class _Trainer:
     def train_further(self, model: CommittorModel, auxiliary_weights, relevance, velocity_memory=0.0) -> _Trained:
         """Train a copy of the model from its present weights; its input scaling and folds are kept."""
         epochs = math.ceil(self.max_epochs / 3)
-        trial = model.copy()
+        trial = model.of_judges.copy()
         trial.folds = trial.folds or self.folds
         return self._optimise(trial, auxiliary_weights, relevance, epochs, 1.0, velocity_memory)
 
+    def published(self, trained: _Trained) -> CommittorModel:
+        """The trained model with a network that has seen all shots; the one that has not becomes its judges.
+
+        Both are trained from the same weights, and as far. With few legs nothing is known well, and there are no judges.
+        """
+        data = trained.data
+        if not data.held_out.any() or data.counts[: data.n_shots].sum() < ALL_EFFORT:
+            return trained.model
+        epochs = max(trained.max_epochs, math.ceil(ON_ALL_SHOTS * self.max_epochs))
+        last = math.ceil(epochs * trained.epochs / trained.max_epochs)
+        model, known = trained.start.copy(), data.known_to_all()
+        optimise(model, known, epochs, self.learning_rate, self.weight_decay, trained.velocity_memory, last)
+        model.slope.copy_(trained.model.slope)
+        model.judges = trained.model.network
+        return model
+
     def _optimise(self, trial, auxiliary_weights, relevance, max_epochs, stiffness, velocity_memory=0.0) -> _Trained:
-        rng = np.random.default_rng(self.seed)
+        rng, start = np.random.default_rng(self.seed), trial.copy()
         data = TrainingData.of(trial, self.training_set, auxiliary_weights, self.frames_per_epoch, rng, self.earlier_slopes)
         if not self.decides:
             data = replace(data, deciding=np.zeros_like(data.deciding))
         weight_decay = self.weight_decay * stiffness
         epochs, memory, nll = optimise(trial, data, max_epochs, self.learning_rate, weight_decay, velocity_memory)
         relevance = np.asarray(relevance, dtype=float)
-        return _Trained(trial, data, auxiliary_weights, relevance, memory, epochs, nll)
+        return _Trained(start, trial, data, auxiliary_weights, relevance, memory, max_epochs, epochs, nll)

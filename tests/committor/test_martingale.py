@@ -105,7 +105,8 @@ def test_the_frames_of_a_leg_weigh_what_was_asked_for(max_frames):
     n_legs = 60
     # each fold is held out by one of five members
     assert data.train[:, 30:].sum().item() == pytest.approx(0.3 * n_legs * 4, rel=0.1)
-    for _, weights in data.legs:
+    for legs, weights in data.legs:
+        weights = weights * data.known[:, legs.shot]
         assert weights.sum().item() == pytest.approx(2.0 * n_legs * 4, rel=0.3)
         assert len(np.unique(weights[weights > 0].numpy())) == 1  # or it would tell how long the leg was
     assert len(data.legs) == 1 if max_frames > 1000 else len(data.legs) > 3

@@ -207,6 +207,7 @@ def _loss(model: CommittorModel, shots: _Judged) -> tuple[float, float]:
 
 def _member_losses(model: CommittorModel, shots: _Judged, x: torch.Tensor) -> torch.Tensor:
     """Loss of the shots of each member, (n_members, m), for descriptors x (n, d)."""
+    model = model.of_judges
     inputs = model.inputs(x)[torch.tensor(shots.rows)]
     if isinstance(model.network, StackedNetwork):
         logits = model.network.logits(inputs)
