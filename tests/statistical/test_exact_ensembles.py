@@ -24,6 +24,7 @@ from exact_support import (
     birth_death_chain,
     sample_paths,
     site_indices,
+    site_of,
     z_scores,
 )
 from openpathsampling.beta.hooks import PathSimulatorHook
@@ -145,8 +146,8 @@ class WrongMover(ShootingMover):
         return [trial], details
 
     def orientations(self, path):
-        """In how many of its two orientations a path is in the ensemble."""
-        return sum(bool(self.ensemble(oriented)) for oriented in (path, path.reversed))
+        """In how many of its two orientations a path of an interface ensemble is in it: A->A in both, A->B in one."""
+        return 1 + (site_of(path[0]) == site_of(path[-1]))
 
 
 class SiteSelectorWithoutRatio(WithoutRatio, SiteSelector):

@@ -19,6 +19,7 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 sys.path.insert(0, str(Path(__file__).parents[1] / "sampling"))
 
 from kill_script import new_storage  # noqa: E402
+from netcdf_files import in_memory  # noqa: E402
 from sampling_support import QUICK_WITH_FRAMES, QuickChain, seed_everything  # noqa: E402
 
 import ops_aimmd  # noqa: E402
@@ -76,7 +77,7 @@ def copy_run(file, copy):
 
 def steps_in(file):
     """Of each step in a file: number, whether it was accepted, and coordinates of trial and active paths."""
-    storage = open_storage(file)
+    storage = in_memory(open_storage(file))
     found = []
     for step in storage.steps:
         change = step.change.canonical

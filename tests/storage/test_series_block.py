@@ -13,6 +13,8 @@ import numpy as np
 import openpathsampling as paths
 import pandas as pd
 import pytest
+from child_processes import run_code
+from netcdf_files import in_memory
 from openpathsampling.experimental.storage import Storage as SimStore
 
 import ops_aimmd
@@ -82,14 +84,14 @@ def copy(finished, tmp_path):
 
 
 def table_of(file, states):
-    storage = paths.Storage(file, "r")
+    storage = in_memory(paths.Storage(file, "r"))
     table = step_table(storage.steps, states)
     storage.close()
     return table
 
 
 def details_of(file):
-    storage = paths.Storage(file, "r")
+    storage = in_memory(paths.Storage(file, "r"))
     details = [vars(step.change.canonical.details).copy() for step in storage.steps if step.mccycle > 0]
     storage.close()
     return details
@@ -261,8 +263,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_was_synced_survives_a_kill(finished, copy):
-    process = subprocess.run([sys.executable, "-c", KILLED, copy], capture_output=True, text=True)
+def test_what_was_synced_survives_a_kill(finished, copy, tmp_path):
+    process = run_code(KILLED, tmp_path, copy)
     assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
     table = read_series(copy)
     assert len(table) in (8, 9)
