@@ -10,7 +10,7 @@ import pytest
 import torch
 from child_processes import Child
 from netcdf_files import in_memory
-from test_kills import contents, differences
+from resume_support import contents, differences
 
 import ops_aimmd
 from ops_aimmd.storage.ops_files import open_storage
