@@ -13,7 +13,7 @@ import numpy as np
 import openpathsampling as paths
 import pytest
 import torch
-from exact_support import AGREES, DISAGREES, WithoutRatio, seed_everything
+from exact_support import AGREES, DISAGREES, CommittorSelectorWithoutRatio, WithoutRatio, seed_everything
 from openpathsampling.beta.hooks import PathSimulatorHook
 from openpathsampling.engines import toy as ops_toy
 from openpathsampling.engines.delayedinterrupt import EmptyContext
@@ -219,10 +219,6 @@ def fixed_learner(wells, network):
 
 
 class UniformWithoutRatio(WithoutRatio, paths.UniformSelector):
-    """Wrong on purpose."""
-
-
-class CommittorSelectorWithoutRatio(WithoutRatio, CommittorSelector):
     """Wrong on purpose."""
 
 

@@ -24,7 +24,7 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 from openpathsampling.high_level.move_scheme import MoveAcceptanceAnalysis
 from openpathsampling.visualize import PathTree, ReplicaEvolution
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "sampling"))
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("sampling", ".")]
 
 from kill_script import new_storage  # noqa: E402
 from netcdf_files import in_memory  # noqa: E402

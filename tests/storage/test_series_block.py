@@ -16,6 +16,7 @@ import pytest
 from child_processes import run_code
 from netcdf_files import in_memory
 from openpathsampling.experimental.storage import Storage as SimStore
+from sampling_support import QUICK
 
 import ops_aimmd
 from ops_aimmd.analysis.series import step_table
@@ -35,7 +36,7 @@ SCALARS = (
 def run(storage, n_steps, shooting="two-way", stock=False, on_step=lambda results: None):
     """Sample the two wells; `on_step` sees every step before it is stored. Gives the states and the steps."""
     system = toy.wolfe_quapp(n_steps_per_frame=30)  # a netCDF file takes milliseconds for each frame
-    learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=1)
+    learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=1, fit_options=QUICK)
     network = system.network()
     if stock:
         scheme = paths.OneWayShootingMoveScheme(network, paths.UniformSelector(), engine=system.engine)
