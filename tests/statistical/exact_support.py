@@ -108,11 +108,22 @@ class LogitsOfSites(torch.nn.Module):
         return self.table[x[:, 0].round().long()]
 
 
-def model_of_sites(logits):
-    """A model with given logits, (n_sites,) for two states or (n_sites, n_states)."""
-    logits = np.asarray(logits, dtype=float)
-    logits = logits[:, None] if logits.ndim == 1 else logits
-    return CommittorModel(LogitsOfSites(logits), n_descriptors=1, n_states=max(logits.shape[1], 2))
+class ModelOfSites(CommittorModel):
+    """A model with given logits. Its log committor is looked up: the network would take a third of the time of these tests.
+
+    Parameters
+    ----------
+    logits : (n_sites,) for two states, or (n_sites, n_states)
+    """
+
+    def __init__(self, logits):
+        logits = np.asarray(logits, dtype=float)
+        logits = logits[:, None] if logits.ndim == 1 else logits
+        super().__init__(LogitsOfSites(logits), n_descriptors=1, n_states=max(logits.shape[1], 2))
+        self._log_committor = super().log_committor(np.arange(len(logits), dtype=float)[:, None])
+
+    def log_committor(self, x):
+        return self._log_committor[np.rint(x[:, 0]).astype(int)]
 
 
 def site_of(snapshot):

@@ -7,8 +7,8 @@ import openpathsampling as paths
 import pytest
 from exact_support import AGREES, DISAGREES, seed_everything
 from openpathsampling.engines import toy as ops_toy
-from openpathsampling.engines.delayedinterrupt import EmptyContext
 from openpathsampling.pathmover import ForwardFirstTwoWayShootingMover
+from plain_integrators import plain
 
 from ops_aimmd import BoltzmannVelocities, CommittorLearner, CommittorShootingScheme, ShootingMover, TrainingHook
 from ops_aimmd.sampling.shooting_results import shooting_result, shots
@@ -23,49 +23,15 @@ POINT = np.array([0.2, 0.0])
 """On the side of B: what favours one of the states is seen."""
 
 
-class PlainBAOAB(ops_toy.LangevinBAOABIntegrator):
-    """OPS's integrator on the potential of Hummer and Szabo, for masses of one, in plain numbers, which take less time."""
-
-    def step(self, sys):
-        x, y = sys.positions.tolist()
-        u, v = sys.velocities.tolist()
-        b, half = sys.pes.potential.b, 0.5 * self.dt
-        u -= half * b * (4.0 * x * (x * x - 1.0) + 2.0 * (x - y))
-        v += half * b * 2.0 * (x - y)
-        x, y = x + half * u, y + half * v
-        random_u, random_v = np.random.normal(size=2).tolist()  # noqa: NPY002
-        u, v = self.c1 * u + self.c3 * random_u, self.c1 * v + self.c3 * random_v
-        x, y = x + half * u, y + half * v
-        u -= half * b * (4.0 * x * (x * x - 1.0) + 2.0 * (x - y))
-        v += half * b * 2.0 * (x - y)
-        sys.positions, sys.velocities = np.array([x, y]), np.array([u, v])
-
-
-def test_plain_numbers_are_the_same_dynamics():
-    system = short_paths("langevin")
-    engine, plain = system.engine, system.engine.integ
-    of_ops = ops_toy.LangevinBAOABIntegrator(dt=plain.dt, temperature=plain.temperature, gamma=plain.gamma)
-    ends = []
-    for integrator in (plain, of_ops):
-        seed_everything(1)
-        engine.positions, engine.velocities = POINT.copy(), np.array([1.0, -0.5])
-        for _ in range(20):
-            integrator.step(engine)
-        ends.append([*engine.positions, *engine.velocities])
-    np.testing.assert_allclose(*ends, atol=1e-9)
-
-
 def short_paths(dynamics):
     """Two wells with a barrier of 3 kT in long time steps, which the reference shares."""
     system = toy.hummer_szabo(b=3.0, dynamics=dynamics)
     if dynamics == "langevin":
-        integrator, n_steps = PlainBAOAB(dt=0.05, temperature=system.temperature, gamma=5.0), 2
+        integrator, n_steps = ops_toy.LangevinBAOABIntegrator(dt=0.05, temperature=system.temperature, gamma=5.0), 2
     else:
         integrator, n_steps = ops_toy.OverdampedLangevinIntegrator(dt=5e-3, temperature=system.temperature, D=1.0), 4
     options = {**system.engine.options, "integ": integrator, "n_steps_per_frame": n_steps}
-    engine = ops_toy.Engine(options, system.engine.topology)
-    engine.interrupter = EmptyContext  # to delay an interrupt costs as much as a step
-    return replace(system, engine=engine)
+    return plain(replace(system, engine=ops_toy.Engine(options, system.engine.topology)))
 
 
 class FixedPoint:

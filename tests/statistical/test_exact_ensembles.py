@@ -17,13 +17,13 @@ from exact_support import (
     N_STEPS,
     CommittorSelectorWithoutRatio,
     ExactChain,
+    ModelOfSites,
     SiteSelector,
     WithoutRatio,
     assert_exact,
     assert_wrong,
     asymmetric_chain,
     chain_that_stays,
-    model_of_sites,
     one_directional,
     sample_paths,
     site_indices,
@@ -301,7 +301,7 @@ def test_control_three_states_without_the_ratio(star):
 
 def model_version(number, logits, density_sites=()):
     """A model version with given logits, (n_sites,) or (n_sites, n_states), and the density of given frames."""
-    model = model_of_sites(logits)
+    model = ModelOfSites(logits)
     density = None
     if len(density_sites):
         log_committor = model.log_committor(np.array(density_sites, dtype=float)[:, None])

@@ -14,10 +14,10 @@ from exact_support import (
     DISAGREES,
     N_STEPS,
     ExactChain,
+    ModelOfSites,
     assert_exact,
     assert_wrong,
     asymmetric_chain,
-    model_of_sites,
     one_directional,
     sample_paths,
     seed_everything,
@@ -39,7 +39,7 @@ WRONG_MODEL = [0.0, -3.0, -2.0, 0.0, 2.0, 0.0]
 
 
 def learner_of(chain, logits):
-    learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, model=model_of_sites(logits))
+    learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, model=ModelOfSites(logits))
     learner.freeze()
     return learner
 

@@ -3,7 +3,7 @@
 import numpy as np
 import openpathsampling as paths
 import pytest
-from exact_support import assert_exact, assert_wrong, chain_that_stays, model_of_sites, seed_everything, site_indices
+from exact_support import ModelOfSites, assert_exact, assert_wrong, chain_that_stays, seed_everything, site_indices
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 from ops_aimmd import CommittorLearner, CommittorSelector, CommittorShootingScheme
@@ -123,7 +123,7 @@ def test_a_model_that_learns_from_many_chains(sticky_chain, n_steps, rounds):
 
 def version(number, weights):
     """A model version; with the weight `np.exp` the sites between the states have the weights given here."""
-    return ModelVersion(number, model_of_sites(np.log([1.0, *weights, 1.0])).frozen_copy())
+    return ModelVersion(number, ModelOfSites(np.log([1.0, *weights, 1.0])).frozen_copy())
 
 
 AT_THE_PICK, AT_THE_ACCEPTANCE = version(1, (0.1, 9.0)), version(2, (9.0, 0.1))
