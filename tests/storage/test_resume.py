@@ -4,21 +4,17 @@ The files are whole here; the other files `test_resume_*` are about what becomes
 """
 
 import gc
-import json
 import shutil
 
 import numpy as np
 import openpathsampling as paths
 import pytest
-import resume_support
-from child_processes import run_script
 from openpathsampling.netcdfplus import WeakLRUCache
 from resume_support import (
     HALF,
     SUFFIX,
     WHOLE,
     begin,
-    begin_alanine,
     both_kinds,
     both_kinds_alike,
     check_ops_analysis,
@@ -155,23 +151,6 @@ def test_frames_that_ops_has_forgotten_keep_their_digits(directory):
         sampler.save_frequency = 100  # also the spacing of OPS's checks, which look at every frame
         run_to(sampler, 16)
     assert differences(*(contents(checkpoint_of(file)) for file in files)) == []
-
-
-@netcdf_only
-def test_alanine_dipeptide_on_the_reference_platform(directory):
-    accepted = begin_alanine(directory)
-    process = run_script(resume_support.__file__, "resume_alanine", directory)
-    assert process.returncode == 0, process.stderr[-4000:]
-    report = json.loads(process.stdout.splitlines()[-1])
-    run, whole, elsewhere = (contents(directory / f"{name}.aimmd") for name in ("run", "whole", "elsewhere"))
-    assert differences(run, whole) == []
-    assert any(accepted[2:-1])  # of this path the copy has not read all digits from a file
-    frames = elsewhere["leg frames descriptors"]
-    assert not np.array_equal(whole["leg frames descriptors"][: len(frames)], frames)  # control: on another platform
-    assert "'Abacus'" in report["no such platform"] and "platform=" in report["no such platform"]
-    assert "Reference" in report["no such platform"]  # what there is
-    assert report["platform"] == report["platform now"] == "CPU"
-    assert report["platform of the run"] == "Reference"
 
 
 @netcdf_only

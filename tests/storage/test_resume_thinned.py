@@ -1,17 +1,21 @@
 """Runs resumed with a file or a checkpoint that does not keep all paths, or not all of their frames."""
 
+import json
 import shutil
 from contextlib import closing
 
 import numpy as np
 import openpathsampling as paths
 import pytest
+import resume_support
+from child_processes import run_script
 from resume_support import (
     HALF,
     WHOLE,
     At,
     Breakdown,
     begin,
+    begin_alanine,
     checkpoint_of,
     contents,
     copy_run,
@@ -237,3 +241,21 @@ def test_options_of_thinning_that_do_not_go_together():
     for options in ({"rejected_trials": "none"}, {"path_stride": 0, "checkpoint": "x"}):
         with pytest.raises(ValueError):
             ops_aimmd.TrainingHook(learner, **options)
+
+
+@netcdf_only
+def test_alanine_dipeptide_on_the_reference_platform(directory):
+    """Of rejected trials only the ends are stored."""
+    accepted = begin_alanine(directory)
+    process = run_script(resume_support.__file__, "resume_alanine", directory)
+    assert process.returncode == 0, process.stderr[-4000:]
+    report = json.loads(process.stdout.splitlines()[-1])
+    run, whole, elsewhere = (contents(directory / f"{name}.aimmd") for name in ("run", "whole", "elsewhere"))
+    assert differences(run, whole) == []
+    assert any(accepted[2:-1])  # of this path the copy has not read all digits from a file
+    frames = elsewhere["leg frames descriptors"]
+    assert not np.array_equal(whole["leg frames descriptors"][: len(frames)], frames)  # control: on another platform
+    assert "'Abacus'" in report["no such platform"] and "platform=" in report["no such platform"]
+    assert "Reference" in report["no such platform"]  # what there is
+    assert report["platform"] == report["platform now"] == "CPU"
+    assert report["platform of the run"] == "Reference"
