@@ -101,6 +101,13 @@ def run_script(script, *arguments, **environment):
     return subprocess.CompletedProcess([script, *arguments], child.returncode, output, errors)
 
 
+def run_code(code, folder, *arguments):
+    """The same for lines of Python, which are written into a file of the folder."""
+    script = Path(folder) / "code.py"
+    script.write_text(code)
+    return run_script(script, *arguments)
+
+
 def result_of(script, *arguments, **environment):
     """The last line that a script prints, read as JSON; it must end well."""
     done = run_script(script, *arguments, **environment)

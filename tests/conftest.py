@@ -5,9 +5,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of two test processes, and of their workers, wait for each other
 os.environ.setdefault("OPENMM_CPU_THREADS", "1")  # more of them add up forces in another order each time
 
+import netcdf_files  # noqa: E402, F401
 import openpathsampling as paths  # noqa: E402
 import pytest  # noqa: E402
-import small_netcdf_files  # noqa: E402, F401
 
 from ops_aimmd.shooting.executors.choose import DaskExecutor, SpawnedProcesses, local_cluster  # noqa: E402
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import openpathsampling as paths
+from plain_integrators import plain
 
 import ops_aimmd
 from ops_aimmd.analysis.health import assess
@@ -21,7 +22,7 @@ from ops_aimmd.systems import toy
 
 def two_wells(n_steps_per_frame=60):
     """Legs of some twenty frames, or of eight: quick to make, and to store, where a frame takes milliseconds."""
-    return toy.hummer_szabo(n_steps_per_frame=n_steps_per_frame)
+    return plain(toy.hummer_szabo(n_steps_per_frame=n_steps_per_frame))
 
 
 QUICK = {"max_epochs": 40, "relevance": None}

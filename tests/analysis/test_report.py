@@ -13,6 +13,7 @@ import pytest
 import torch
 from child_processes import result_of
 from openpathsampling.engines import EngineMaxLengthError
+from plain_integrators import plain
 
 from ops_aimmd import CommittorModel, load_learner
 from ops_aimmd.analysis.health import assess
@@ -359,7 +360,7 @@ def between(system, states, seed):
 )
 def test_mis_specified_states(tmp_path, centre, radius, expected):
     """State A of the two wells at (-1, -1) and (1, 1): right, reaching to the saddle, beside its minimum."""
-    system = toy.hummer_szabo(n_steps_per_frame=60, n_frames_max=200)
+    system = plain(toy.hummer_szabo(n_steps_per_frame=60, n_frames_max=200))
     states = [volume("A", centre, radius), volume("B", (1.0, 1.0), 0.3)]
     path = between(system, states, 1)
     health = assessed(tmp_path, system, 60, states=states, path=path)

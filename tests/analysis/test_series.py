@@ -7,6 +7,7 @@ import openpathsampling as paths
 import pandas as pd
 import pytest
 import torch
+from sampling_support import QUICK
 
 from ops_aimmd import CommittorLearner, CommittorModel, CommittorSelector, CommittorShootingScheme, TrainingHook
 from ops_aimmd.analysis.series import StepRecorder, step_table
@@ -24,7 +25,7 @@ class Case:
         site = paths.FunctionCV("site", lambda snapshot: snapshot.coordinates[0, 0])
         self.states = [paths.CVDefinedVolume(site, i - 0.5, i + 0.5).named(name) for i, name in ((0, "A"), (5, "B"))]
         self.learner = CommittorLearner(
-            lambda path: site_indices(path)[:, None].astype(float), self.states, seed=1, model=model
+            lambda path: site_indices(path)[:, None].astype(float), self.states, seed=1, model=model, fit_options=QUICK
         )
         if model is not None:
             self.learner.freeze()

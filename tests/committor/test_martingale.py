@@ -22,7 +22,8 @@ def walks(n, memory, rng, step=0.01):
     starts = rng.uniform(-1, 1, n)
     velocity = rng.normal(size=n) * step
     x, v = np.repeat(starts, 2), np.column_stack([velocity, -velocity]).ravel()
-    history, outcomes, running = [[] for _ in x], np.full(len(x), -1), np.arange(len(x))
+    outcomes, running = np.full(len(x), -1), np.arange(len(x))
+    walkers, positions = [], []
     keep = np.exp(-1 / memory) if memory else 0.0
     while len(running):
         if memory:
@@ -30,12 +31,15 @@ def walks(n, memory, rng, step=0.01):
         else:
             v[running] = 4 * step * rng.normal(size=len(running))
         x[running] += v[running]
-        for walker in running:
-            history[walker].append(x[walker])
+        walkers.append(running)
+        positions.append(x[running])
         done = np.abs(x[running]) >= 1
         outcomes[running[done]] = x[running[done]] > 0
         running = running[~done]
-    return starts, [(np.array(h), int(o)) for h, o in zip(history, outcomes, strict=True)]
+    walkers, positions = np.concatenate(walkers), np.concatenate(positions)
+    order = np.argsort(walkers, kind="stable")
+    histories = np.split(positions[order], np.searchsorted(walkers[order], np.arange(1, len(x))))
+    return starts, [(history, int(outcome)) for history, outcome in zip(histories, outcomes, strict=True)]
 
 
 def training_set(starts, legs, at_fractions=False):

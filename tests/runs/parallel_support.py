@@ -21,6 +21,7 @@ import ops_aimmd  # noqa: E402
 from ops_aimmd.committor.training import DiminishingSchedule  # noqa: E402
 from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling  # noqa: E402
 from ops_aimmd.shooting.executors.choose import InThisProcess, executor_for  # noqa: E402
+from ops_aimmd.shooting.shots import ShotFailure  # noqa: E402
 
 
 def simulation(storage=None, checkpoint=None, n_chains=3, chain=None, seed=7, learner=None, **options):
@@ -119,6 +120,18 @@ class Counting(InThisProcess):
         for outcome in outcomes:
             self.runs[outcome.shot_id] = self.runs.get(outcome.shot_id, 0) + 1
         return outcomes
+
+
+def refuse(executor, ending, text, kind):
+    """Let an executor be unable to run the shots with this ending of their names, and give it back."""
+    results = executor.results
+
+    def with_failures(timeout=None):
+        done = results(timeout)
+        return [ShotFailure(one.shot_id, text, kind) if one.shot_id.endswith(ending) else one for one in done]
+
+    executor.results = with_failures
+    return executor
 
 
 def die():

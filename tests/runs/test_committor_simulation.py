@@ -7,6 +7,7 @@ import openpathsampling as paths
 import pytest
 from brute_force import brute_force_committor
 from exact_markov_chains import committor
+from plain_integrators import plain
 from sampling_support import Chain, breaking_chain, publish, simulation
 from scipy.special import expit, logit
 
@@ -92,7 +93,7 @@ class Onwards(ops_aimmd.BoltzmannVelocities):
 
 
 def test_velocities_are_fair_with_inertia():
-    system = toy.wolfe_quapp(dynamics="langevin")
+    system = plain(toy.wolfe_quapp(dynamics="langevin"))
     path = system.initial_trajectory(1)
     rng = np.random.default_rng(0)
     x = system.descriptors(path)

@@ -8,6 +8,7 @@ import openpathsampling as paths
 import pytest
 from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
+from plain_integrators import plain
 from sampling_support import Chain, site_of
 
 from ops_aimmd.runs.climb import Climb
@@ -26,7 +27,7 @@ def start_in_A(system):
 
 @pytest.fixture(scope="module", params=["overdamped", "langevin"])
 def system(request):
-    return toy.wolfe_quapp(dynamics=request.param)
+    return plain(toy.wolfe_quapp(dynamics=request.param))
 
 
 def towards_B(system):
@@ -57,7 +58,7 @@ def test_frames_follow_one_another(path):
 
 def test_velocities_point_along_the_path():
     """Langevin dynamics: displacements between frames correlate with the velocities, on both legs."""
-    system = toy.wolfe_quapp(dynamics="langevin")
+    system = plain(toy.wolfe_quapp(dynamics="langevin"))
     path = initial_path(start_in_A(system), towards_B(system), system.states, seed=5)
     moved = np.diff([frame.xyz[0] for frame in path], axis=0)
     v = np.array([frame.velocities[0] for frame in path])

@@ -3,7 +3,7 @@
 import numpy as np
 import openpathsampling as paths
 import pytest
-from parallel_support import Counting, InReverse, interrupt
+from parallel_support import Counting, InReverse, interrupt, refuse
 from shots_support import Walk, site_of, specs
 from test_initial_path import start_in_A, towards_B
 
@@ -12,7 +12,6 @@ from ops_aimmd.runs.initial_paths import InitialPaths, initial_paths
 from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling
 from ops_aimmd.sampling.schemes import CommittorShootingScheme
 from ops_aimmd.shooting.executors.choose import InThisProcess
-from ops_aimmd.shooting.shots import ShotFailure
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix
 
@@ -176,21 +175,11 @@ def test_no_path_at_all_is_an_error():
         found(system, n=2)
 
 
-class Refusing(InReverse):
-    """Cannot run the third shot uphill of climb 1."""
-
-    def results(self, timeout=None):
-        return [
-            ShotFailure(done.shot_id, "no such angle", "error") if done.shot_id.endswith("/1-3") else done
-            for done in super().results(timeout)
-        ]
-
-
 def test_a_shot_that_cannot_be_run_ends_its_own_climb():
     walk = Walk()
     whole = walk_paths(walk)
     with pytest.warns(UserWarning, match=r"only 2 of 3 initial paths were found.\nclimb 1: error, no such angle"):
-        two = walk_paths(walk, executor=Refusing())
+        two = walk_paths(walk, executor=refuse(InReverse(), "/1-3", "no such angle", "error"))
     assert same(two, [whole[0], whole[2]])
 
 

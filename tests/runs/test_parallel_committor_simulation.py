@@ -3,7 +3,7 @@
 import numpy as np
 import openpathsampling as paths
 import pytest
-from parallel_support import Counting, Died, InReverse, die, interrupt
+from parallel_support import Counting, Died, InReverse, die, interrupt, refuse
 from sampling_support import Chain, breaking_chain, publish
 from shots_support import specs
 from test_committor_simulation import AGREES, DISAGREES, INNER, chi_square, exact, learner_of, same
@@ -14,7 +14,6 @@ from ops_aimmd.runs import committor_simulation as module
 from ops_aimmd.runs.committor_simulation import NOT_YET, CommittorSimulation, committor_simulation
 from ops_aimmd.shooting.executors.base import SHOTS_PER_WORKER
 from ops_aimmd.shooting.executors.choose import InThisProcess
-from ops_aimmd.shooting.shots import ShotFailure
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 
@@ -176,20 +175,10 @@ def test_without_a_seed_a_shot_is_run_again_as_it_was(tmp_path):
 # ---- shots that cannot be run ----------------------------------------------------------------------------------------
 
 
-class Refusing(Counting):
-    """Cannot run the third shot from configuration 2."""
-
-    def results(self, timeout=None):
-        return [
-            ShotFailure(done.shot_id, "three workers died", "killed_worker") if done.shot_id.endswith("/2-2") else done
-            for done in super().results(timeout)
-        ]
-
-
 def test_all_other_shots_are_made_before_the_error(tmp_path, undisturbed):
     file = tmp_path / "shots.aimmd"
     with pytest.raises(RuntimeError, match="from 1 configurations .*\nconfiguration 2: killed_worker, three workers died"):
-        shoot(Chain(), Refusing({}), checkpoint=file)
+        shoot(Chain(), refuse(InThisProcess(), "/2-2", "three workers died", "killed_worker"), checkpoint=file)
     kept = [len(made) - made.count(NOT_YET) for made in shots_on_disk(file)]
     assert kept[:2] + kept[3:] == [10] * 4 and kept[2] in (2, 3)
     assert same(shoot(Chain(), Counting({}), checkpoint=file), undisturbed)

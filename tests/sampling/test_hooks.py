@@ -10,7 +10,7 @@ import numpy as np
 import openpathsampling as paths
 import pytest
 from openpathsampling.beta.hooks import PathSimulatorHook
-from sampling_support import Chain, breaking_chain, seed_everything, simulation, site_descriptors, site_of
+from sampling_support import QUICK, Chain, breaking_chain, seed_everything, simulation, site_descriptors, site_of
 
 from ops_aimmd import (
     BoltzmannVelocities,
@@ -157,18 +157,25 @@ def test_where_one_direction_always_runs_first_only_the_first_leg_counts(chain, 
     assert n_two_legs > 3
 
 
-@pytest.mark.parametrize("mixed", [True, False])
-def test_stock_two_way_counts_are_unbiased(mixed):
-    """At the middle site of the symmetric chain p_B = 1/2, though a second leg is run only after some outcomes."""
+@pytest.fixture(scope="module")
+def shots_of_stock_moves():
+    """400 shots from the middle site of the symmetric chain by OPS's two-way moves: of both kinds, and of one kind only."""
     chain = Chain()
-    selector = OnlySite(3)
-    scheme = stock_two_way(chain, selector, None if mixed else paths.ForwardFirstTwoWayShootingMover)
-    mover = scheme.movers["shooting"][0] if mixed else scheme.movers["shooting"][0].movers[0]
-    seed_everything(5)
+    both = stock_two_way(chain, OnlySite(3)).movers["shooting"][0]
+    one = stock_two_way(chain, OnlySite(3), paths.ForwardFirstTwoWayShootingMover).movers["shooting"][0].movers[0]
+    found = {}
+    for name, mover in (("both directions first", both), ("forward first", one)):
+        seed_everything(5)
+        changes = [mover.move(paths.SampleSet([paths.Sample(0, chain.initial(), mover.ensemble)])) for _ in range(400)]
+        found[name] = [shot for change in changes for shot in shots(change, chain.states)]
+    return found
+
+
+@pytest.mark.parametrize("first", ["both directions first", "forward first"])
+def test_stock_two_way_counts_are_unbiased(shots_of_stock_moves, first):
+    """At the middle site of the symmetric chain p_B = 1/2, though a second leg is run only after some outcomes."""
     counts = np.zeros(2)
-    for _ in range(400):
-        change = mover.move(paths.SampleSet([paths.Sample(0, chain.initial(), mover.ensemble)]))
-        (shot,) = shots(change, chain.states)
+    for shot in shots_of_stock_moves[first]:
         for name, outcome in shot.leg_outcomes.items():
             counts[outcome] += name in shot.unbiased_legs
     error = 0.5 / np.sqrt(counts.sum())
@@ -184,15 +191,10 @@ class OnlySite(paths.ShootingPointSelector):
         return float(round(site_of(snapshot)) == self.site)
 
 
-def test_control_only_complete_pairs_would_be_biased():
+def test_control_only_complete_pairs_would_be_biased(shots_of_stock_moves):
     """Of forward-first moves in an A->B ensemble a second leg is there only if the first reached B."""
-    chain = Chain()
-    mover = stock_two_way(chain, OnlySite(3), paths.ForwardFirstTwoWayShootingMover).movers["shooting"][0].movers[0]
-    seed_everything(5)
     counts = np.zeros(2)
-    for _ in range(400):
-        change = mover.move(paths.SampleSet([paths.Sample(0, chain.initial(), mover.ensemble)]))
-        (shot,) = shots(change, chain.states)
+    for shot in shots_of_stock_moves["forward first"]:
         if len(shot.leg_outcomes) == 2:
             for outcome in shot.leg_outcomes.values():
                 counts[outcome] += 1
@@ -289,7 +291,7 @@ class Unfolded(Chain):
 @pytest.mark.parametrize("shooting", ["two-way", "one-way", "stock one-way", "stock two-way"])
 def test_auxiliary_frames_are_new_frames_with_the_outcome_of_their_leg(shooting):
     chain = Unfolded()
-    learner = chain.learner(seed=1, fit_options={"max_epochs": 1})
+    learner = chain.learner(seed=1, fit_options={"max_epochs": 1, "relevance": None})
     scheme = {
         "stock one-way": lambda: stock_one_way(chain, CommittorSelector(learner)),
         "stock two-way": lambda: stock_two_way(chain, CommittorSelector(learner)),
@@ -319,7 +321,7 @@ def test_auxiliary_frames_are_new_frames_with_the_outcome_of_their_leg(shooting)
 
 def test_frames_of_a_leg_are_taken_at_intervals_that_the_old_path_decides():
     chain = Unfolded()
-    learner = chain.learner(seed=1, fit_options={"max_epochs": 1})
+    learner = chain.learner(seed=1, fit_options={"max_epochs": 1, "relevance": None})
     sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner))
     sampler.run(60)
     longest = 0
@@ -413,7 +415,7 @@ def test_other_states_than_those_of_the_movers_are_refused(chain):
 
 def test_states_in_another_order_keep_their_outcomes(chain):
     """A learner that watches uniform selection and knows B before A."""
-    learner = CommittorLearner(site_descriptors, chain.states[::-1], seed=1)
+    learner = CommittorLearner(site_descriptors, chain.states[::-1], seed=1, fit_options=QUICK)
     for shooting in ("two-way", "one-way"):
         sampler, steps = simulation(chain.scheme(shooting=shooting), chain.initial(), TrainingHook(learner))
         n_before = len(learner.training_set) if learner.has_seen_paths else 0

@@ -9,6 +9,7 @@ from brute_force import brute_force_committor
 from exact_support import AGREES, DISAGREES, seed_everything
 from openpathsampling.engines import toy as ops_toy
 from openpathsampling.pathmover import ForwardFirstTwoWayShootingMover
+from plain_integrators import plain
 
 from ops_aimmd import BoltzmannVelocities, CommittorLearner, CommittorShootingScheme, ShootingMover, TrainingHook
 from ops_aimmd.sampling.shooting_results import shooting_result, shots
@@ -30,7 +31,7 @@ def short_paths(dynamics):
     else:
         integrator, n_steps = ops_toy.OverdampedLangevinIntegrator(dt=5e-3, temperature=system.temperature, D=1.0), 4
     options = {**system.engine.options, "integ": integrator, "n_steps_per_frame": n_steps}
-    return replace(system, engine=ops_toy.Engine(options, system.engine.topology))
+    return plain(replace(system, engine=ops_toy.Engine(options, system.engine.topology)))
 
 
 class FixedPoint:

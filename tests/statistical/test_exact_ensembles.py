@@ -11,19 +11,23 @@ from dataclasses import replace
 import numpy as np
 import openpathsampling as paths
 import pytest
-import torch
 from exact_support import (
     AGREES,
     N_EQUILIBRATION,
     N_STEPS,
+    CommittorSelectorWithoutRatio,
     ExactChain,
+    ModelOfSites,
     SiteSelector,
     WithoutRatio,
     assert_exact,
     assert_wrong,
-    birth_death_chain,
+    asymmetric_chain,
+    chain_that_stays,
+    one_directional,
     sample_paths,
     site_indices,
+    site_of,
     z_scores,
 )
 from openpathsampling.beta.hooks import PathSimulatorHook
@@ -31,7 +35,6 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 from ops_aimmd import (
     CommittorDensity,
     CommittorLearner,
-    CommittorModel,
     CommittorSelector,
     CommittorShootingScheme,
     OneWayShooting,
@@ -54,14 +57,12 @@ def n_steps(request):
 
 @pytest.fixture(scope="module")
 def chain():
-    """Six sites, A and B at the ends; asymmetric, and with stays so that lengths are odd and even."""
-    return birth_death_chain([1.0, 2.0, 3.0, 2.0, 1.5], stays=[0.0, 0.5, 0.2, 0.8, 0.3, 0.0])
+    return asymmetric_chain()
 
 
 @pytest.fixture(scope="module")
 def sticky_chain():
-    """Four sites; paths stay long at the first between the states, so that few visit both sites equally often."""
-    return birth_death_chain([1.7, 0.2, 0.2], stays=[0.0, 12.0, 0.1, 0.0])
+    return chain_that_stays()
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +94,6 @@ def test_standard_errors_are_those_of_correlated_series():
 
 
 # ---- ensembles ------------------------------------------------------------------------------------------------------
-
-
-def one_directional(chain):
-    return paths.TPSNetwork(chain.states[0], chain.states[1]).sampling_ensembles[0]
 
 
 def all_to_all(chain):
@@ -145,8 +142,8 @@ class WrongMover(ShootingMover):
         return [trial], details
 
     def orientations(self, path):
-        """In how many of its two orientations a path is in the ensemble."""
-        return sum(bool(self.ensemble(oriented)) for oriented in (path, path.reversed))
+        """In how many of its two orientations a path of an interface ensemble is in it: A->A in both, A->B in one."""
+        return 1 + (site_of(path[0]) == site_of(path[-1]))
 
 
 class SiteSelectorWithoutRatio(WithoutRatio, SiteSelector):
@@ -302,22 +299,9 @@ def test_control_three_states_without_the_ratio(star):
 # ---- committor selector ---------------------------------------------------------------------------------------------
 
 
-class LogitsOfSites(torch.nn.Module):
-    """A network that gives each site logits from a table."""
-
-    def __init__(self, table):
-        super().__init__()
-        self.register_buffer("table", torch.tensor(table, dtype=torch.float32))
-
-    def forward(self, x):
-        return self.table[x[:, 0].round().long()]
-
-
 def model_version(number, logits, density_sites=()):
     """A model version with given logits, (n_sites,) or (n_sites, n_states), and the density of given frames."""
-    logits = np.asarray(logits, dtype=float)
-    logits = logits[:, None] if logits.ndim == 1 else logits
-    model = CommittorModel(LogitsOfSites(logits), n_descriptors=1, n_states=max(logits.shape[1], 2))
+    model = ModelOfSites(logits)
     density = None
     if len(density_sites):
         log_committor = model.log_committor(np.array(density_sites, dtype=float)[:, None])
@@ -342,10 +326,6 @@ def test_committor_selector_with_a_wrong_model(chain, move, n_steps):
     mover = move(chain, ensemble, selector)
     sampled = sample_paths(mover, chain.sample_set(ensemble, range(6)), n_steps, seed=6)
     assert_exact(sampled, chain.exact([(0, 1)]))
-
-
-class CommittorSelectorWithoutRatio(WithoutRatio, CommittorSelector):
-    pass
 
 
 def test_control_committor_selector_without_the_ratio(chain):

@@ -14,9 +14,11 @@ from exact_support import (
     DISAGREES,
     N_STEPS,
     ExactChain,
+    ModelOfSites,
     assert_exact,
     assert_wrong,
-    birth_death_chain,
+    asymmetric_chain,
+    one_directional,
     sample_paths,
     seed_everything,
     site_indices,
@@ -36,26 +38,10 @@ WRONG_MODEL = [0.0, -3.0, -2.0, 0.0, 2.0, 0.0]
 """Log-odds of the sites of the chain, far from the truth."""
 
 
-class LogitsOfSites(torch.nn.Module):
-    """A network that gives each site logits from a table."""
-
-    def __init__(self, table):
-        super().__init__()
-        self.register_buffer("table", torch.tensor(table, dtype=torch.float32)[:, None])
-
-    def forward(self, x):
-        return self.table[x[:, 0].round().long()]
-
-
 def learner_of(chain, logits):
-    model = CommittorModel(LogitsOfSites(logits), n_descriptors=1, n_states=2)
-    learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, model=model)
+    learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, model=ModelOfSites(logits))
     learner.freeze()
     return learner
-
-
-def one_directional(chain):
-    return paths.TPSNetwork(*chain.states).sampling_ensembles[0]
 
 
 class Exchange:
@@ -80,8 +66,7 @@ def sampled_by(exchange, mover, seed, n_steps=N_STEPS):
 
 @pytest.fixture(scope="module")
 def chain():
-    """Six sites, A and B at the ends; asymmetric, and with stays so that lengths are odd and even."""
-    return birth_death_chain([1.0, 2.0, 3.0, 2.0, 1.5], stays=[0.0, 0.5, 0.2, 0.8, 0.3, 0.0])
+    return asymmetric_chain()
 
 
 # ---- the exchange ---------------------------------------------------------------------------------------------------

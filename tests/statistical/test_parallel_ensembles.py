@@ -3,11 +3,10 @@
 import numpy as np
 import openpathsampling as paths
 import pytest
-import torch
-from exact_support import assert_exact, assert_wrong, birth_death_chain, seed_everything, site_indices
+from exact_support import ModelOfSites, assert_exact, assert_wrong, chain_that_stays, seed_everything, site_indices
 from openpathsampling.beta.hooks import PathSimulatorHook
 
-from ops_aimmd import CommittorLearner, CommittorModel, CommittorSelector, CommittorShootingScheme
+from ops_aimmd import CommittorLearner, CommittorSelector, CommittorShootingScheme
 from ops_aimmd.committor.selection import ModelVersion
 from ops_aimmd.committor.training import DiminishingSchedule
 from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling
@@ -27,8 +26,7 @@ def n_steps(request):
 
 @pytest.fixture(scope="module")
 def sticky_chain():
-    """Four sites; paths stay long at the first between the states: their lengths differ, and so do the times of shots."""
-    return birth_death_chain([1.7, 0.2, 0.2], stays=[0.0, 12.0, 0.1, 0.0])
+    return chain_that_stays()
 
 
 class ShortShotsFirst(InThisProcess):
@@ -123,21 +121,9 @@ def test_a_model_that_learns_from_many_chains(sticky_chain, n_steps, rounds):
 # ---- a version that is published while the shots run ----------------------------------------------------------------
 
 
-class LogOddsOfSites(torch.nn.Module):
-    """A network that gives each site log-odds from a table."""
-
-    def __init__(self, table):
-        super().__init__()
-        self.register_buffer("table", torch.tensor(table, dtype=torch.float32))
-
-    def forward(self, x):
-        return self.table[x[:, 0].round().long(), None]
-
-
 def version(number, weights):
     """A model version; with the weight `np.exp` the sites between the states have the weights given here."""
-    model = CommittorModel(LogOddsOfSites(np.log([1.0, *weights, 1.0])), n_descriptors=1, n_states=2)
-    return ModelVersion(number, model.frozen_copy())
+    return ModelVersion(number, ModelOfSites(np.log([1.0, *weights, 1.0])).frozen_copy())
 
 
 AT_THE_PICK, AT_THE_ACCEPTANCE = version(1, (0.1, 9.0)), version(2, (9.0, 0.1))

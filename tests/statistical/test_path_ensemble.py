@@ -7,13 +7,16 @@ independent starts: many short chains that begin in the right ensemble must stay
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import openpathsampling as paths
 import pytest
 import torch
-from exact_support import AGREES, DISAGREES, WithoutRatio, seed_everything
+from exact_support import AGREES, DISAGREES, CommittorSelectorWithoutRatio, WithoutRatio, seed_everything
 from openpathsampling.beta.hooks import PathSimulatorHook
 from openpathsampling.engines import toy as ops_toy
+from openpathsampling.engines.delayedinterrupt import EmptyContext
 
 from ops_aimmd import (
     BoltzmannVelocities,
@@ -68,15 +71,37 @@ def metropolized_langevin(potential, x, v, rng):
 
 
 class MetropolizedLangevinIntegrator(ops_toy.LeapfrogVerletIntegrator):
-    """The same for OPS's toy engine."""
+    """The same for OPS's toy engine on the potential of Hummer and Szabo, in plain numbers, a tenth of the time."""
+
+    keep = math.exp(-0.5 * FRICTION * TIME_STEP)
+    noise = math.sqrt((1.0 - keep**2) * KT)
 
     def __init__(self, dt):
         super().__init__(dt)
         self.temperature = KT
 
     def step(self, sys):
-        x, v = metropolized_langevin(sys.pes.potential, sys.positions[None], sys.velocities[None], np.random)
-        sys.positions, sys.velocities = x[0], v[0]
+        x, y = sys.positions.tolist()
+        u, v = sys.velocities.tolist()
+        b = sys.pes.potential.b
+        random_u, random_v = np.random.standard_normal(2).tolist()  # noqa: NPY002
+        u, v = self.keep * u + self.noise * random_u, self.keep * v + self.noise * random_v
+        well, coupling = x * x - 1.0, x - y
+        energy = b * (well * well + coupling * coupling) + 0.5 * (u * u + v * v)
+        half_u = u - 0.5 * TIME_STEP * b * (4.0 * x * well + 2.0 * coupling)
+        half_v = v + 0.5 * TIME_STEP * b * 2.0 * coupling
+        x_new, y_new = x + TIME_STEP * half_u, y + TIME_STEP * half_v
+        well, coupling = x_new * x_new - 1.0, x_new - y_new
+        u_new = half_u - 0.5 * TIME_STEP * b * (4.0 * x_new * well + 2.0 * coupling)
+        v_new = half_v + 0.5 * TIME_STEP * b * 2.0 * coupling
+        dH = b * (well * well + coupling * coupling) + 0.5 * (u_new * u_new + v_new * v_new) - energy
+        if np.random.random() < math.exp(-max(dH, 0.0) / KT):  # noqa: NPY002
+            x, y, u, v = x_new, y_new, u_new, v_new
+        else:
+            u, v = -u, -v
+        random_u, random_v = np.random.standard_normal(2).tolist()  # noqa: NPY002
+        sys.positions = np.array([x, y])
+        sys.velocities = np.array([self.keep * u + self.noise * random_u, self.keep * v + self.noise * random_v])
 
 
 class Wells:
@@ -87,6 +112,7 @@ class Wells:
         topology = ops_toy.Topology(n_spatial=2, masses=[1.0, 1.0], pes=PotentialSurface(self.potential))
         options = {"integ": MetropolizedLangevinIntegrator(TIME_STEP), "n_frames_max": 1000, "n_steps_per_frame": 1}
         self.engine = ops_toy.Engine(options, topology)
+        self.engine.interrupter = EmptyContext  # to delay an interrupt costs as much as a step
         self.states = [
             paths.CVDefinedVolume(toy.ToyDistance(f"distance to {name}", [c, c]), 0.0, RADIUS).named(f"{name} of wells")
             for name, c in (("A", -1.0), ("B", 1.0))
@@ -143,6 +169,23 @@ def wells():
     return Wells()
 
 
+def test_plain_numbers_are_the_same_dynamics(wells):
+    """The engine and the many copies, with the same random numbers; among the steps some are rejected."""
+    x, v = np.array([[-1.0, -0.5]]), np.array([[1.0, -0.5]])
+    wells.engine.current_snapshot = ops_toy.Snapshot(coordinates=x, velocities=v, engine=wells.engine)
+    n_rejected = 0
+    for step in range(200):
+        seed_everything(step)
+        before = x
+        x, v = metropolized_langevin(wells.potential, x, v, np.random)
+        n_rejected += np.array_equal(x, before)
+        seed_everything(step)
+        frame = wells.engine.generate_next_frame()
+        np.testing.assert_allclose(frame.coordinates, x, atol=1e-9)
+        np.testing.assert_allclose(frame.velocities, v, atol=1e-9)
+    assert 0 < n_rejected < 50
+
+
 def coordinates(trajectory):
     return np.array([snapshot.coordinates[0] for snapshot in trajectory])
 
@@ -176,10 +219,6 @@ def fixed_learner(wells, network):
 
 
 class UniformWithoutRatio(WithoutRatio, paths.UniformSelector):
-    """Wrong on purpose."""
-
-
-class CommittorSelectorWithoutRatio(WithoutRatio, CommittorSelector):
     """Wrong on purpose."""
 
 

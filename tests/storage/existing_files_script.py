@@ -18,7 +18,7 @@ from openpathsampling.analysis.shooting_point_analysis import ShootingPointAnaly
 
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("sampling", ".")]
 
-import small_netcdf_files  # noqa: E402, F401
+import netcdf_files  # noqa: E402, F401
 from sampling_support import QuickChain, Steps, site_descriptors  # noqa: E402
 
 import ops_aimmd  # noqa: E402

@@ -21,8 +21,7 @@ import netCDF4
 import openpathsampling as paths
 import pytest
 from child_processes import PYTEST, run_script
-from resume_support import QuickChain, begin, checkpoint_of, copy_run, resume, run_to
-from test_resume import SUFFIX, child, numbers_in, stands_at
+from resume_support import SUFFIX, QuickChain, begin, checkpoint_of, child, copy_run, numbers_in, resume, run_to, stands_at
 
 import ops_aimmd
 from ops_aimmd import FileUnavailableError

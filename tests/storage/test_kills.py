@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import kill_script
-import numpy as np
 import pytest
 from child_processes import Child, result_of, run_script
+from resume_support import contents, differences
 
 from ops_aimmd.checkpoint import Checkpoint
 
@@ -40,50 +40,6 @@ def run_and_kill(file, checkpoint, when, chance):
 def finish(file, checkpoint, n_steps):
     done = run_script(SCRIPT, file, checkpoint, n_steps)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def contents(checkpoint):
-    """All that a run has left in its checkpoint, by name."""
-    with Checkpoint.open(checkpoint, read_only=True) as file:
-        shots = file.shots()
-        found = {name: getattr(shots, name) for name in ("descriptors", "counts", "steps", "chains", "predicted_committor")}
-        found |= {f"leg frames {name}": getattr(shots.auxiliary, name) for name in ("descriptors", "outcomes", "shot")}
-        for number in file.model_versions():
-            _, description, arrays = file.model_version(number)
-            found |= {f"model {number} {name}": array for name, array in arrays.items()}
-            report = {name: value for name, value in (description.pop("report") or {}).items() if name != "seconds"}
-            found[f"model {number}"] = repr((description, report))  # losses may be NaN
-        for number, path in enumerate(file.density_paths().values()):
-            found[f"density {number}"], found[f"density frames {number}"] = path[:2], path.frames
-        found["learner"] = file.state("learner")
-        found["steps logged"] = file.logged_steps()
-        for step in file.logged_steps():
-            found[f"step {step}"] = what_happened(file.logged_step(step)["change"])
-        active = file.logged_step(file.step)["active"]
-        places = [file.path_frames(name) for _, name, _ in active]
-        found["active"] = np.concatenate(
-            [file.frame_block(block).arrays["coordinates"][row] for place in places for block, row, _ in place.tolist()]
-        )
-        return found
-
-
-def what_happened(change):
-    """Details of the shot in a logged step, but for identities and times."""
-    while change["subchanges"]:
-        change = change["subchanges"][0]
-    plain = {name: value for name, value in (change["details"] or {}).items() if not isinstance(value, dict)}
-    return change["class"], plain
-
-
-def differences(one, other):
-    names = [name for name in one.keys() | other.keys() if name not in one or name not in other]
-    return names + [name for name in one.keys() & other.keys() if not same(one[name], other[name])]
-
-
-def same(one, other):
-    if isinstance(one, np.ndarray):
-        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
-    return one == other
 
 
 def steps_of(file):

@@ -13,7 +13,10 @@ import numpy as np
 import openpathsampling as paths
 import pandas as pd
 import pytest
+from child_processes import run_code
+from netcdf_files import in_memory
 from openpathsampling.experimental.storage import Storage as SimStore
+from sampling_support import QUICK
 
 import ops_aimmd
 from ops_aimmd.analysis.series import step_table
@@ -33,7 +36,7 @@ SCALARS = (
 def run(storage, n_steps, shooting="two-way", stock=False, on_step=lambda results: None):
     """Sample the two wells; `on_step` sees every step before it is stored. Gives the states and the steps."""
     system = toy.wolfe_quapp(n_steps_per_frame=30)  # a netCDF file takes milliseconds for each frame
-    learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=1)
+    learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=1, fit_options=QUICK)
     network = system.network()
     if stock:
         scheme = paths.OneWayShootingMoveScheme(network, paths.UniformSelector(), engine=system.engine)
@@ -82,14 +85,14 @@ def copy(finished, tmp_path):
 
 
 def table_of(file, states):
-    storage = paths.Storage(file, "r")
+    storage = in_memory(paths.Storage(file, "r"))
     table = step_table(storage.steps, states)
     storage.close()
     return table
 
 
 def details_of(file):
-    storage = paths.Storage(file, "r")
+    storage = in_memory(paths.Storage(file, "r"))
     details = [vars(step.change.canonical.details).copy() for step in storage.steps if step.mccycle > 0]
     storage.close()
     return details
@@ -266,9 +269,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_was_synced_survives_a_kill(finished, copy):
+def test_what_was_synced_survives_a_kill(finished, copy, tmp_path):
     keep_rows(copy, 0)
-    process = subprocess.run([sys.executable, "-c", KILLED, copy], capture_output=True, text=True)
+    process = run_code(KILLED, tmp_path, copy)
     assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
     table = read_series(copy)
     assert len(table) in (8, 9)

@@ -9,12 +9,13 @@ import openpathsampling as paths
 import pytest
 import torch
 from child_processes import Child
-from test_kills import contents, differences
+from netcdf_files import in_memory
+from resume_support import contents, differences
 
 import ops_aimmd
 from ops_aimmd.storage.ops_files import open_storage
 
-N_STEPS, KILLED_AT = 200, 120
+N_STEPS, KILLED_AT = 130, 60
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +52,7 @@ def finish(sampler):
 
 @pytest.fixture(scope="module")
 def steps(run):
-    storage = open_storage(run[0])
+    storage = in_memory(open_storage(run[0]))
     yield storage.steps
     storage.close()
 

@@ -1,14 +1,13 @@
 """Alanine dipeptide comes with the states, descriptors and first path that its description promises."""
 
 import dataclasses
-import subprocess
-import sys
 
 import mdtraj
 import numpy as np
 import openmm
 import openpathsampling as paths
 import pytest
+from child_processes import run_code
 from openmm import unit
 from openmmtools.testsystems import AlanineDipeptideVacuum
 from openpathsampling.engines import openmm as ops_openmm
@@ -179,7 +178,8 @@ def test_a_fresh_process_reads_states_and_descriptors(system, path, tmp_path):
         for part in (path, system.phi_psi, system.descriptors, *system.states):
             storage.save(part)
         storage.close()
-    subprocess.run([sys.executable, "-c", READ, netcdf, simstore], check=True, capture_output=True)
+    read = run_code(READ, tmp_path, netcdf, simstore)
+    assert read.returncode == 0, read.stderr
     for name in (netcdf, simstore):
         with np.load(name + ".npz") as read:
             # storage is in single precision: atoms move by 6e-8 nm, angles by that over a bond length, 0.1 nm

@@ -1,13 +1,11 @@
 """Ion pairs in water: force field, box, states, descriptors and starting frames are what the description says."""
 
-import subprocess
-import sys
-
 import mdtraj
 import numpy as np
 import openmm
 import openpathsampling as paths
 import pytest
+from child_processes import run_code
 from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 from openpathsampling.experimental.storage import Storage as SimStore
@@ -155,7 +153,8 @@ def test_a_fresh_process_reads_states_and_descriptors(system, start, tmp_path):
         for part in (path, system.distance, system.descriptors, *system.states):
             storage.save(part)
         storage.close()
-    subprocess.run([sys.executable, "-c", READ, netcdf, simstore], check=True, capture_output=True)
+    read = run_code(READ, tmp_path, netcdf, simstore)
+    assert read.returncode == 0, read.stderr
     expected = system.descriptors(path)
     for name in (netcdf, simstore):
         with np.load(name + ".npz") as read:

@@ -1,11 +1,9 @@
 import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import openpathsampling as paths
 import pytest
+from child_processes import run_code
 
 from ops_aimmd.systems import toy
 
@@ -174,11 +172,7 @@ for name, Storage in files(*sys.argv[1:]):
 
 
 def test_survives_storage_and_a_new_process(tmp_path):
-    root = str(pathlib.Path(toy.__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    names = [str(tmp_path / name) for name in ("run.nc", "run.db")]
-    for script in (WRITE, READ):
-        command = [sys.executable, "-c", FILES + script, *names]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    for code in (WRITE, READ):
+        result = run_code(FILES + code, tmp_path, tmp_path / "run.nc", tmp_path / "run.db")
         assert result.returncode == 0, result.stderr
     assert result.stdout.count("as stored") == 2
