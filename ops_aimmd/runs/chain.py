@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import openpathsampling as paths
 
-from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec
 
 

@@ -39,7 +39,8 @@ import numpy as np
 import openpathsampling as paths
 from openpathsampling.pathmover import SampleMover
 
-from ops_aimmd.committor.selection import ModelVersion, log_weight_function, selection_log_weights
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.selection import log_weight_function, selection_log_weights
 from ops_aimmd.engines.base import EngineAdapter
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import moved

@@ -14,9 +14,11 @@ import torch
 from openpathsampling.netcdfplus import StorableNamedObject
 
 from ops_aimmd.committor.density import CommittorDensity, TransitionPathFrames
+from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.selection import ModelVersion
-from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.schedule import DiminishingSchedule
+from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
 from ops_aimmd.committor.transfer import TransferredStart, fit_transferred
 from ops_aimmd.shooting.states import selectable_frames, state_index

@@ -10,9 +10,10 @@ import numpy as np
 
 from ops_aimmd.checkpoint import Checkpoint, StepLog
 from ops_aimmd.committor.density import CommittorDensity, TransitionPathFrames
+from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.selection import ModelVersion
-from ops_aimmd.committor.training import DiminishingSchedule, FitReport
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.schedule import DiminishingSchedule
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult
 from ops_aimmd.committor.transfer import TransferredStart
 from ops_aimmd.version import __version__

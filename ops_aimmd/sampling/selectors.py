@@ -10,12 +10,8 @@ import numpy as np
 from openpathsampling.shooting import ShootingPointSelector
 from scipy.special import logsumexp
 
-from ops_aimmd.committor.selection import (
-    ModelVersion,
-    log_weight_function,
-    selection_log_weights,
-    transition_probability,
-)
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.selection import log_weight_function, selection_log_weights, transition_probability
 
 from .learner import CommittorLearner, check_learner
 

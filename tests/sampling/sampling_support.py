@@ -8,7 +8,7 @@ import torch
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 import ops_aimmd
-from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix, site_indices
 
 QUICK = {"max_epochs": 5, "auxiliary_weights": (0.0, 0.0), "relevance": None}

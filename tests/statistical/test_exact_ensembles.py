@@ -38,7 +38,7 @@ from ops_aimmd import (
     ShootingMover,
     TrainingHook,
 )
-from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.model_version import ModelVersion
 
 SITE_WEIGHTS = [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]
 """Of the sites of the chain as shooting points: uneven, so that no two mistakes cancel."""

@@ -8,8 +8,8 @@ from exact_support import assert_exact, assert_wrong, birth_death_chain, seed_ev
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 from ops_aimmd import CommittorLearner, CommittorModel, CommittorSelector, CommittorShootingScheme
-from ops_aimmd.committor.selection import ModelVersion
-from ops_aimmd.committor.training import DiminishingSchedule
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.schedule import DiminishingSchedule
 from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling
 from ops_aimmd.shooting.executors.choose import InThisProcess
 

@@ -25,7 +25,7 @@ from ops_aimmd import (
     ShootingMover,
     TrainingHook,
 )
-from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.potentials import HummerSzabo, PotentialSurface
 
