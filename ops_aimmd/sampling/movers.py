@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 
@@ -16,6 +15,7 @@ from openpathsampling.pathmover import (
     SpecializedRandomChoiceMover,
 )
 
+from ops_aimmd.bounded_memory import BoundedMemory
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import is_at_rest
 from ops_aimmd.shooting.legs import Leg, check_engine, length_limit, make_legs
@@ -83,7 +83,7 @@ class ShootingMover(EngineMover):
         self.states = states
         self.legs = legs
         self.max_length = max_length
-        self._orientation_counts: OrderedDict = OrderedDict()
+        self._orientation_counts = BoundedMemory(PATHS_REMEMBERED)
         if legs not in LEGS:
             raise ValueError(f"legs must be one of {sorted(LEGS)}; got {legs!r}")
         if max_length is not None and not (isinstance(max_length, Integral) and max_length >= 3):
@@ -135,7 +135,7 @@ class ShootingMover(EngineMover):
             )
             if self.legs == "both":
                 bias *= orientations / self._orientations(old)
-                self._remember_orientations(trial, orientations)
+                self._orientation_counts[trial.__uuid__] = orientations
         return [self._sample(input_sample, trial, bias)], details
 
     def _current_path(self, input_sample) -> paths.Trajectory:
@@ -251,21 +251,16 @@ class ShootingMover(EngineMover):
         accepted = trial.bias > 0 and random <= trial.bias
         return accepted, {"metropolis_acceptance": trial.bias, "metropolis_random": random}
 
-    def _remember_orientations(self, path, orientations: int) -> None:
-        self._orientation_counts[path.__uuid__] = orientations
-        while len(self._orientation_counts) > PATHS_REMEMBERED:
-            self._orientation_counts.popitem(last=False)
-
     def _orientations(self, path) -> int:
-        if path.__uuid__ in self._orientation_counts:
-            return self._orientation_counts[path.__uuid__]
+        return self._orientation_counts.recall(path.__uuid__, lambda: self._count_orientations(path))
+
+    def _count_orientations(self, path) -> int:
         n_valid = sum(bool(self.ensemble(p, candidate=True)) for p in (path, path.reversed))
         if n_valid == 0:
             raise ValueError(
                 f"the current path of {len(path)} frames is not in the ensemble {self.ensemble.name!r}; start from a "
                 "path that is, for instance through scheme.initial_conditions_from_trajectories"
             )
-        self._remember_orientations(path, n_valid)
         return n_valid
 
     def _acceptance_bias(self, old, index: int, trial, trial_index: int, details: dict) -> float:

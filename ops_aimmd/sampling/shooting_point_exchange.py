@@ -120,7 +120,7 @@ class ShootingPointExchangeMover(ShootingMover):
             details["selection_probability_new"] = math.exp(new_weights.log_probability(trial_index))
             details["weight_sum_new"] = math.exp(new_weights.log_sum)
             bias = self._exchange_ratio(weights, new_weights) * orientations / self._orientations(old)
-            self._remember_orientations(trial, orientations)
+            self._orientation_counts[trial.__uuid__] = orientations
         return [self._sample(input_sample, trial, bias), self._given_back(configuration, old[index])], details
 
     def _exchange_ratio(self, old, new) -> float:

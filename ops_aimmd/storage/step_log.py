@@ -18,6 +18,7 @@ import numpy as np
 import openpathsampling as paths
 from openpathsampling import movechange
 
+from ops_aimmd.bounded_memory import BoundedMemory
 from ops_aimmd.checkpoint import Checkpoint, FrameBlock, StepLog
 from ops_aimmd.sampling.movers import ShootingMover
 from ops_aimmd.sampling.shooting_results import samples_of
@@ -30,7 +31,7 @@ BLOCK_BYTES = 64 * 2**20
 """Frames are written in blocks of at most about this size."""
 
 BLOCKS_REMEMBERED = 64
-"""Unpacked blocks of frames that are kept while steps are rebuilt."""
+"""Unpacked blocks of frames, and paths, that are kept while steps are rebuilt."""
 
 PLAIN = (type(None), bool, int, float, str, np.generic, np.ndarray)
 
@@ -326,8 +327,8 @@ class StepLogReader:
         self.engines = engines
         self.ensembles = ensembles
         self.movers = movers
-        self._blocks: OrderedDict[int, list] = OrderedDict()
-        self._trajectories: OrderedDict[str, paths.Trajectory] = OrderedDict()
+        self._blocks = BoundedMemory(BLOCKS_REMEMBERED)
+        self._trajectories = BoundedMemory(BLOCKS_REMEMBERED)
 
     def current(self, number: int) -> paths.SampleSet:
         """The current paths of all replicas after a step; after the last one in full precision."""
@@ -413,22 +414,16 @@ class StepLogReader:
 
     def trajectory(self, name: str) -> paths.Trajectory:
         """A logged path, under its old identity."""
-        if name not in self._trajectories:
-            trajectory = paths.Trajectory([self._frame(*place) for place in self.checkpoint.path_frames(name).tolist()])
-            trajectory.__uuid__ = int(name)
-            self._trajectories[name] = trajectory
-            while len(self._trajectories) > BLOCKS_REMEMBERED:
-                self._trajectories.popitem(last=False)
-        self._trajectories.move_to_end(name)
-        return self._trajectories[name]
+        return self._trajectories.recall(name, lambda: self._read_trajectory(name))
+
+    def _read_trajectory(self, name: str) -> paths.Trajectory:
+        trajectory = paths.Trajectory([self._frame(*place) for place in self.checkpoint.path_frames(name).tolist()])
+        trajectory.__uuid__ = int(name)
+        return trajectory
 
     def _frame(self, block: int, row: int, reverse: int):
-        if block not in self._blocks:
-            self._blocks[block] = unpack_frames(self.checkpoint.frame_block(block), self.engines)
-            while len(self._blocks) > BLOCKS_REMEMBERED:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(block)
-        frame = self._blocks[block][row]
+        frames = self._blocks.recall(block, lambda: unpack_frames(self.checkpoint.frame_block(block), self.engines))
+        frame = frames[row]
         return frame.reversed if reverse else frame
 
 
