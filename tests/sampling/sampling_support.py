@@ -1,6 +1,7 @@
 """A short Markov chain as a system to sample, learners with models of known values, and simulations that are quick."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import openpathsampling as paths
@@ -94,8 +95,8 @@ def table_model(logits):
 
 def publish(learner, logits, density=None):
     """Put a model with given logits in the place of the learner's model, as its next version."""
-    number = learner.version.number + 1 if learner.has_seen_paths else 0
-    learner._version = ModelVersion(number, table_model(logits).frozen_copy(), density)
+    version = ModelVersion(learner.version.number + 1, table_model(logits).frozen_copy(), density)
+    learner.publish(replace(learner.learned, version=version))
 
 
 class Steps(PathSimulatorHook):

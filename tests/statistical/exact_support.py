@@ -105,6 +105,9 @@ class WithoutRatio:
     def probability_ratio(self, snapshot, old_trajectory, new_trajectory, new_snapshot=None):
         return 1.0
 
+    def ratio(self, pick, new_trajectory, new_index):
+        return 1.0
+
 
 def seed_everything(seed):
     """Seed all generators that OPS and the engine draw from."""
