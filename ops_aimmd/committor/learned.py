@@ -58,7 +58,7 @@ class Learned:
         training_set: TrainingSet,
         model: CommittorModel | None = None,
         seed: int | None = None,
-        start: TransferredStart | None = None,
+        device: str | None = None,
     ) -> Learned:
         """Version 0, before any training.
 
@@ -70,7 +70,8 @@ class Learned:
             Is copied. A default model, if left out.
         seed : int, optional
             Fixes the weights of the default model, and which frames of paths are dropped when they become too many.
-        start : TransferredStart, optional
+        device : str, optional
+            Where the model lives.
 
         Raises
         ------
@@ -85,8 +86,8 @@ class Learned:
                 f"the model takes {model.n_descriptors} descriptors and {model.n_states} states; the training set has "
                 f"{shape[0]} descriptors and {shape[1]} states"
             )
-        frames = TransitionPathFrames(training_set.n_descriptors, seed=seed)
-        return cls(ModelVersion(0, model.frozen_copy()), training_set, frames, start=start)
+        version = ModelVersion(0, model.frozen_copy().to(device=device))
+        return cls(version, training_set, TransitionPathFrames(training_set.n_descriptors, seed=seed))
 
     @property
     def model(self) -> CommittorModel:

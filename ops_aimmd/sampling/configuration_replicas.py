@@ -169,11 +169,7 @@ class ConfigurationMover(SampleMover):
     def _called_ensembles(self):
         return [self.ensemble, *self.replicas]
 
-    def _get_in_ensembles(self):
-        return self._called_ensembles()
-
-    def _get_out_ensembles(self):
-        return self._called_ensembles()
+    _get_in_ensembles = _get_out_ensembles = _called_ensembles
 
     def get_samples_from_sample_set(self, sample_set):
         """The current path and configurations.

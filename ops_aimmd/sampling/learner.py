@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
@@ -71,15 +71,7 @@ class CommittorLearner(StorableNamedObject):
     """
 
     def __init__(
-        self,
-        descriptors,
-        states,
-        seed=None,
-        model=None,
-        schedule=None,
-        fit_options=None,
-        device=None,
-        training_set=None,
+        self, descriptors, states, seed=None, model=None, schedule=None, fit_options=None, device=None, training_set=None
     ):
         super().__init__()
         check_states(states)
@@ -197,18 +189,16 @@ class CommittorLearner(StorableNamedObject):
 
         A single snapshot counts as a trajectory of one frame, here and for the reaction coordinate.
         """
-        x = self._finite_descriptors(trajectory)
-        return self.model.committor(x)
+        return self._on_frames(trajectory, lambda x: self.model.committor(x))
 
     def reaction_coordinate(self, trajectory) -> np.ndarray:
         """Log-odds of reaching the last state, (n_frames,); ``ln p_i``, (n_frames, n_states), for more than two."""
-        x = self._finite_descriptors(trajectory)
-        return self.model.reaction_coordinate(x)
+        return self._on_frames(trajectory, lambda x: self.model.reaction_coordinate(x))
 
-    def _finite_descriptors(self, trajectory) -> np.ndarray:
-        values = self.evaluate_descriptors(trajectory)
-        check_finite(self.descriptors, values)
-        return values
+    def _on_frames(self, trajectory, function: Callable) -> np.ndarray:
+        descriptors = self.evaluate_descriptors(trajectory)
+        check_finite(self.descriptors, descriptors)
+        return function(descriptors)
 
     # ---- paths ------------------------------------------------------------------------------------------------------
 
@@ -259,12 +249,8 @@ class CommittorLearner(StorableNamedObject):
     # ---- learning ---------------------------------------------------------------------------------------------------
 
     def _begin(self, training_set: TrainingSet, model: CommittorModel | None = None, start=None) -> None:
-        if model is None:
-            shape = training_set.n_descriptors, training_set.n_states
-            model = CommittorModel.for_descriptors(*shape, seed=self.seed, device=self.device)
-        elif self.device is not None:
-            model = model.copy().to(self.device)
-        self.publish(replace(Learned.begin(training_set, model, self.seed, start), frozen=self.frozen))
+        learned = Learned.begin(training_set, model, self.seed, self.device)
+        self.publish(replace(learned, frozen=self.frozen, start=start))
 
     def start_from(self, start: TransferredStart) -> None:
         """Begin with the model of another system; `ops_aimmd.transfer` makes one from a checkpoint or a learner.
@@ -295,12 +281,7 @@ class CommittorLearner(StorableNamedObject):
     def fit(self) -> FitReport | None:
         """Train a copy of the model on everything seen so far and publish it as the next version; see `Learned.fit`.
 
-        Returns the report; None where the model has nothing to train.
-
-        Raises
-        ------
-        RuntimeError
-            While frozen, or without a single shot.
+        Returns the report; None where the model has nothing to train. While frozen, or without a shot: RuntimeError.
         """
         if not self.has_seen_paths:
             raise RuntimeError("there are no shooting results to learn from yet: run some steps first")

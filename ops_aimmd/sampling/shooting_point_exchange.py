@@ -84,11 +84,7 @@ class ShootingPointExchangeMover(ShootingMover):
     def _called_ensembles(self):
         return [self.ensemble, self.replica]
 
-    def _get_in_ensembles(self):
-        return self._called_ensembles()
-
-    def _get_out_ensembles(self):
-        return self._called_ensembles()
+    _get_in_ensembles = _get_out_ensembles = _called_ensembles
 
     def __call__(self, input_sample, configuration):
         """Make a trial; returns the samples of path and configuration, and the details of the step."""
