@@ -410,13 +410,17 @@ def test_each_step_is_exact_whatever_version_it_uses(sticky_chain, n_steps):
     assert_exact(sampled, sticky_chain.exact([(0, 1)]))
 
 
+OPPOSITE = model_version(3, np.log([1.0, 9.0, 0.1, 1.0]))
+"""Wants the sites that the first of these does not want, so that a one-way move, too, shows which of them accepts."""
+
+
 class PublishedWhileTheLegsRun(CommittorSelector):
     """A new version is published between the pick and the acceptance, as by other chains of the same learner."""
 
     def choose(self, trajectory):
         publish(self.learner, VERSIONS[0])
         pick = super().choose(trajectory)
-        publish(self.learner, VERSIONS[1])
+        publish(self.learner, OPPOSITE)
         return pick
 
 
