@@ -23,8 +23,8 @@ import numpy as np
 from exact_markov_chains import MarkovChainPathEnsemble
 from scipy.special import expit
 
+from ops_aimmd.committor.schedule import DiminishingSchedule
 from ops_aimmd.committor.selection import log_weight_function, selection_log_weights
-from ops_aimmd.committor.training import DiminishingSchedule
 from ops_aimmd.systems.markov_chain import reversible_transition_matrix
 
 LINKS, STAYS = [1.7, 0.2, 0.2], [0.0, 12.0, 0.1, 0.0]

@@ -32,7 +32,7 @@ from openpathsampling.beta.hooks import PathSimulatorHook
 from overhead import Stopwatch
 
 import ops_aimmd
-from ops_aimmd.committor.training import DiminishingSchedule
+from ops_aimmd.committor.schedule import DiminishingSchedule
 from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling
 from ops_aimmd.runs.shots_under_way import ShotLog
 from ops_aimmd.shooting.executors.choose import InThisProcess, SpawnedProcesses

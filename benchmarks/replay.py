@@ -40,7 +40,8 @@ import pandas as pd
 import ops_aimmd
 from ops_aimmd.committor.correlated_shots import blocks
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.training import DiminishingSchedule, fit
+from ops_aimmd.committor.schedule import DiminishingSchedule
+from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 

@@ -17,7 +17,8 @@ import numpy as np
 from shot_collection import SYSTEMS, Reference, collect
 
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.training import DiminishingSchedule, fit
+from ops_aimmd.committor.schedule import DiminishingSchedule
+from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import TrainingSet
 
 POLICIES = {

@@ -23,7 +23,8 @@ import torch
 from scipy.stats import t as student
 
 import ops_aimmd
-from ops_aimmd.committor.training import LEARNING_RATE, DiminishingSchedule, fit
+from ops_aimmd.committor.schedule import DiminishingSchedule
+from ops_aimmd.committor.training import LEARNING_RATE, fit
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.committor.transfer import TransferredStart, fit_transferred, match_columns, start_for
 from ops_aimmd.systems import toy

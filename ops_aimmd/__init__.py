@@ -7,8 +7,10 @@ from ops_aimmd.analysis.report import report
 from ops_aimmd.checkpoint import FileUnavailableError
 from ops_aimmd.committor.calibration import Calibration, calibration
 from ops_aimmd.committor.density import CommittorDensity
+from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.training import DiminishingSchedule, FitReport, fit
+from ops_aimmd.committor.schedule import DiminishingSchedule
+from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
 from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
 from ops_aimmd.explain.inputs.atoms import atom_relevance

@@ -14,11 +14,11 @@ import ops_aimmd
 
 PACKAGE = Path(ops_aimmd.__file__).parent
 
-FLOORS = ["version", "committor", "descriptors", "explain", "checkpoint", "engines", "systems", "shooting", "sampling"]
-FLOORS += ["storage", "runs", "distributed", "analysis"]
+FLOORS = ["version", "bounded_memory", "committor", "descriptors", "explain", "checkpoint", "engines", "systems"]
+FLOORS += ["shooting", "sampling", "storage", "runs", "distributed", "analysis"]
 """From top to bottom, as in the design: a file may import from its own floor and those before it."""
 
-WITHOUT_OPS = {"version", "committor", "descriptors", "explain", "checkpoint"}
+WITHOUT_OPS = {"version", "bounded_memory", "committor", "descriptors", "explain", "checkpoint"}
 
 
 def modules():

@@ -14,7 +14,7 @@ from matplotlib.patches import Circle
 
 from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
 from ops_aimmd.committor.calibration import Calibration
-from ops_aimmd.committor.training import FitReport
+from ops_aimmd.committor.fit_report import FitReport
 
 from .expected_paths import expected_paths
 from .measures import mean_of

@@ -13,8 +13,8 @@ import pandas as pd
 from openpathsampling.pathmover import EngineMover
 
 from ops_aimmd.checkpoint import Checkpoint, FileUnavailableError, is_checkpoint
+from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.training import FitReport
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.collective_variables import column_names, describe

@@ -16,32 +16,11 @@ Reference: Jung et al., Nat. Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import logsumexp
 
 from .density import CommittorDensity, Pair, all_pairs, log_pair_probability, pair_log_odds
-from .model import CommittorModel
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """One immutable state of what was learned: it weighs the old and the new path of an MC step.
-
-    Attributes
-    ----------
-    number : int
-        0 is the model before any training.
-    model : CommittorModel
-        A copy that nothing trains any more.
-    density : CommittorDensity or None
-        Of transition-path frames under this model; None while there are none.
-    """
-
-    number: int
-    model: CommittorModel
-    density: CommittorDensity | None = None
 
 
 def _lorentzian(log_odds: np.ndarray, scale: float) -> np.ndarray:

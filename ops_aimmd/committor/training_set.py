@@ -145,6 +145,8 @@ class TrainingSet:
         "boltzmann", "path" or "unknown" (default).
     predicted_committor : array-like, shape (n, n_states), optional
         Predictions made before each shot; NaN where unknown (default).
+    auxiliary : AuxiliaryFrames, optional
+        Frames of the legs.
 
     Raises
     ------
@@ -161,6 +163,7 @@ class TrainingSet:
         chains=None,
         velocity_origin=None,
         predicted_committor=None,
+        auxiliary=None,
     ):
         descriptors = np.asarray(descriptors, dtype=np.float64)
         counts = np.asarray(counts, dtype=np.float64)
@@ -203,6 +206,8 @@ class TrainingSet:
             "auxiliary_displacements": _Column(np.empty((0, descriptors.shape[1]), np.float32)),
             "auxiliary_shot": _Column(np.empty(0, np.int64)),
         }
+        if auxiliary is not None:
+            self._add_leg_frames(auxiliary, auxiliary.shot)
 
     @classmethod
     def empty(cls, n_descriptors: int, n_states: int) -> TrainingSet:
@@ -231,12 +236,7 @@ class TrainingSet:
             raise ValueError(f"predicted_committor must have shape ({self.n_states},); got {predicted.shape}")
         frames = result.leg_frames
         if frames is not None and len(frames.descriptors):
-            self._check_leg_frames(frames)
-            self._columns["auxiliary_descriptors"].extend(frames.descriptors)
-            self._columns["auxiliary_outcomes"].extend(frames.outcomes)
-            self._columns["auxiliary_is_end"].extend(frames.is_end)
-            self._columns["auxiliary_displacements"].extend(frames.displacements)
-            self._columns["auxiliary_shot"].extend(np.full(len(frames.descriptors), len(self)))
+            self._add_leg_frames(frames, np.full(len(frames.descriptors), len(self)))
         for name, value in (
             ("counts", counts),
             ("weights", result.weight),
@@ -248,7 +248,7 @@ class TrainingSet:
         ):
             self._columns[name].extend(np.asarray(value)[None])
 
-    def _check_leg_frames(self, frames: LegFrames) -> None:
+    def _add_leg_frames(self, frames: LegFrames | AuxiliaryFrames, shot: np.ndarray) -> None:
         if frames.descriptors.shape[1] != self.n_descriptors:
             raise ValueError(
                 f"leg frames must have {self.n_descriptors} descriptors like the shots; got {frames.descriptors.shape[1]}"
@@ -258,6 +258,9 @@ class TrainingSet:
             raise ValueError(f"descriptors of leg frames must be finite; NaN or infinite in frames {bad[:10].tolist()}")
         if np.any((frames.outcomes < 0) | (frames.outcomes >= self.n_states)):
             raise ValueError(f"outcomes of leg frames must be state indices 0..{self.n_states - 1}")
+        for name in ("descriptors", "outcomes", "is_end", "displacements"):
+            self._columns["auxiliary_" + name].extend(getattr(frames, name))
+        self._columns["auxiliary_shot"].extend(shot)
 
     def __len__(self) -> int:
         return self._columns["descriptors"]._size

@@ -35,11 +35,12 @@ from torch import nn
 
 from ops_aimmd.committor import networks
 from ops_aimmd.committor.autocorrelation import independent_values
+from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.input_scaling import WIDTHS, InputScaling
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.optimisation import held_out_losses
 from ops_aimmd.committor.recalibration import slope_and_shifts
-from ops_aimmd.committor.training import LEARNING_RATE, MIN_SHOTS_TO_DECIDE, FitReport, fit
+from ops_aimmd.committor.training import LEARNING_RATE, MIN_SHOTS_TO_DECIDE, fit
 from ops_aimmd.committor.training_set import TrainingSet
 
 PRIOR_FRAMES = 10

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import openpathsampling as paths
 
-from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.learned import Learned
 from ops_aimmd.shooting.shots import ShotFailure, ShotResult, ShotSpec
 
 
@@ -36,17 +36,14 @@ class StepUnderWay:
     ----------
     number : int
         Number of the step in its chain, from 1.
-    version : ModelVersion or None
-        The version that picks its shooting points and accepts; None without a learner.
-    frozen : bool
-        Whether the learner was frozen when the step began.
+    learned : Learned or None
+        What had been learned when the step began: its model picks shooting points and accepts. None without a learner.
     specifications, results : dict by shot id
         The shots that the step has asked for so far.
     """
 
     number: int
-    version: ModelVersion | None
-    frozen: bool
+    learned: Learned | None
     specifications: dict[str, ShotSpec] = field(default_factory=dict)
     results: dict[str, ShotResult] = field(default_factory=dict)
 

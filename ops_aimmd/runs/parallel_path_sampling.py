@@ -16,9 +16,10 @@ from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.runs.chain import Chain, StepUnderWay
 from ops_aimmd.runs.shots_under_way import ShotLog, StepMaker, engine_and_states
 from ops_aimmd.sampling.configuration_replicas import ConfigurationMover
-from ops_aimmd.sampling.learner import PATHS_REMEMBERED, CommittorLearner
+from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.movers import ShootingMover, check_velocities, submovers
 from ops_aimmd.sampling.ops_messages import ops_is_quiet
+from ops_aimmd.sampling.path_frames import PATHS_REMEMBERED
 from ops_aimmd.sampling.progress_bar import ProgressBar
 from ops_aimmd.sampling.shared_learner import selectors_of
 from ops_aimmd.shooting.executors.choose import Executor, check_executor, opened
@@ -240,7 +241,7 @@ class ParallelPathSampling(paths.PathSampling):
             )
         if learner is None:
             return None
-        learner.paths_remembered = max(PATHS_REMEMBERED, 4 * len(self.chains))
+        learner.paths.limit = max(PATHS_REMEMBERED, 4 * len(self.chains))
         for chain in self.chains[:1]:  # so that version 0 is in the checkpoint from the beginning
             learner.path_frames(chain.samples.samples[0].trajectory)
         if not hooks:

@@ -43,9 +43,7 @@ class StepMaker:
 
     def begin(self, chain: Chain) -> StepUnderWay:
         """The next step of a chain, with the model as it is now."""
-        if self.learner is None:
-            return StepUnderWay(chain.n_steps + 1, None, False)
-        return StepUnderWay(chain.n_steps + 1, self.learner.version, self.learner.frozen)
+        return StepUnderWay(chain.n_steps + 1, None if self.learner is None else self.learner.learned)
 
     def attempt(self, chain: Chain, step: StepUnderWay, cycle: int) -> paths.MoveChange | ShotSpec:
         """The finished move, or the next shot that it needs, which is noted in the step.
@@ -69,8 +67,8 @@ class StepMaker:
             return legs_from_result(step.results[spec.shot_id], start, engine)
 
         entropy = self.seeds.of_chain(chain.number, step.number)
-        as_it_was = nullcontext() if step.version is None else self.learner.as_it_was(step.version, step.frozen)
-        with own_random_numbers(*entropy) as identifier, as_it_was, legs_made_by(legs):
+        begun_with = nullcontext() if self.learner is None else self.learner.step_begun_with(step.learned)
+        with own_random_numbers(*entropy) as identifier, begun_with, legs_made_by(legs):
             if self.learner is not None:
                 self.learner.step_seed = identifier
             try:
@@ -118,14 +116,13 @@ class ShotLog:
         if self._file is None or spec.shot_id in self._noted:
             return
         self._noted.add(spec.shot_id)
-        version = None if step.version is None else step.version.number
         self._file.journal_shots(
             {
                 spec.shot_id: {
                     "chain": chain.number,
                     "step": step.number,
-                    "model_version": version,
-                    "frozen": step.frozen,
+                    "model_version": None if step.learned is None else step.learned.version.number,
+                    "frozen": step.learned is not None and step.learned.frozen,
                     "specification": spec.to_document(),
                 }
             }
@@ -153,8 +150,11 @@ class ShotLog:
                 self._file.forget_shots([shot])
                 continue
             if chain.number not in found:
-                version = None if learner is None else model_version(self._file, noted["model_version"], learner)
-                found[chain.number] = StepUnderWay(number, version, noted["frozen"])
+                learned = None
+                if learner is not None:
+                    version = model_version(self._file, noted["model_version"], learner)
+                    learned = replace(learner.learned, version=version, frozen=noted["frozen"])
+                found[chain.number] = StepUnderWay(number, learned)
             step = found[chain.number]
             step.specifications[shot] = ShotSpec.from_document(noted["specification"])
             if result is not None:

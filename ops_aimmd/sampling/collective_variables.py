@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -86,6 +87,17 @@ def as_trajectory(trajectory):
             "descriptors the model itself works: learner.model.committor(x)"
         )
     return paths.Trajectory(frames)
+
+
+def check_finite(descriptors, values: np.ndarray, wanted: np.ndarray | bool = True) -> None:
+    """Raise a ValueError if values (n_frames, d) are NaN or infinite in frames that are wanted, bool (n_frames,)."""
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1) & wanted)
+    if len(bad):
+        columns = np.flatnonzero(~np.isfinite(values[bad]).all(axis=0))
+        raise ValueError(
+            f"{describe(descriptors)} is NaN or infinite in frames {bad[:10].tolist()} (columns "
+            f"{columns[:10].tolist()}): look for a division by zero or an angle of collinear atoms there"
+        )
 
 
 def check_each_frame_counts_alone(descriptors, trajectory, values: np.ndarray) -> None:
@@ -185,11 +197,23 @@ def _numbers(values) -> np.ndarray:
     return array.astype(np.float64)
 
 
-def raw_angles(descriptors, states) -> list[str]:
-    """Names of descriptors that some state takes for periodic, so that they jump by a period where nothing happens."""
+def check_descriptors(descriptors, states) -> None:
+    """Raise a ValueError if descriptors cannot be evaluated; warn of angles that jump by a period where nothing happens."""
     parts = descriptors if isinstance(descriptors, Sequence) else [descriptors]
+    if len(parts) == 0 or not all(callable(part) for part in parts):
+        raise ValueError(
+            "descriptors must be a CollectiveVariable, a list of them, or a function of a trajectory that returns an "
+            f"array (n_frames, n_descriptors); got {descriptors!r}"
+        )
     periodic = [cv for state in states for cv in _periodic_variables(state)]
-    return [describe(part) for part in parts if any(part is cv for cv in periodic)]
+    angles = [describe(part) for part in parts if any(part is cv for cv in periodic)]
+    if angles:
+        warnings.warn(
+            f"{', '.join(angles)}: periodic in a state, and given as it is. The model sees a jump where the angle passes "
+            "the end of its period. Give its sine and cosine, for instance by ops_aimmd.DescriptorCV(name, "
+            "ops_aimmd.descriptors.backbone_dihedrals(topology)), or by a function of the trajectory that returns both",
+            stacklevel=3,
+        )
 
 
 def _periodic_variables(volume) -> list:

@@ -39,7 +39,8 @@ import numpy as np
 import openpathsampling as paths
 from openpathsampling.pathmover import SampleMover
 
-from ops_aimmd.committor.selection import ModelVersion, log_weight_function, selection_log_weights
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.selection import log_weight_function, selection_log_weights
 from ops_aimmd.engines.base import EngineAdapter
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import moved
@@ -168,11 +169,7 @@ class ConfigurationMover(SampleMover):
     def _called_ensembles(self):
         return [self.ensemble, *self.replicas]
 
-    def _get_in_ensembles(self):
-        return self._called_ensembles()
-
-    def _get_out_ensembles(self):
-        return self._called_ensembles()
+    _get_in_ensembles = _get_out_ensembles = _called_ensembles
 
     def get_samples_from_sample_set(self, sample_set):
         """The current path and configurations.
@@ -193,9 +190,10 @@ class ConfigurationMover(SampleMover):
 
     def __call__(self, path, *samples):
         """The samples of all replicas after their moves, and the details."""
-        version = self.learner.version
+        learned = self.learner.learned_for_step
+        version = learned.version
         found = [self._configuration(k, sample.trajectory[0], version) for k, sample in enumerate(samples)]
-        if not self.learner.frozen and self._log_weight(0, found[0]) < LOST:
+        if not learned.frozen and self._log_weight(0, found[0]) < LOST:
             found[0] = self._configuration(0, self.best_frame(path.trajectory), version)
         pieces, exchanges, n_frames = [], [], 0
         for _ in range(self.n_pieces):
@@ -268,7 +266,7 @@ class ConfigurationMover(SampleMover):
         rows = np.flatnonzero(frames.selectable)
         if len(rows) == 0:
             raise ValueError(f"a path of {len(trajectory)} frames has none outside of the states that could be shot from")
-        log_committor = self.learner.version.model.log_committor(frames.descriptors[rows])
+        log_committor = self.learner.learned_for_step.model.log_committor(frames.descriptors[rows])
         return trajectory[int(rows[np.argmax(self._log_weights(0, log_committor))])]
 
     def _log_weights(self, k: int, log_committor: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Learners in checkpoint files: what a step adds, and how a learner is made again from the file, without OPS objects."""
+"""What was learned as plain arrays and documents of a checkpoint, and back; learners from checkpoints."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import asdict
 
 import numpy as np
 
-from ops_aimmd.checkpoint import Checkpoint, StepLog
+from ops_aimmd.checkpoint import Checkpoint, ShotColumns, StepLog
 from ops_aimmd.committor.density import CommittorDensity, TransitionPathFrames
+from ops_aimmd.committor.fit_report import FitReport
+from ops_aimmd.committor.learned import Learned
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.selection import ModelVersion
-from ops_aimmd.committor.training import DiminishingSchedule, FitReport
-from ops_aimmd.committor.training_set import LegFrames, ShootingResult
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.schedule import DiminishingSchedule
+from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.committor.transfer import TransferredStart
 from ops_aimmd.version import __version__
 
@@ -85,33 +87,26 @@ def record_step(
     if not learner.has_seen_paths:
         checkpoint.record_step(step, state=state, log=log)
         return
-    version = learner.version
-    frames = learner.transition_path_frames
-    revision = frames.revision
-    newest = checkpoint.last_model_version
-    n_shots = len(learner.training_set)
+    learned, newest = learner.learned, checkpoint.last_model_version
+    revision = learned.frames.revision
+    of_learner = {
+        "shots_at_last_fit": learned.shots_at_last_fit,
+        "frozen": learned.frozen,
+        "n_thinned": learned.frames.n_thinned,
+    }
     checkpoint.record_step(
         step,
-        shots=[learner.training_set[row] for row in range(checkpoint.n_shots, n_shots)],
-        density_paths=frames.changes(learner.recorded.get(checkpoint.run_id, 0)),
-        model_version=None if version.number <= newest else _pack(version, learner.last_report),
-        state={
-            "learner": {
-                "shots_at_last_fit": learner.shots_at_last_fit,
-                "frozen": learner.frozen,
-                "n_thinned": frames.n_thinned,
-            },
-            **(_transferred_start(learner) if newest < 0 else {}),
-            **(state or {}),
-        },
+        shots=[learned.training_set[row] for row in range(checkpoint.n_shots, len(learned.training_set))],
+        density_paths=learned.frames.changes(learner.recorded.get(checkpoint.run_id, 0)),
+        model_version=None if learned.version.number <= newest else _pack(learned.version, learned.last_report),
+        state={"learner": of_learner, **(_pack_start(learned.start) if newest < 0 else {}), **(state or {})},
         log=log,
     )
     learner.recorded[checkpoint.run_id] = revision
 
 
-def _transferred_start(learner: CommittorLearner) -> dict:
-    """What never changes, and is written with the first model version."""
-    start = learner.transferred_start
+def _pack_start(start: TransferredStart | None) -> dict:
+    """The start as a document; it never changes, and is written with the first model version."""
     if start is None:
         return {}
     arrays = {**start.model.arrays(), "mean": start.mean, "std": start.std}
@@ -187,32 +182,37 @@ def load_learner(
         if "run" in checkpoint.state_keys():
             learner.n_simulations = checkpoint.state("run").get("n_simulations", 1)  # version 0.1.0 does not count
         if checkpoint.model_versions():
-            _restore(learner, checkpoint, network, version)
+            learner.publish(learned_in(checkpoint, network, learner.device, learner.seed, version))
+            if descriptors is None:
+                learner.descriptor_names = metadata.get("descriptor_names")
     return learner
 
 
-def _restore(learner: CommittorLearner, checkpoint: Checkpoint, network, version: int | None) -> None:
-    stored = _unpack(*checkpoint.model_version(version), network, learner.device)
-    columns = checkpoint.shots()
-    shots = [] if len(columns.counts) == 0 else _results(columns)
-    n_descriptors = stored.model.n_descriptors
+def learned_in(checkpoint: Checkpoint, network=None, device=None, seed=None, version: int | None = None) -> Learned:
+    """What had been learned after the last step of a checkpoint, with the newest model version or the one of a number.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        With at least one model version.
+    network, device, seed, version
+        As for `load_learner`.
+    """
+    stored = _unpack(*checkpoint.model_version(version), network, device)
+    n_descriptors, n_states = stored.model.n_descriptors, stored.model.n_states
     state = checkpoint.state("learner")
-    frames = TransitionPathFrames.from_paths(
-        checkpoint.density_paths(), n_descriptors, state["n_thinned"], seed=learner.seed
-    )
-    learner.restore(
+    return Learned(
         version=stored,
-        shots=shots,
-        frames=frames,
+        training_set=_training_set(checkpoint.shots(), n_descriptors, n_states),
+        frames=TransitionPathFrames.from_paths(checkpoint.density_paths(), n_descriptors, state["n_thinned"], seed=seed),
+        reports=_reports(checkpoint),
         shots_at_last_fit=state["shots_at_last_fit"],
         frozen=state["frozen"],
-        reports=_reports(checkpoint),
-        transferred_start=_restored_start(checkpoint, learner.device),
-        descriptor_names=checkpoint.metadata.get("descriptor_names"),
+        start=_unpack_start(checkpoint, device),
     )
 
 
-def _restored_start(checkpoint: Checkpoint, device: str | None) -> TransferredStart | None:
+def _unpack_start(checkpoint: Checkpoint, device: str | None) -> TransferredStart | None:
     if TRANSFERRED not in checkpoint.state_keys():
         return None
     stored = checkpoint.state(TRANSFERRED)
@@ -222,11 +222,11 @@ def _restored_start(checkpoint: Checkpoint, device: str | None) -> TransferredSt
     return TransferredStart(model.frozen_copy(), mean, std)
 
 
-def _reports(checkpoint: Checkpoint) -> list[FitReport]:
+def _reports(checkpoint: Checkpoint) -> tuple[FitReport, ...]:
     stored = (checkpoint.model_version(number)[1]["report"] for number in checkpoint.model_versions())
-    return [
+    return tuple(
         FitReport(**{name: _as_tuple(value) for name, value in report.items()}) for report in stored if report is not None
-    ]
+    )
 
 
 def model_version(checkpoint: Checkpoint, number: int, learner: CommittorLearner) -> ModelVersion:
@@ -272,23 +272,8 @@ def _pack(version: ModelVersion, report: FitReport | None) -> tuple[int, dict, d
     return version.number, description, arrays
 
 
-def _results(columns):
-    auxiliary = columns.auxiliary
-    starts = np.searchsorted(auxiliary.shot, np.arange(len(columns.counts) + 1))
-    for row in range(len(columns.counts)):
-        frames = slice(starts[row], starts[row + 1])
-        yield ShootingResult(
-            descriptors=columns.descriptors[row],
-            counts=columns.counts[row],
-            weight=float(columns.weights[row]),
-            step=int(columns.steps[row]),
-            chain=int(columns.chains[row]),
-            velocity_origin=str(columns.velocity_origin[row]),
-            predicted_committor=columns.predicted_committor[row],
-            leg_frames=LegFrames(
-                auxiliary.descriptors[frames],
-                auxiliary.outcomes[frames],
-                auxiliary.is_end[frames],
-                auxiliary.displacements[frames],
-            ),
-        )
+def _training_set(columns: ShotColumns, n_descriptors: int, n_states: int) -> TrainingSet:
+    if len(columns.counts) == 0:
+        return TrainingSet.empty(n_descriptors, n_states)
+    names = ("descriptors", "counts", "weights", "steps", "chains", "velocity_origin", "predicted_committor", "auxiliary")
+    return TrainingSet(**{name: getattr(columns, name) for name in names})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 
@@ -16,14 +15,15 @@ from openpathsampling.pathmover import (
     SpecializedRandomChoiceMover,
 )
 
+from ops_aimmd.bounded_memory import BoundedMemory
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import is_at_rest
 from ops_aimmd.shooting.legs import Leg, check_engine, length_limit, make_legs
 from ops_aimmd.shooting.states import state_index
 
 from .joining_ensembles import joined_states
-from .learner import PATHS_REMEMBERED
-from .selectors import CommittorSelector
+from .path_frames import PATHS_REMEMBERED
+from .selectors import CommittorSelector, Pick
 
 KEEP_VELOCITIES = (paths.NoModification, paths.VelocityDirectionModifier, paths.SingleAtomVelocityDirectionModifier)
 """Modifiers whose velocities are those of the frame, in part or in whole."""
@@ -83,7 +83,7 @@ class ShootingMover(EngineMover):
         self.states = states
         self.legs = legs
         self.max_length = max_length
-        self._orientation_counts: OrderedDict = OrderedDict()
+        self._orientation_counts = BoundedMemory(PATHS_REMEMBERED)
         if legs not in LEGS:
             raise ValueError(f"legs must be one of {sorted(LEGS)}; got {legs!r}")
         if max_length is not None and not (isinstance(max_length, Integral) and max_length >= 3):
@@ -116,13 +116,14 @@ class ShootingMover(EngineMover):
     def __call__(self, input_sample):
         """Make a trial; returns the list of one sample and the details of the step."""
         old = self._current_path(input_sample)
-        index = self.selector.pick(old)
+        pick = self._pick(old)
+        index = pick.index
         point = old[index]
         details = {
             "initial_trajectory": old,
             "shooting_snapshot": point,
-            "shooting_index": int(index),
-            **self._selection_details(old, index),
+            "shooting_index": index,
+            **self._selection_details(old, pick),
         }
         start = self.modifier(point) if self.legs == "both" else point
         if is_at_rest(start) and adapter_of(self.engine).has_inertia:
@@ -130,12 +131,11 @@ class ShootingMover(EngineMover):
         trial, trial_index, orientations = self._make_trial(input_sample, old, index, start, details)
         bias = 0.0
         if orientations:
-            bias = self._acceptance_bias(old, index, trial, trial_index, details) * self.modifier.probability_ratio(
-                point, start
-            )
+            ratio = self._selection_ratio(old, pick, trial, trial_index, details)
+            bias = ratio * self.modifier.probability_ratio(point, start)
             if self.legs == "both":
                 bias *= orientations / self._orientations(old)
-                self._remember_orientations(trial, orientations)
+                self._orientation_counts[trial.__uuid__] = orientations
         return [self._sample(input_sample, trial, bias)], details
 
     def _current_path(self, input_sample) -> paths.Trajectory:
@@ -187,31 +187,37 @@ class ShootingMover(EngineMover):
         states = self.selector.learner.states
         return len(states) == len(self.states) and all(a is b for a, b in zip(states, self.states, strict=True))
 
-    def _selection_details(self, old, index: int) -> dict:
-        details = {
-            "model_version": None,
-            "frozen": None,
-            "predicted_committor": None,
-            "seed": None,
-            "selection_probability_new": None,
-            "weight_sum_new": None,
-        }
+    def _pick(self, path) -> Pick:
         if isinstance(self.selector, CommittorSelector):
-            weights = self.selector.path_weights(old, self.selector.version_of_pick(old))
-            learner = self.selector.learner
-            details["model_version"] = weights.version.number
-            details["frozen"] = learner.frozen
-            details["predicted_committor"] = np.exp(weights.log_committor[index]).tolist()
-            details["seed"] = learner.step_seed
-        details["selection_probability_old"], details["weight_sum_old"] = self._selection_probability(old, index, old)
-        return details
+            return self.selector.choose(path)
+        return Pick(int(self.selector.pick(path)))
 
-    def _selection_probability(self, path, index: int, old) -> tuple[float, float]:
-        """Probability of picking a frame from a path, and the sum of weights, by the version that picked from `old`."""
-        if isinstance(self.selector, CommittorSelector):
-            weights = self.selector.path_weights(path, self.selector.version_of_pick(old))
+    def _selection_ratio(self, old, pick: Pick, trial, trial_index: int, details: dict) -> float:
+        """Ratio of the probabilities of the shooting point on the new and on the old path; notes the new one."""
+        new = self._selection_probability(trial, trial_index, pick)
+        details["selection_probability_new"], details["weight_sum_new"] = new
+        if pick.weights is not None:
+            return self.selector.ratio(pick, trial, trial_index)
+        return float(self.selector.probability_ratio(old[pick.index], old, trial, new_snapshot=trial[trial_index]))
+
+    def _selection_probability(self, path, index: int, pick: Pick) -> tuple[float, float]:
+        """Probability of picking a frame from a path, and the sum of weights, by the version of the pick."""
+        if pick.weights is not None:
+            weights = self.selector.path_weights(path, pick.version)
             return math.exp(weights.log_probability(index)), math.exp(weights.log_sum)
         return float(self.selector.probability(path[index], path)), float(self.selector.sum_bias(path))
+
+    def _selection_details(self, old, pick: Pick) -> dict:
+        details = dict.fromkeys(["model_version", "frozen", "predicted_committor", "seed"])
+        if pick.weights is not None:
+            learner = self.selector.learner
+            details["model_version"] = pick.version.number
+            details["frozen"] = learner.learned_for_step.frozen
+            details["predicted_committor"] = np.exp(pick.weights.log_committor[pick.index]).tolist()
+            details["seed"] = learner.step_seed
+        probability, weight_sum = self._selection_probability(old, pick.index, pick)
+        details |= {"selection_probability_old": probability, "weight_sum_old": weight_sum}
+        return details | {"selection_probability_new": None, "weight_sum_new": None}
 
     def _join(self, old, index: int, legs: dict[str, Leg]) -> paths.Trajectory:
         if "backward" in legs and "forward" in legs:
@@ -251,28 +257,17 @@ class ShootingMover(EngineMover):
         accepted = trial.bias > 0 and random <= trial.bias
         return accepted, {"metropolis_acceptance": trial.bias, "metropolis_random": random}
 
-    def _remember_orientations(self, path, orientations: int) -> None:
-        self._orientation_counts[path.__uuid__] = orientations
-        while len(self._orientation_counts) > PATHS_REMEMBERED:
-            self._orientation_counts.popitem(last=False)
-
     def _orientations(self, path) -> int:
-        if path.__uuid__ in self._orientation_counts:
-            return self._orientation_counts[path.__uuid__]
+        return self._orientation_counts.recall(path.__uuid__, lambda: self._count_orientations(path))
+
+    def _count_orientations(self, path) -> int:
         n_valid = sum(bool(self.ensemble(p, candidate=True)) for p in (path, path.reversed))
         if n_valid == 0:
             raise ValueError(
                 f"the current path of {len(path)} frames is not in the ensemble {self.ensemble.name!r}; start from a "
                 "path that is, for instance through scheme.initial_conditions_from_trajectories"
             )
-        self._remember_orientations(path, n_valid)
         return n_valid
-
-    def _acceptance_bias(self, old, index: int, trial, trial_index: int, details: dict) -> float:
-        ratio = self.selector.probability_ratio(old[index], old, trial, new_snapshot=trial[trial_index])
-        probability, weight_sum = self._selection_probability(trial, trial_index, old)
-        details["selection_probability_new"], details["weight_sum_new"] = probability, weight_sum
-        return float(ratio)
 
     def to_dict(self):
         """Set-up, for OPS storage."""

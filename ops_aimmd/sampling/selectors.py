@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,40 +9,49 @@ import numpy as np
 from openpathsampling.shooting import ShootingPointSelector
 from scipy.special import logsumexp
 
-from ops_aimmd.committor.selection import (
-    ModelVersion,
-    log_weight_function,
-    selection_log_weights,
-    transition_probability,
-)
+from ops_aimmd.bounded_memory import BoundedMemory
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.selection import log_weight_function, selection_log_weights, transition_probability
 
 from .learner import CommittorLearner, check_learner
+from .path_frames import PATHS_REMEMBERED, PathFrames, PathWeights
 
 
 @dataclass(frozen=True)
-class PathWeights:
-    """Selection weights of the frames of one path under one model version.
+class Pick:
+    """A shooting point, and what it was picked with; a move carries it from the selection to the acceptance.
 
     Attributes
     ----------
-    version : ModelVersion
-    log_weights : array, shape (n_frames,)
-        ``-inf`` for frames that are never picked.
-    log_sum : float
-        Logarithm of the sum of the weights; ``-inf`` where no frame may be picked.
-    log_committor : array, shape (n_frames, n_states)
+    index : int
+        Frame of the path.
+    weights : PathWeights or None
+        Weights of all frames of the path; None for selectors of OPS.
     """
 
-    version: ModelVersion
-    log_weights: np.ndarray
-    log_sum: float
-    log_committor: np.ndarray
+    index: int
+    weights: PathWeights | None = None
 
-    def log_probability(self, index: int) -> float:
-        """Logarithm of the probability that the frame is picked from this path."""
-        if self.log_weights[index] == -np.inf:
-            return -np.inf
-        return float(self.log_weights[index] - self.log_sum)
+    @property
+    def version(self) -> ModelVersion:
+        """The model version that picked, and with which the acceptance weighs both paths."""
+        return self.weights.version
+
+
+class LastPicks(BoundedMemory):
+    """The last pick from each path, for the moves of OPS, which carry nothing from `pick` to `probability_ratio`."""
+
+    def __init__(self):
+        super().__init__(PATHS_REMEMBERED)
+
+    def keep(self, trajectory, pick: Pick) -> Pick:
+        """Keep a pick, and give it back."""
+        self[trajectory.__uuid__] = pick
+        return pick
+
+    def version(self, trajectory) -> ModelVersion | None:
+        """The version that last picked from a path, whatever was published since; None if none did."""
+        return self[trajectory.__uuid__].version if trajectory.__uuid__ in self else None
 
 
 class CommittorSelector(ShootingPointSelector):
@@ -93,18 +101,10 @@ class CommittorSelector(ShootingPointSelector):
                 raise ValueError(
                     f"pairs must hold pairs of different state indices 0..{learner.n_states - 1}; got {list(pairs)}"
                 )
-        self._weights: OrderedDict = OrderedDict()
-        self._picked: OrderedDict = OrderedDict()
-
-    def version_of_pick(self, trajectory) -> ModelVersion:
-        """The model version that the last shooting point was picked from this path with; the current one if none was.
-
-        The acceptance of that shot weighs both paths with it, whatever was published in the meantime.
-        """
-        return self._picked.get(trajectory.__uuid__, self.learner.version)
+        self._last_picks = LastPicks()
 
     def path_weights(self, trajectory, version: ModelVersion | None = None) -> PathWeights:
-        """Weights of all frames of a path under a model version, the current one by default; computed once for both.
+        """Weights of all frames of a path under a model version, by default that of the step; computed once for both.
 
         Raises
         ------
@@ -112,18 +112,13 @@ class CommittorSelector(ShootingPointSelector):
             If a descriptor or a weight is not a number; the message names the frames.
         """
         frames = self.learner.path_frames(trajectory)
-        version = self.learner.version if version is None else version
-        key = (trajectory.__uuid__, len(trajectory))
-        known = self._weights.get(key)
+        version = self.learner.learned_for_step.version if version is None else version
+        known = frames.weights.get(self._log_weight)  # each selector has a function of its own
         if known is None or known.version is not version:
-            known = self._weigh(version, frames)
-            self._weights[key] = known
-            while len(self._weights) > self.learner.paths_remembered:
-                self._weights.popitem(last=False)
-        self._weights.move_to_end(key)
+            known = frames.weights[self._log_weight] = self._weigh(version, frames)
         return known
 
-    def _weigh(self, version: ModelVersion, frames) -> PathWeights:
+    def _weigh(self, version: ModelVersion, frames: PathFrames) -> PathWeights:
         log_committor = np.full((len(frames.selectable), self.learner.n_states), np.nan)
         log_weights = np.full(len(frames.selectable), -np.inf)
         if not frames.selectable.any():
@@ -143,7 +138,44 @@ class CommittorSelector(ShootingPointSelector):
             )
         return PathWeights(version, log_weights, float(logsumexp(log_weights)), log_committor)
 
+    # ---- for the movers of this package -----------------------------------------------------------------------------
+
+    def choose(self, trajectory) -> Pick:
+        """Choose a shooting point, with OPS's random number generator.
+
+        Raises
+        ------
+        ValueError
+            If all frames are end frames or lie inside states.
+        """
+        weights = self.path_weights(trajectory)
+        self.learner.expect_result()
+        if weights.log_sum == -np.inf:
+            raise ValueError(
+                f"a path of {len(trajectory)} frames has no frame outside of the states, so there is nothing to shoot "
+                "from: store frames more often (a smaller n_steps_per_frame), or make the states smaller"
+            )
+        cumulative = np.cumsum(np.exp(weights.log_weights - weights.log_sum))
+        selectable = np.flatnonzero(np.isfinite(weights.log_weights))
+        index = np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right")
+        return Pick(int(min(index, selectable[-1])), weights)
+
+    def ratio(self, pick: Pick, new_trajectory, new_index: int) -> float:
+        """Probability of picking a frame from a new path over that of the pick, both under the version of the pick."""
+        old = pick.weights.log_probability(pick.index)
+        new = self.path_weights(new_trajectory, pick.version).log_probability(new_index)
+        if old == -np.inf:
+            raise ValueError(
+                "the shooting point has no chance of being picked from the old path: it is an end frame or lies inside "
+                "a state; this selector must also pick the shooting point, not only weigh it"
+            )
+        return float(np.exp(new - old))
+
     # ---- interface of OPS selectors ---------------------------------------------------------------------------------
+
+    def pick(self, trajectory) -> int:
+        """Index of a frame; see `choose`."""
+        return self._last_picks.keep(trajectory, self.choose(trajectory)).index
 
     def f(self, snapshot, trajectory) -> float:
         """Weight of a frame of the trajectory, not normalised."""
@@ -170,18 +202,12 @@ class CommittorSelector(ShootingPointSelector):
             0 where the new path offers it as an end frame only, as the cut trials of OPS's two-way moves do.
         """
         new_snapshot = snapshot if new_snapshot is None else new_snapshot
-        version = self.version_of_pick(old_trajectory)
         try:
-            old = self.path_weights(old_trajectory, version).log_probability(_index(snapshot, old_trajectory))
-            new = self.path_weights(new_trajectory, version).log_probability(_index(new_snapshot, new_trajectory))
+            weights = self.path_weights(old_trajectory, self._last_picks.version(old_trajectory))
+            pick = Pick(_index(snapshot, old_trajectory), weights)
+            return self.ratio(pick, new_trajectory, _index(new_snapshot, new_trajectory))
         except TypeError as error:  # OPS takes a TypeError for an old signature and repeats the call without new_snapshot
             raise RuntimeError(f"the selection weights could not be evaluated: {error}") from error
-        if old == -np.inf:
-            raise ValueError(
-                "the shooting point has no chance of being picked from the old path: it is an end frame or lies inside "
-                "a state; this selector must also pick the shooting point, not only weigh it"
-            )
-        return float(np.exp(new - old))
 
     def _biases(self, trajectory) -> np.ndarray:
         return np.exp(self.path_weights(trajectory).log_weights)
@@ -189,30 +215,6 @@ class CommittorSelector(ShootingPointSelector):
     def sum_bias(self, trajectory) -> float:
         """Sum of the weights of all frames."""
         return float(np.exp(self.path_weights(trajectory).log_sum))
-
-    def pick(self, trajectory) -> int:
-        """Index of a frame, drawn with OPS's random number generator.
-
-        Raises
-        ------
-        ValueError
-            If all frames are end frames or lie inside states.
-        """
-        weights = self.path_weights(trajectory)
-        self.learner.expect_result()
-        self._picked[trajectory.__uuid__] = weights.version
-        self._picked.move_to_end(trajectory.__uuid__)
-        while len(self._picked) > self.learner.paths_remembered:
-            self._picked.popitem(last=False)
-        if weights.log_sum == -np.inf:
-            raise ValueError(
-                f"a path of {len(trajectory)} frames has no frame outside of the states, so there is nothing to shoot "
-                "from: store frames more often (a smaller n_steps_per_frame), or make the states smaller"
-            )
-        cumulative = np.cumsum(np.exp(weights.log_weights - weights.log_sum))
-        selectable = np.flatnonzero(np.isfinite(weights.log_weights))
-        index = np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right")
-        return int(min(index, selectable[-1]))
 
     def expected_transition_probability(self, log_committor: np.ndarray) -> np.ndarray:
         """Probability that a two-way shot joins an allowed pair of states; (n,) for ``ln p_i`` (n, n_states)."""
@@ -222,7 +224,6 @@ class CommittorSelector(ShootingPointSelector):
         """Replace the weight, as where one that was a function has come back from a file by its name only."""
         self._log_weight = log_weight_function(weight, self.scale)
         self.weight = weight
-        self._weights.clear()
 
     # ---- OPS storage ------------------------------------------------------------------------------------------------
 

@@ -84,44 +84,32 @@ class ShootingPointExchangeMover(ShootingMover):
     def _called_ensembles(self):
         return [self.ensemble, self.replica]
 
-    def _get_in_ensembles(self):
-        return self._called_ensembles()
-
-    def _get_out_ensembles(self):
-        return self._called_ensembles()
+    _get_in_ensembles = _get_out_ensembles = _called_ensembles
 
     def __call__(self, input_sample, configuration):
         """Make a trial; returns the samples of path and configuration, and the details of the step."""
         old = self._current_path(input_sample)
-        index = self.selector.pick(old)
-        learner = self.selector.learner
-        weights = self.selector.path_weights(old, self.selector.version_of_pick(old))
+        pick = self.selector.choose(old)
         point = configuration.trajectory[0]
         details = {
             "initial_trajectory": configuration.trajectory,
             "shooting_snapshot": point,
             "shooting_index": 0,
-            "model_version": weights.version.number,
-            "frozen": learner.frozen,
-            "predicted_committor": self._predicted(configuration.trajectory, weights.version),
-            "seed": learner.step_seed,
-            "selection_probability_old": math.exp(weights.log_probability(index)),
-            "weight_sum_old": math.exp(weights.log_sum),
-            "selection_probability_new": None,
-            "weight_sum_new": None,
-            "exchanged_index": int(index),
+            **self._selection_details(old, pick),
+            "predicted_committor": self._predicted(configuration.trajectory, pick.version),
+            "exchanged_index": pick.index,
         }
         trial, trial_index, orientations = self._make_trial(
             input_sample, configuration.trajectory, 0, self.modifier(point), details
         )
         bias = 0.0
         if orientations:
-            new_weights = self.selector.path_weights(trial, weights.version)
-            details["selection_probability_new"] = math.exp(new_weights.log_probability(trial_index))
-            details["weight_sum_new"] = math.exp(new_weights.log_sum)
-            bias = self._exchange_ratio(weights, new_weights) * orientations / self._orientations(old)
-            self._remember_orientations(trial, orientations)
-        return [self._sample(input_sample, trial, bias), self._given_back(configuration, old[index])], details
+            new = self._selection_probability(trial, trial_index, pick)
+            details["selection_probability_new"], details["weight_sum_new"] = new
+            new_weights = self.selector.path_weights(trial, pick.version)
+            bias = self._exchange_ratio(pick.weights, new_weights) * orientations / self._orientations(old)
+            self._orientation_counts[trial.__uuid__] = orientations
+        return [self._sample(input_sample, trial, bias), self._given_back(configuration, old[pick.index])], details
 
     def _exchange_ratio(self, old, new) -> float:
         """V of the old path over V of the new one."""

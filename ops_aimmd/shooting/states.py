@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
+
+
+def check_states(states) -> None:
+    """Raise a ValueError unless the states are at least two different volumes."""
+    if not isinstance(states, Sequence) or len(states) < 2 or not all(callable(state) for state in states):
+        raise ValueError(f"states must be a list of at least two OPS volumes, [state_A, state_B, ...]; got {states!r}")
+    for (first, one), (second, other) in combinations(enumerate(states), 2):
+        if one is other or one == other:
+            raise ValueError(
+                f"states {first} and {second} are the same volume ({one}); states must exclude each other, and print as "
+                "different strings, by which OPS tells volumes apart"
+            )
 
 
 def state_index(snapshot, states: Sequence) -> int:

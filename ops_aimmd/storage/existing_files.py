@@ -275,7 +275,7 @@ def _check_whole(step, learner: CommittorLearner | None) -> None:
     for part in step.change:
         if not part.samples or not isinstance(part.mover, pathmover.EngineMover):
             continue
-        if learner is None or not learner.remembers(part.details.initial_trajectory):
+        if learner is None or not learner.paths.remembers(part.details.initial_trajectory):
             check_frames(part.details.initial_trajectory)
         if not isinstance(part, paths.RejectedNaNSampleMoveChange):  # its frames are wrecked rightly
             for sample in samples_of(part):

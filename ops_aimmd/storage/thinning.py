@@ -7,12 +7,12 @@ outcomes and lengths of the legs are always stored, and with them all that learn
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from numbers import Integral
 
 import openpathsampling as paths
 
+from ops_aimmd.bounded_memory import BoundedMemory
 from ops_aimmd.sampling.movers import ShootingMover
 from ops_aimmd.sampling.shooting_results import samples_of
 from ops_aimmd.shooting.frames import frame_key
@@ -58,7 +58,7 @@ class Thinning:
             raise ValueError(f"rejected_trials must be one of {REJECTED_TRIALS}; got {rejected_trials!r}")
         if not isinstance(path_stride, Integral) or path_stride < 1:
             raise ValueError(f"path_stride must be a positive integer, 1 to store all frames; got {path_stride!r}")
-        self._thinned: OrderedDict[int, paths.Trajectory] = OrderedDict()
+        self._thinned = BoundedMemory(PATHS_REMEMBERED)
         self._samples: dict[int, paths.Sample] = {}
         self._stored: dict[frozenset, paths.SampleSet] = {}
         """What was stored last of each set of replicas."""
@@ -117,13 +117,7 @@ class Thinning:
         return self._samples[sample.__uuid__]
 
     def _path(self, trajectory: paths.Trajectory, details) -> paths.Trajectory:
-        key = trajectory.__uuid__
-        if key not in self._thinned:
-            self._thinned[key] = thinned(trajectory, details, self.path_stride)
-            while len(self._thinned) > PATHS_REMEMBERED:
-                self._thinned.popitem(last=False)
-        self._thinned.move_to_end(key)
-        return self._thinned[key]
+        return self._thinned.recall(trajectory.__uuid__, lambda: thinned(trajectory, details, self.path_stride))
 
 
 def _replicas(samples: Iterable[paths.Sample]) -> frozenset:

@@ -11,11 +11,13 @@ from torch import nn
 
 from ops_aimmd.committor import optimisation, training
 from ops_aimmd.committor.correlated_shots import Folds
+from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import FeedForward, member_logits
 from ops_aimmd.committor.optimisation import TrainingData, held_out_losses
-from ops_aimmd.committor.training import DiminishingSchedule, fit
+from ops_aimmd.committor.schedule import DiminishingSchedule
+from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
 
 
@@ -328,7 +330,7 @@ def test_large_sets_are_learned_from_in_turns(monkeypatch):
 
 def test_the_report_is_plain_data_and_readable():
     report = fit(model_for(), shots(40), seed=1)
-    assert training.FitReport(**json.loads(json.dumps(asdict(report)))).n_shots == 40
+    assert FitReport(**json.loads(json.dumps(asdict(report)))).n_shots == 40
     assert "40 shots (80 legs)" in str(report) and "held out" in str(report)
 
 

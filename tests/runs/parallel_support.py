@@ -18,7 +18,7 @@ from resume_support import QuickChain  # noqa: E402
 from sampling_support import QUICK  # noqa: E402
 
 import ops_aimmd  # noqa: E402
-from ops_aimmd.committor.training import DiminishingSchedule  # noqa: E402
+from ops_aimmd.committor.schedule import DiminishingSchedule  # noqa: E402
 from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling  # noqa: E402
 from ops_aimmd.shooting.executors.choose import InThisProcess, executor_for  # noqa: E402
 from ops_aimmd.shooting.shots import ShotFailure  # noqa: E402

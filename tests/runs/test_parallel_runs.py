@@ -13,7 +13,7 @@ from parallel_support import QUICK, begin, deadly_chain, ledger, ledger_of, simu
 from sampling_support import Steps
 
 import ops_aimmd
-from ops_aimmd.committor.training import DiminishingSchedule
+from ops_aimmd.committor.schedule import DiminishingSchedule
 from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 

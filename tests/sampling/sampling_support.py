@@ -1,6 +1,7 @@
 """A short Markov chain as a system to sample, learners with models of known values, and simulations that are quick."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import openpathsampling as paths
@@ -8,7 +9,7 @@ import torch
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 import ops_aimmd
-from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix, site_indices
 
 QUICK = {"max_epochs": 5, "auxiliary_weights": (0.0, 0.0), "relevance": None}
@@ -94,8 +95,8 @@ def table_model(logits):
 
 def publish(learner, logits, density=None):
     """Put a model with given logits in the place of the learner's model, as its next version."""
-    number = learner.version.number + 1 if learner.has_seen_paths else 0
-    learner._version = ModelVersion(number, table_model(logits).frozen_copy(), density)
+    version = ModelVersion(learner.version.number + 1, table_model(logits).frozen_copy(), density)
+    learner.publish(replace(learner.learned, version=version))
 
 
 class Steps(PathSimulatorHook):

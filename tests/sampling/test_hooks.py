@@ -284,7 +284,9 @@ class Unfolded(Chain):
 
     def learner(self, **options):
         learner = CommittorLearner(lambda path: np.array([[self.number(frame)] for frame in path]), self.states, **options)
-        learner._descriptors_checked = True  # they are no function of the configuration, which the learner would notice
+        learner.paths._has_checked_frames = (
+            True  # they are no function of the configuration, which the learner would notice
+        )
         return learner
 
 
@@ -440,7 +442,7 @@ def assert_checkpoint_holds(path, learner):
     assert np.array_equal(again.transition_path_frames.descriptors, learner.transition_path_frames.descriptors)
     assert np.array_equal(again.transition_path_frames.weights, learner.transition_path_frames.weights)
     assert again.reports == learner.reports[len(learner.reports) - len(again.reports) :]
-    assert again.last_report == learner.last_report and again.shots_at_last_fit == learner.shots_at_last_fit
+    assert again.last_report == learner.last_report and again.learned.shots_at_last_fit == learner.learned.shots_at_last_fit
     assert again.frozen == learner.frozen
 
 
@@ -757,7 +759,7 @@ def learned(learner):
         "thinned": frames.n_thinned,
         "version": learner.version.number,
         "committor": learner.model.committor(np.arange(7.0)[:, None]).tolist(),
-        "shots at last fit": learner.shots_at_last_fit,
+        "shots at last fit": learner.learned.shots_at_last_fit,
         "frozen": learner.frozen,
     }
     return found | {name: getattr(training_set, name).tolist() for name in ("descriptors", "counts", "steps")}
@@ -827,4 +829,4 @@ def test_the_transferred_start_is_in_both_checkpoints(chain, tmp_path, transferr
         transfer(source, learner)
     for name in ("one.aimmd", "other.aimmd"):
         simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, tmp_path / name))[0].run(2)
-        assert (load_learner(tmp_path / name).transferred_start is not None) == transferred
+        assert (load_learner(tmp_path / name).learned.start is not None) == transferred

@@ -347,6 +347,6 @@ def test_selectable_frames_of_a_trial_are_those_outside_of_the_states_of_the_lea
         if ensemble(trial.trajectory):
             trials.append(trial.trajectory)
     for trial in trials:
-        assert learner.remembers(trial)
+        assert learner.paths.remembers(trial)
         sites, selectable = site_indices(trial), learner.path_frames(trial).selectable
         np.testing.assert_array_equal(selectable, (sites > (1 if larger else 0)) & (sites < 6))

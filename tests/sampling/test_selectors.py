@@ -174,6 +174,22 @@ def test_a_new_version_weighs_the_old_path_again(chain):
     assert not np.allclose(first.log_weights[1:-1], second.log_weights[1:-1])
 
 
+def test_a_step_under_way_goes_on_with_what_it_was_begun_with(chain):
+    learner = chain.learner(LOGITS)
+    selector, path = CommittorSelector(learner), chain.initial()
+    learner.freeze()
+    begun = learner.learned
+    publish(learner, -LOGITS + 2.0)
+    learner.unfreeze()
+    newest = learner.version
+    with learner.step_begun_with(begun):
+        pick = selector.choose(path)
+        assert pick.version is begun.version and learner.learned_for_step.frozen
+        assert learner.version is newest and not learner.frozen  # the learner is not set back
+    assert selector.choose(path).version is newest and newest is not begun.version
+    assert not np.allclose(pick.weights.log_weights[1:-1], selector.path_weights(path).log_weights[1:-1])
+
+
 def test_the_current_path_is_remembered_however_many_trials_fail(chain, monkeypatch):
     learner = chain.learner(LOGITS)
     selector = CommittorSelector(learner)

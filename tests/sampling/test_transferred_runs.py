@@ -176,7 +176,7 @@ def test_a_resumed_run_goes_on_with_the_source(chain, trained_on_sites, tmp_path
     for step in [*interrupted_at[1:], 9]:
         files = directories["resumed"] / "run.nc", directories["resumed"] / "run.aimmd"
         sampler = ops_aimmd.resume(*files, progress=False)
-        assert sampler.move_scheme.learner.transferred_start is not None
+        assert sampler.move_scheme.learner.learned.start is not None
         run_to(sampler, step)
     whole = what_was_learned(directories["whole"])
     assert what_was_learned(directories["resumed"]) == whole
@@ -188,11 +188,11 @@ def test_a_resumed_run_goes_on_with_the_source(chain, trained_on_sites, tmp_path
 def test_the_source_is_written_once_and_with_the_first_step(chain, trained_on_sites, tmp_path):
     sampler = begin(chain, tmp_path, trained_on_sites)
     learner = sampler.move_scheme.learner
-    before = learner.transferred_start
+    before = learner.learned.start
     run_to(sampler, 1)
     with Checkpoint.open(tmp_path / "run.aimmd", read_only=True) as file:
         assert TRANSFERRED in file.state_keys()
-    again = load_learner(tmp_path / "run.aimmd").transferred_start
+    again = load_learner(tmp_path / "run.aimmd").learned.start
     for name, array in before.model.arrays().items():
         np.testing.assert_array_equal(again.model.arrays()[name], array)
     np.testing.assert_array_equal([again.mean, again.std], [before.mean, before.std])

@@ -150,6 +150,9 @@ class WithoutRatio:
     def probability_ratio(self, snapshot, old_trajectory, new_trajectory, new_snapshot=None):
         return 1.0
 
+    def ratio(self, pick, new_trajectory, new_index):
+        return 1.0
+
 
 class CommittorSelectorWithoutRatio(WithoutRatio, CommittorSelector):
     """Wrong on purpose."""

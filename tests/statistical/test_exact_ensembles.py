@@ -41,7 +41,7 @@ from ops_aimmd import (
     ShootingMover,
     TrainingHook,
 )
-from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.model_version import ModelVersion
 
 SITE_WEIGHTS = [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]
 """Of the sites of the chain as shooting points: uneven, so that no two mistakes cancel."""
@@ -311,8 +311,12 @@ def model_version(number, logits, density_sites=()):
 
 def learner_with(chain, version):
     learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, model=version.model)
-    learner._version = version
+    publish(learner, version)
     return learner
+
+
+def publish(learner, version):
+    learner.publish(replace(learner.learned, version=version))
 
 
 WRONG_MODEL = [0.0, -5.0, -4.0, -3.0, 0.0, 0.0]
@@ -374,7 +378,7 @@ class Alternating:
         self._versions = itertools.cycle(VERSIONS)
 
     def move(self, sample_set):
-        self.learner._version = next(self._versions)
+        publish(self.learner, next(self._versions))
         return self.mover.move(sample_set)
 
 
@@ -386,27 +390,33 @@ def test_each_step_is_exact_whatever_version_it_uses(sticky_chain, n_steps):
     assert_exact(sampled, sticky_chain.exact([(0, 1)]))
 
 
+OPPOSITE = model_version(3, np.log([1.0, 9.0, 0.1, 1.0]))
+"""Wants the sites that the first of these does not want, so that a one-way move, too, shows which of them accepts."""
+
+
 class PublishedWhileTheLegsRun(CommittorSelector):
     """A new version is published between the pick and the acceptance, as by other chains of the same learner."""
 
-    def pick(self, trajectory):
-        self.learner._version = VERSIONS[0]
-        index = super().pick(trajectory)
-        self.learner._version = VERSIONS[1]
-        return index
+    def choose(self, trajectory):
+        publish(self.learner, VERSIONS[0])
+        pick = super().choose(trajectory)
+        publish(self.learner, OPPOSITE)
+        return pick
 
 
 class VersionChangesAfterThePick(PublishedWhileTheLegsRun):
-    """Picks with one model version and accepts with another."""
+    """Picks with one model version and accepts with the current one."""
 
-    def version_of_pick(self, trajectory):
-        return self.learner.version
+    def choose(self, trajectory):
+        return replace(super().choose(trajectory), weights=self.path_weights(trajectory))
 
 
-def test_a_version_published_while_the_legs_run_waits_for_the_next_step(sticky_chain, n_steps):
+@pytest.mark.parametrize("move", [two_way, ops_one_way, pytest.param(ops_two_way, marks=pytest.mark.slow)])
+def test_a_version_published_while_the_legs_run_waits_for_the_next_step(sticky_chain, move, n_steps):
+    """The moves of this package carry what they picked with; those of OPS do not, and the selector keeps it for them."""
     ensemble = one_directional(sticky_chain)
     selector = PublishedWhileTheLegsRun(learner_with(sticky_chain, VERSIONS[0]), weight=np.exp)
-    mover = two_way(sticky_chain, ensemble, selector)
+    mover = move(sticky_chain, ensemble, selector)
     sampled = sample_paths(mover, sticky_chain.sample_set(ensemble, range(4)), n_steps, seed=9)
     assert_exact(sampled, sticky_chain.exact([(0, 1)]))
 
@@ -414,40 +424,40 @@ def test_a_version_published_while_the_legs_run_waits_for_the_next_step(sticky_c
 class NewerVersionForTheNewPath(CommittorSelector):
     """Weighs the new path with a newer model version than the old path."""
 
-    def pick(self, trajectory):
-        self.learner._version = VERSIONS[0]
-        return super().pick(trajectory)
+    def choose(self, trajectory):
+        publish(self.learner, VERSIONS[0])
+        return super().choose(trajectory)
 
-    def probability_ratio(self, snapshot, old_trajectory, new_trajectory, new_snapshot=None):
-        old = self.probability(snapshot, old_trajectory)
-        self.learner._version = VERSIONS[1]
-        return self.probability(new_snapshot, new_trajectory) / old
+    def ratio(self, pick, new_trajectory, new_index):
+        old = pick.weights.log_probability(pick.index)
+        return np.exp(self.path_weights(new_trajectory, VERSIONS[1]).log_probability(new_index) - old)
 
 
 class DensityOfTheOldPath(CommittorSelector):
     """Takes the density from the current path alone and uses it for the new path too."""
 
-    def pick(self, trajectory):
+    def choose(self, trajectory):
         frames = self.learner.path_frames(trajectory)
         log_committor = self.learner.model.log_committor(frames.descriptors[frames.selectable])
         density = CommittorDensity.from_frames(log_committor, np.ones(len(log_committor)), uniform_weight=0.1)
-        self.learner._version = replace(self.learner.version, density=density)
-        return super().pick(trajectory)
+        publish(self.learner, replace(self.learner.version, density=density))
+        return super().choose(trajectory)
 
 
 @pytest.mark.parametrize(
-    "wrong, weights",
+    "wrong, weights, move",
     [
-        (VersionChangesAfterThePick, (1.3, 4.6)),
-        (NewerVersionForTheNewPath, (1.3, 4.6)),
-        (DensityOfTheOldPath, (1.0, 0.5)),
+        (VersionChangesAfterThePick, (1.3, 4.6), two_way),
+        (VersionChangesAfterThePick, (1.3, 4.6), ops_one_way),
+        (NewerVersionForTheNewPath, (1.3, 4.6), two_way),
+        (DensityOfTheOldPath, (1.0, 0.5), two_way),
     ],
 )
-def test_control_another_version_within_a_step(sticky_chain, wrong, weights):
+def test_control_another_version_within_a_step(sticky_chain, wrong, weights, move):
     ensemble = one_directional(sticky_chain)
     version = model_version(3, np.log([1.0, *weights, 1.0]))
     selector = wrong(learner_with(sticky_chain, version), weight=np.exp)
-    mover = two_way(sticky_chain, ensemble, selector)
+    mover = move(sticky_chain, ensemble, selector)
     sampled = sample_paths(mover, sticky_chain.sample_set(ensemble, range(4)), N_STEPS, seed=9)
     assert_wrong(sampled, sticky_chain.exact([(0, 1)]))
 

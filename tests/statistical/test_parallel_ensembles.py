@@ -1,5 +1,7 @@
 """Many chains that run asynchronously on one learner sample the exact path ensemble."""
 
+from dataclasses import replace
+
 import numpy as np
 import openpathsampling as paths
 import pytest
@@ -7,8 +9,8 @@ from exact_support import ModelOfSites, assert_exact, assert_wrong, chain_that_s
 from openpathsampling.beta.hooks import PathSimulatorHook
 
 from ops_aimmd import CommittorLearner, CommittorSelector, CommittorShootingScheme
-from ops_aimmd.committor.selection import ModelVersion
-from ops_aimmd.committor.training import DiminishingSchedule
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.schedule import DiminishingSchedule
 from ops_aimmd.runs.parallel_path_sampling import ParallelPathSampling
 from ops_aimmd.shooting.executors.choose import InThisProcess
 
@@ -129,6 +131,10 @@ def version(number, weights):
 AT_THE_PICK, AT_THE_ACCEPTANCE = version(1, (0.1, 9.0)), version(2, (9.0, 0.1))
 
 
+def publish(learner, version):
+    learner.publish(replace(learner.learned, version=version))
+
+
 class AnotherVersionWhileShotsRun(ShortShotsFirst):
     """Whenever a shot is back, another version than the one that it was picked with is the newest."""
 
@@ -137,7 +143,7 @@ class AnotherVersionWhileShotsRun(ShortShotsFirst):
         self.learner = learner
 
     def results(self, timeout=None):
-        self.learner._version = AT_THE_ACCEPTANCE
+        publish(self.learner, AT_THE_ACCEPTANCE)
         return super().results(timeout)
 
 
@@ -151,23 +157,19 @@ class BackToTheFirstVersion(PathSimulatorHook):
         self.learner = learner
 
     def after_step(self, sim, step_number, step_info, state, results, hook_state):
-        self.learner._version = AT_THE_PICK
+        publish(self.learner, AT_THE_PICK)
 
 
 class AcceptsWithTheNewestVersion(CommittorSelector):
     """Wrong on purpose: the acceptance takes the version that is the newest when the shot is back."""
 
-    def probability_ratio(self, snapshot, old_trajectory, new_trajectory, new_snapshot=None):
-        old, new = (
-            self.path_weights(path, AT_THE_ACCEPTANCE).log_probability(path.index(frame))
-            for path, frame in ((old_trajectory, snapshot), (new_trajectory, new_snapshot))
-        )
-        return float(np.exp(new - old))
+    def choose(self, trajectory):
+        return replace(super().choose(trajectory), weights=self.path_weights(trajectory, AT_THE_ACCEPTANCE))
 
 
 def sample_with_two_versions(chain, selector_class, n_steps):
     learner = CommittorLearner(lambda path: site_indices(path)[:, None], chain.states, seed=1, model=AT_THE_PICK.model)
-    learner._version = AT_THE_PICK
+    publish(learner, AT_THE_PICK)
     learner.freeze()
     return sample_in_parallel(
         chain,

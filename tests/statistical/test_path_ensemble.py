@@ -8,6 +8,7 @@ independent starts: many short chains that begin in the right ensemble must stay
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import openpathsampling as paths
@@ -28,7 +29,7 @@ from ops_aimmd import (
     ShootingMover,
     TrainingHook,
 )
-from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.potentials import HummerSzabo, PotentialSurface
 
@@ -213,7 +214,7 @@ def fixed_learner(wells, network):
     learner = CommittorLearner(wells.descriptors, wells.states, model=model)
     frames = np.concatenate([path[1:-1] for path in wells.natural_paths[:100]])
     density = CommittorDensity.from_frames(model.log_committor(frames), np.ones(len(frames)), uniform_weight=20.0)
-    learner._version = ModelVersion(0, model.frozen_copy(), density)
+    learner.publish(replace(learner.learned, version=ModelVersion(0, model.frozen_copy(), density)))
     learner.freeze()
     return learner
 

@@ -247,7 +247,7 @@ def test_a_learner_comes_back_as_it_was(file):
     again = sampler.move_scheme.learner
     assert not again.frozen
     assert again.version.number == learner.version.number
-    assert again.shots_at_last_fit == learner.shots_at_last_fit
+    assert again.learned.shots_at_last_fit == learner.learned.shots_at_last_fit
     assert again.last_report.held_out_loss_per_leg == learner.last_report.held_out_loss_per_leg
     x = learner.training_set.descriptors
     assert np.array_equal(again.model.committor(x), learner.model.committor(x))

@@ -6,7 +6,7 @@ import sympy
 import torch
 
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.selection import ModelVersion
+from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.formulas import expressions as ex
