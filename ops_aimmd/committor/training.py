@@ -7,6 +7,10 @@ of consecutive shots are more alike than the model explains, because a slow coor
 shots next to those of fold k tell member k of their outcomes. Then the blocks are longer, and it does not see these
 neighbours, either. A shot keeps its fold while the training set grows, until a model is started from new weights.
 
+**Judges and the published network.** The members above are the judges. A network that is trained from the same weights and as
+far, but on all shots, makes the predictions. Where blocks are long, a judge misses much of a chain, and predicts other chains
+worse than the data allow. Held-out losses and the slope are those of the judges.
+
 **Objective.** The posterior of the weights: log-likelihood of the shots plus the log-prior of :mod:`.networks`. The
 prior keeps the log-odds finite where the outcomes are separable and gives a weak prediction from a single shot.
 
