@@ -46,7 +46,7 @@ from ops_aimmd.committor.correlated_shots import Folds, block_length
 from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.optimisation import TrainingData, optimise
+from ops_aimmd.committor.optimisation import SHOTS_PER_EPOCH, TrainingData, optimise
 from ops_aimmd.committor.training_set import TrainingSet
 
 LEARNING_RATE = 0.03
@@ -313,10 +313,12 @@ class _Trainer:
     def published(self, trained: _Trained) -> CommittorModel:
         """The trained model with a network that has seen all shots; the one that has not becomes its judges.
 
-        Both are trained from the same weights, and as far. With few legs nothing is known well, and there are no judges.
+        Both are trained from the same weights, and as far. There are no judges with few legs, which tell little, and with very
+        many shots, of which a part tells as much.
         """
         data = trained.data
-        if not data.held_out.any() or data.counts[: data.n_shots].sum() < ALL_EFFORT:
+        few = not data.held_out.any() or data.counts[: data.n_shots].sum() < ALL_EFFORT
+        if few or data.n_shots > SHOTS_PER_EPOCH:
             return trained.model
         epochs = max(trained.max_epochs, math.ceil(ON_ALL_SHOTS * self.max_epochs))
         last = math.ceil(epochs * trained.epochs / trained.max_epochs)

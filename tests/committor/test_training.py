@@ -187,10 +187,15 @@ def test_the_published_network_knows_all_shots_and_judges_do_not(monkeypatch):
     assert not any(torch.equal(a, b) for a, b in zip(*published, strict=True))
 
 
-def test_few_legs_have_judges_only():
+@pytest.mark.parametrize(("n", "most"), [(99, 1000), (101, 100)])
+def test_few_legs_and_very_many_shots_have_no_judges(n, most, monkeypatch):
+    monkeypatch.setattr(training, "SHOTS_PER_EPOCH", most)
     model = model_for()
-    fit(model, shots(99), seed=1, max_epochs=10)
+    fit(model, shots(n), seed=1, max_epochs=10)
     assert model.judges is None and model.of_judges is model
+    monkeypatch.setattr(training, "SHOTS_PER_EPOCH", 1000)
+    fit(model, shots(101), seed=1, max_epochs=10)
+    assert model.judges is not None and model.of_judges is not model
 
 
 def with_legs(n, flip=False, seed=0, frames=5):
