@@ -7,9 +7,9 @@ of consecutive shots are more alike than the model explains, because a slow coor
 shots next to those of fold k tell member k of their outcomes. Then the blocks are longer, and it does not see these
 neighbours, either. A shot keeps its fold while the training set grows, until a model is started from new weights.
 
-**Judges and the published network.** The members above are the judges. A network that is trained from the same weights and as
-far, but on all shots, makes the predictions. Where blocks are long, a judge misses much of a chain, and predicts other chains
-worse than the data allow. Held-out losses and the slope are those of the judges.
+**Judges and the published network.** The members above are the judges. A network that is trained from the same weights and
+as far, but on all shots, makes the predictions. Where blocks are long, a judge misses much of a chain, and predicts other
+chains worse than the data allow. Held-out losses and the slope are those of the judges.
 
 **Objective.** The posterior of the weights: log-likelihood of the shots plus the log-prior of :mod:`.networks`. The
 prior keeps the log-odds finite where the outcomes are separable and gives a weak prediction from a single shot.
@@ -313,8 +313,8 @@ class _Trainer:
     def published(self, trained: _Trained) -> CommittorModel:
         """The trained model with a network that has seen all shots; the one that has not becomes its judges.
 
-        Both are trained from the same weights, and as far. There are no judges with few legs, which tell little, and with very
-        many shots, of which a part tells as much.
+        Both are trained from the same weights, and as far. There are no judges with few legs, which tell little, and with
+        very many shots, of which a part tells as much.
         """
         data = trained.data
         few = not data.held_out.any() or data.counts[: data.n_shots].sum() < ALL_EFFORT
