@@ -11,7 +11,7 @@ from ops_aimmd.systems import toy
 
 @pytest.fixture(scope="module")
 def system():
-    return toy.wolfe_quapp(n_steps_per_frame=100)  # netCDF files of OPS take milliseconds for each frame
+    return toy.wolfe_quapp(n_steps_per_frame=50)  # netCDF files of OPS take milliseconds for each frame
 
 
 @pytest.mark.parametrize("with_storage", [True, False])
