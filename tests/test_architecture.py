@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import types
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ PACKAGE = Path(ops_aimmd.__file__).parent
 FLOORS = ["version", "bounded_memory", "committor", "descriptors", "explain", "checkpoint", "engines", "systems"]
 FLOORS += ["shooting", "sampling", "storage", "runs", "distributed", "analysis"]
 """From top to bottom, as in the design: a file may import from its own floor and those before it."""
+
+FROM_BELOW = {
+    ("ops_aimmd.committor.training_set", f"ops_aimmd.storage.existing_files{name}")
+    for name in ("", ".training_set_from_storage")
+}
+"""Imports that go upwards, within a function: `TrainingSet.from_storage` is a method of the class."""
 
 WITHOUT_OPS = {"version", "bounded_memory", "committor", "descriptors", "explain", "checkpoint"}
 
@@ -35,7 +42,7 @@ def modules():
                 base = package.rsplit(".", node.level - 1)[0] if node.level else ""
                 source = ".".join(filter(None, [base, node.module]))
                 imported |= {f"{source}.{alias.name}" for alias in node.names} | {source}
-        yield name, imported
+        yield name, imported - {other for below, other in FROM_BELOW if below == name}
 
 
 MODULES = dict(modules())
@@ -84,7 +91,7 @@ def test_knowledge_of_engines_is_found():
         "def f():\n    from openpathsampling.integration_tools import unit",
         "import openpathsampling as paths\nisinstance(engine, paths.engines.toy.Engine)",
         "from openpathsampling.engines import openmm as ops_openmm",
-        "from ops_aimmd.engines.openmm import OpenMMAdapter",
+        "from ops_aimmd.engines.openmm_adapter import OpenMMAdapter",
     ]
     assert all(map(engine_names, sources))
     assert not engine_names("from ops_aimmd.engines.choose import adapter_of")
@@ -115,6 +122,25 @@ def test_imports_go_downwards():
 
 def test_no_import_cycles():
     assert cycles(MODULES) == []
+
+
+def is_alias(source):
+    """Whether a module holds nothing but a docstring and the import of another."""
+    return {type(node) for node in ast.parse(source).body} <= {ast.Expr, ast.Import, ast.ImportFrom}
+
+
+def same_names(files):
+    """Names that several files of the package have; `files` is a dictionary from path to source text."""
+    counts = Counter(path.name for path, source in files.items() if not is_alias(source))
+    return {name for name, count in counts.items() if count > 1} - {"__init__.py", "base.py", "choose.py"}
+
+
+def test_no_two_files_have_the_same_name():
+    files = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+    assert same_names(files) == set()
+    old_name = {Path("old/training.py"): "from ops_aimmd.committor.training import fit"}
+    assert same_names({**files, **old_name}) == set()
+    assert same_names({**files, Path("another/training.py"): "x = 1"}) == {"training.py"}  # the control
 
 
 def test_the_checks_can_fail():

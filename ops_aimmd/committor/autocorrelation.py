@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import chdtrc, ndtr
 
-from .correlated_shots import in_time
+from ops_aimmd.committor.correlated_shots import in_time
 
 FEWEST_SAMPLES = 5.0
 """A run is too short to tell where the lower end of the 95 % interval is fewer independent samples than these."""

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .internal import InternalCoordinates
+from ops_aimmd.descriptors.internal import InternalCoordinates
 
 BACKBONE = ("phi", "psi", "omega")
 SIDE_CHAIN = ("chi1", "chi2", "chi3", "chi4", "chi5")

@@ -6,10 +6,9 @@ import os
 import warnings
 from collections.abc import Mapping
 
-from ops_aimmd.committor.transfer import ColumnMap, TransferredStart, match_columns
-
-from .learner import CommittorLearner
-from .learner_checkpoint import load_learner
+from ops_aimmd.committor.transferred_start import ColumnMap, TransferredStart, match_columns
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.learner_checkpoint import load_learner
 
 
 def transfer(
@@ -27,8 +26,8 @@ def transfer(
 
     The learner starts with the model of the source, its log-odds flattened, for it knows the new system less well than its
     own. The shots of the new system calibrate it, train it further, and from twenty shots on decide whether it is left for
-    a model that is started anew; ``learner.last_report`` tells (`ops_aimmd.committor.transfer`). That goes on in a resumed
-    run. The shots of the source are not learned from.
+    a model that is started anew; ``learner.last_report`` tells (`ops_aimmd.committor.transferred_start`). That goes on in a
+    resumed run. The shots of the source are not learned from.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from sampling_support import Chain
 import ops_aimmd
 from ops_aimmd.engines.frames import can_be_kept
 from ops_aimmd.shooting import legs as legs_module
-from ops_aimmd.shooting.frames import frames_can_be_kept
+from ops_aimmd.shooting.frame_blocks import frames_can_be_kept
 from ops_aimmd.shooting.legs import run_leg
 from ops_aimmd.shooting.shots import specification
 

@@ -38,7 +38,7 @@ from sampling_support import QUICK_WITH_FRAMES, QuickChain, seed_everything, tab
 
 import ops_aimmd
 from ops_aimmd import CommittorLearner, CommittorSelector, CommittorShootingStrategy, ResumeWarning
-from ops_aimmd.shooting.frames import frame_key
+from ops_aimmd.shooting.frame_blocks import frame_key
 from ops_aimmd.storage.existing_files import selection_table
 
 pytest_plugins = ["resume_fixtures"]

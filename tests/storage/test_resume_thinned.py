@@ -131,7 +131,7 @@ def test_a_step_that_ops_had_not_written_where_paths_are_not_kept(directory, who
 @pytest.mark.filterwarnings("ignore:the snapshots of this engine")
 def test_frames_that_the_checkpoint_cannot_hold(directory, monkeypatch):
     """Their paths are in OPS's file alone, and the run goes on from there."""
-    monkeypatch.setattr("ops_aimmd.shooting.frames.can_be_kept", lambda snapshot: False)
+    monkeypatch.setattr("ops_aimmd.shooting.frame_blocks.can_be_kept", lambda snapshot: False)
     file = directory / "run.nc"
     sampler = begin(file)
     with pytest.warns(UserWarning, match="cannot be kept in the checkpoint"):
