@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ops_aimmd.analysis import html_page as page
-from ops_aimmd.analysis import plots
+import ops_aimmd.analysis.html_page as page
+import ops_aimmd.analysis.plots as plots
 from ops_aimmd.analysis.measures import with_error
 from ops_aimmd.analysis.run_data import RunData, read_run
 from ops_aimmd.explain.formulas.fit_expressions import fit_expressions

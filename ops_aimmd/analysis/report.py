@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ops_aimmd.analysis import html_page as page
-from ops_aimmd.analysis import plots
+import ops_aimmd.analysis.html_page as page
+import ops_aimmd.analysis.plots as plots
 from ops_aimmd.analysis.channels import telling_descriptors
 from ops_aimmd.analysis.health import Finding, Health, assess
 from ops_aimmd.analysis.measures import PATH_LENGTH, TOO_SHORT, Efficiency, number_in_words, tau_in_words, with_error

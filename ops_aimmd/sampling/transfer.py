@@ -89,13 +89,13 @@ def _columns(source: CommittorLearner, learner: CommittorLearner, rename) -> Col
     if rename:
         raise ValueError(
             f"rename needs names on both sides, and the descriptors of the {'source' if known is None else 'learner'} have "
-            "none: use ops_aimmd.DescriptorCV, or load_learner(checkpoint, descriptors=...) as the source"
+            "none: use ops_aimmd.sampling.DescriptorCV, or load_learner(checkpoint, descriptors=...) as the source"
         )
     n_source = source.model.n_descriptors
     n_target = learner.model.n_descriptors if learner.has_seen_paths else n_source if names is None else len(names)
     if n_source != n_target:
         raise ValueError(
             f"the source has {n_source} descriptors, the learner {n_target}, and without names on both sides they can only "
-            "correspond one by one, in their order: use ops_aimmd.DescriptorCV, whose columns have names"
+            "correspond one by one, in their order: use ops_aimmd.sampling.DescriptorCV, whose columns have names"
         )
     return ColumnMap(tuple(range(n_source)))

@@ -140,7 +140,7 @@ def _description(file: Checkpoint, path) -> dict:
         raise ValueError(
             f"the run of {path} had no OPS file, which alone can hold engine and move scheme: make them again with the "
             "learner of ops_aimmd.load_learner(...), and start from "
-            "ops_aimmd.current_paths(checkpoint, engine)"
+            "ops_aimmd.runs.current_paths(checkpoint, engine)"
         )
     return run
 

@@ -34,9 +34,9 @@ from resume_support import (
 from sampling_support import QuickChain
 
 import ops_aimmd
-from ops_aimmd import ResumeWarning
 from ops_aimmd.analysis.series import step_table
 from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.runs import ResumeWarning
 from ops_aimmd.storage.ops_files import open_storage
 from ops_aimmd.storage.series_block import read_series
 
@@ -144,7 +144,7 @@ def test_frames_that_the_checkpoint_cannot_hold(directory, monkeypatch):
         run_to(resume(file), 6)
     assert numbers_in(file) == [0, 1, 2, 3, 6]
     with pytest.raises(ValueError, match="holds no paths"):
-        ops_aimmd.current_paths(checkpoint_of(file), sampler.move_scheme.movers["shooting"][0].engine)
+        ops_aimmd.runs.current_paths(checkpoint_of(file), sampler.move_scheme.movers["shooting"][0].engine)
     with pytest.raises(ValueError, match="path_stride needs frames that the checkpoint can hold"):
         begin(directory / "thin.nc", path_stride=2).run(1)
 
