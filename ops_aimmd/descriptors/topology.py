@@ -100,7 +100,7 @@ def pair_distances(
     topology = as_mdtraj(topology)
     first = select(topology, selection)
     if other_selection is None:
-        pairs = itertools.combinations(first, 2)
+        pairs: Iterable = itertools.combinations(first, 2)
     else:
         pairs = itertools.product(first, select(topology, other_selection))
     chosen = dict.fromkeys(tuple(sorted(map(int, pair))) for pair in pairs if pair[0] != pair[1])
