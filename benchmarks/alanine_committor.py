@@ -25,8 +25,9 @@ import openpathsampling as paths
 from alanine_dipeptide import make_scheme
 
 import ops_aimmd
-from ops_aimmd import committor_simulation, spread_along_committor
+from ops_aimmd import committor_simulation
 from ops_aimmd.engines.frames import positions_of
+from ops_aimmd.runs import spread_along_committor
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 
 LEARNING = (1, 5, 10, 4)

@@ -49,7 +49,7 @@ def engine_names(source):
             names = [ast.unparse(node)]
         else:
             continue
-        found |= {name for name in names if {*name.split(".")} & ENGINE_NAMES}
+        found |= {name for name in names if {*name.replace("_adapter", "").split(".")} & ENGINE_NAMES}
     return found
 
 

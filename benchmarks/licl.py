@@ -251,7 +251,7 @@ def print_committor(checkpoint, other_run, output, n_configurations, n_shots, sy
     storage = paths.Storage(str(other_run), "r")
     later = range(len(storage.steps) // 5, len(storage.steps), 10)
     trajectories = [sample.trajectory for index in later for sample in storage.steps[index].active]
-    snapshots = ops_aimmd.spread_along_committor(trajectories, learner, n_configurations, seed=1)
+    snapshots = ops_aimmd.runs.spread_along_committor(trajectories, learner, n_configurations, seed=1)
     result = ops_aimmd.committor_simulation(snapshots, learner, system.engine, n_shots, checkpoint=output, seed=1)
     print(f"model version {learner.version.number}, {len(learner.training_set)} shots\n{result}\n{result.calibration}")
     print(result.calibration.table.to_string(float_format=lambda value: f"{value:.3f}"))

@@ -153,7 +153,7 @@ def validate(file, simulations, first, options, figure):
     """Print, and draw, how right the models are for configurations of other runs."""
     learner = ops_aimmd.load_learner(file)
     _, replayed, _ = replay(learner.training_set, seed_of(file), first, options)
-    results = [ops_aimmd.CommittorSimulation.load(simulation) for simulation in simulations]
+    results = [ops_aimmd.runs.CommittorSimulation.load(simulation) for simulation in simulations]
     descriptors, counts = (np.concatenate([getattr(r, name) for r in results]) for name in ("descriptors", "counts"))
     shots = counts.sum(axis=1)
     sampled = counts / shots[:, None]

@@ -87,7 +87,7 @@ def measure(suffix, option, n_steps):
             os.rename(file, file + ".lost")
             start = time.perf_counter()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ops_aimmd.ResumeWarning)
+                warnings.simplefilter("ignore", ops_aimmd.runs.ResumeWarning)
                 ops_aimmd.resume(file, checkpoint, progress=False)
             again = (time.perf_counter() - start) / n_steps * 1e3
         print(

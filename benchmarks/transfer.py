@@ -26,7 +26,7 @@ import ops_aimmd
 from ops_aimmd.committor.schedule import DiminishingSchedule
 from ops_aimmd.committor.training import LEARNING_RATE, fit
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.committor.transfer import TransferredStart, fit_transferred, match_columns, start_for
+from ops_aimmd.committor.transferred_start import TransferredStart, fit_transferred, match_columns, start_for
 from ops_aimmd.systems import toy
 
 FIRST = 3

@@ -14,7 +14,7 @@ import numpy as np
 import openpathsampling as paths
 
 import ops_aimmd
-from ops_aimmd.analysis.series import StepRecorder
+from ops_aimmd.analysis import StepRecorder
 from ops_aimmd.systems import toy
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

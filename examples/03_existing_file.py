@@ -17,9 +17,8 @@ import numpy as np
 import openpathsampling as paths
 
 import ops_aimmd
-from ops_aimmd.analysis.series import step_table
-from ops_aimmd.sampling.ops_messages import ops_is_quiet
-from ops_aimmd.shooting.streams import seed_step
+from ops_aimmd.analysis import step_table
+from ops_aimmd.sampling import ops_is_quiet, seed_step
 from ops_aimmd.systems import toy
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -17,8 +17,7 @@ import numpy as np
 import openpathsampling as paths
 
 import ops_aimmd
-from ops_aimmd.analysis import plots
-from ops_aimmd.analysis.series import step_table
+from ops_aimmd.analysis import plots, step_table
 from ops_aimmd.systems.ions_in_water import lithium_chloride
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -27,10 +27,9 @@ from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 
 import ops_aimmd
-from ops_aimmd.analysis import plots
-from ops_aimmd.analysis.series import step_table
+from ops_aimmd.analysis import plots, step_table
+from ops_aimmd.systems import langevin
 from ops_aimmd.systems.alanine_dipeptide import CENTRES, RADIUS, alanine_dipeptide
-from ops_aimmd.systems.molecular_system import langevin
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--steps", type=int, default=100, help="MC steps of the whole run, those of earlier calls included")

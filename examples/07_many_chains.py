@@ -19,8 +19,7 @@ import numpy as np
 import openpathsampling as paths
 
 import ops_aimmd
-from ops_aimmd.analysis import plots
-from ops_aimmd.analysis.series import step_table
+from ops_aimmd.analysis import plots, step_table
 from ops_aimmd.systems.alanine_dipeptide import CENTRES, RADIUS, alanine_dipeptide
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

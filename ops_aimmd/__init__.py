@@ -1,92 +1,107 @@
-"""Path sampling guided by a committor that is learned on the fly (AIMMD), for OpenPathSampling."""
+"""Path sampling guided by a committor that is learned on the fly (AIMMD), for OpenPathSampling.
 
-from ops_aimmd import descriptors
-from ops_aimmd.analysis.explanation import Explanation, explain_run
-from ops_aimmd.analysis.health import Health
-from ops_aimmd.analysis.report import report
-from ops_aimmd.checkpoint import FileUnavailableError
-from ops_aimmd.committor.calibration import Calibration, calibration
-from ops_aimmd.committor.density import CommittorDensity
-from ops_aimmd.committor.fit_report import FitReport
-from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.schedule import DiminishingSchedule
-from ops_aimmd.committor.training import fit
-from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
-from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
-from ops_aimmd.explain.inputs.atoms import atom_relevance
-from ops_aimmd.explain.inputs.relevance import input_relevance
-from ops_aimmd.runs.committor_outcomes import CommittorSimulation
+This is what a script needs. `committor`, `descriptors`, `sampling`, `runs`, `analysis`, `explain`, `engines`, `systems` and
+`checkpoint` hold the rest of the public names; each says in its docstring what they are.
+"""
+
+import warnings
+from typing import TYPE_CHECKING
+
+# these modules define what OPS stores: it reads back only classes that are imported
+import ops_aimmd.analysis.series
+import ops_aimmd.sampling.configuration_replicas
+import ops_aimmd.systems.dihedrals
+import ops_aimmd.systems.markov_chain
+import ops_aimmd.systems.toy  # noqa: F401
+from ops_aimmd.committor import CommittorModel, TrainingSet, fit
+from ops_aimmd.committor.calibration import calibration
+from ops_aimmd.on_demand import names_on_demand
+from ops_aimmd.runs import (
+    DaskExecutor,
+    ParallelPathSampling,
+    SpawnedProcesses,
+    TrainingHook,
+    initial_path,
+    resume,
+)
 from ops_aimmd.runs.committor_simulation import committor_simulation
-from ops_aimmd.runs.configurations import spread_along_committor
-from ops_aimmd.runs.initial_paths import InitialPaths, initial_path, initial_paths
-from ops_aimmd.runs.parallel_path_sampling import ChainStoppedWarning, ParallelPathSampling
-from ops_aimmd.sampling.learner import CommittorLearner
-from ops_aimmd.sampling.learner_checkpoint import load_learner
-from ops_aimmd.sampling.movers import OneWayShooting, ShootingMover
-from ops_aimmd.sampling.progress_bar import ProgressBar
-from ops_aimmd.sampling.schemes import CommittorShootingScheme, CommittorShootingStrategy
-from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.runs.initial_paths import initial_paths
+from ops_aimmd.sampling import (
+    BoltzmannVelocities,
+    CommittorLearner,
+    CommittorSelector,
+    CommittorShootingScheme,
+    ProgressBar,
+    load_learner,
+)
 from ops_aimmd.sampling.transfer import transfer
-from ops_aimmd.sampling.velocities import BoltzmannVelocities
-from ops_aimmd.shooting.executors.choose import DaskExecutor, InThisProcess, SpawnedProcesses, local_cluster
-from ops_aimmd.storage.existing_files import selection_table
-from ops_aimmd.storage.logged_steps import current_paths
-from ops_aimmd.storage.reopening import ResumeWarning
-from ops_aimmd.storage.resume import resume
-from ops_aimmd.storage.series_block import read_series
-from ops_aimmd.storage.training_hook import TrainingHook
-from ops_aimmd.systems import dihedrals, markov_chain, toy  # noqa: F401 - OPS reads back only classes that are imported
-from ops_aimmd.systems.descriptor_cv import DescriptorCV
 from ops_aimmd.version import __version__
+
+if TYPE_CHECKING:
+    import ops_aimmd.explain as explain
+    from ops_aimmd.analysis.explanation import explain_run
+    from ops_aimmd.analysis.report import report
+    from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
+    from ops_aimmd.explain.inputs.relevance import input_relevance
 
 __all__ = [
     "__version__",
-    "BoltzmannVelocities",
-    "Calibration",
-    "ChainStoppedWarning",
-    "CommittorDensity",
+    # path sampling with OPS
     "CommittorLearner",
-    "CommittorModel",
-    "CommittorSelector",
     "CommittorShootingScheme",
-    "CommittorShootingStrategy",
-    "CommittorSimulation",
-    "DaskExecutor",
-    "DescriptorCV",
-    "DiminishingSchedule",
-    "Explanation",
-    "FileUnavailableError",
-    "FitReport",
-    "Health",
-    "InThisProcess",
-    "InitialPaths",
-    "LegFrames",
-    "OneWayShooting",
-    "ParallelPathSampling",
-    "ProgressBar",
-    "ResumeWarning",
-    "ShootingMover",
-    "ShootingResult",
-    "SpawnedProcesses",
+    "CommittorSelector",
+    "BoltzmannVelocities",
     "TrainingHook",
-    "TrainingSet",
-    "atom_relevance",
-    "calibration",
-    "committor_simulation",
-    "current_paths",
-    "descriptors",
-    "explain_run",
-    "fit",
-    "fit_expressions",
+    "ProgressBar",
+    # runs
     "initial_path",
     "initial_paths",
-    "input_relevance",
-    "load_learner",
-    "local_cluster",
-    "read_series",
-    "report",
+    "ParallelPathSampling",
+    "SpawnedProcesses",
+    "DaskExecutor",
     "resume",
-    "selection_table",
-    "spread_along_committor",
+    "committor_simulation",
+    # the committor, also without OPS
+    "CommittorModel",
+    "TrainingSet",
+    "fit",
+    "calibration",
+    "load_learner",
     "transfer",
+    # what was learned
+    "report",
+    "explain_run",
+    "input_relevance",
+    "fit_expressions",
+    # folders
+    "analysis",
+    "checkpoint",
+    "committor",
+    "descriptors",
+    "engines",
+    "explain",
+    "runs",
+    "sampling",
+    "systems",
 ]
+
+_MOVED = {
+    "analysis": ["Explanation", "Health", "read_series", "selection_table"],
+    "committor": ["Calibration", "CommittorDensity", "DiminishingSchedule", "FitReport", "LegFrames", "ShootingResult"],
+    "explain": ["atom_relevance"],
+    "runs": ["ChainStoppedWarning", "CommittorSimulation", "FileUnavailableError", "InThisProcess", "InitialPaths"]
+    + ["ResumeWarning", "current_paths", "local_cluster", "spread_along_committor"],
+    "sampling": ["CommittorShootingStrategy", "DescriptorCV", "OneWayShooting", "ShootingMover"],
+}
+"""Names that were at the top level in version 0.1.0, and the folder that has them."""
+
+_find = names_on_demand(__name__, __file__)
+
+
+def __getattr__(name):
+    for folder, names in _MOVED.items():
+        if name in names:
+            text = f"ops_aimmd.{name} is now ops_aimmd.{folder}.{name}; the next version has it only there"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return getattr(_find(folder) if folder == "explain" else globals()[folder], name)
+    return _find(name)

@@ -2,10 +2,12 @@
 
 import ast
 import importlib
+import re
 import runpy
 import subprocess
 import sys
 import types
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,27 @@ import ops_aimmd
 
 PACKAGE = Path(ops_aimmd.__file__).parent
 
-FLOORS = ["version", "bounded_memory", "committor", "descriptors", "explain", "checkpoint", "engines", "systems"]
+FLOORS = [
+    "version",
+    "on_demand",
+    "bounded_memory",
+    "committor",
+    "descriptors",
+    "explain",
+    "checkpoint",
+    "engines",
+    "systems",
+]
 FLOORS += ["shooting", "sampling", "storage", "runs", "distributed", "analysis"]
 """From top to bottom, as in the design: a file may import from its own floor and those before it."""
 
-WITHOUT_OPS = {"version", "bounded_memory", "committor", "descriptors", "explain", "checkpoint"}
+FROM_BELOW = {
+    ("ops_aimmd.committor.training_set", f"ops_aimmd.storage.existing_files{name}")
+    for name in ("", ".training_set_from_storage")
+}
+"""Imports that go upwards, within a function: `TrainingSet.from_storage` is a method of the class."""
+
+WITHOUT_OPS = {"version", "on_demand", "bounded_memory", "committor", "descriptors", "explain", "checkpoint"}
 
 
 def modules():
@@ -35,7 +53,7 @@ def modules():
                 base = package.rsplit(".", node.level - 1)[0] if node.level else ""
                 source = ".".join(filter(None, [base, node.module]))
                 imported |= {f"{source}.{alias.name}" for alias in node.names} | {source}
-        yield name, imported
+        yield name, imported - {other for below, other in FROM_BELOW if below == name}
 
 
 MODULES = dict(modules())
@@ -84,7 +102,7 @@ def test_knowledge_of_engines_is_found():
         "def f():\n    from openpathsampling.integration_tools import unit",
         "import openpathsampling as paths\nisinstance(engine, paths.engines.toy.Engine)",
         "from openpathsampling.engines import openmm as ops_openmm",
-        "from ops_aimmd.engines.openmm import OpenMMAdapter",
+        "from ops_aimmd.engines.openmm_adapter import OpenMMAdapter",
     ]
     assert all(map(engine_names, sources))
     assert not engine_names("from ops_aimmd.engines.choose import adapter_of")
@@ -117,6 +135,25 @@ def test_no_import_cycles():
     assert cycles(MODULES) == []
 
 
+def is_alias(source):
+    """Whether a module holds nothing but a docstring and the import of another."""
+    return {type(node) for node in ast.parse(source).body} <= {ast.Expr, ast.Import, ast.ImportFrom}
+
+
+def same_names(files):
+    """Names that several files of the package have; `files` is a dictionary from path to source text."""
+    counts = Counter(path.name for path, source in files.items() if not is_alias(source))
+    return {name for name, count in counts.items() if count > 1} - {"__init__.py", "base.py", "choose.py"}
+
+
+def test_no_two_files_have_the_same_name():
+    files = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+    assert same_names(files) == set()
+    old_name = {Path("old/training.py"): "from ops_aimmd.committor.training import fit"}
+    assert same_names({**files, **old_name}) == set()
+    assert same_names({**files, Path("another/training.py"): "x = 1"}) == {"training.py"}  # the control
+
+
 def test_the_checks_can_fail():
     wrong = {"ops_aimmd.committor.model": {"ops_aimmd.sampling.learner"}, "ops_aimmd.committor.x": {"openpathsampling"}}
     wrong["ops_aimmd.explain.inputs.atoms"] = {"ops_aimmd.explain.formulas.front", "ops_aimmd.explain.inputs.gradients"}
@@ -142,6 +179,65 @@ def test_no_public_name_is_that_of_a_folder_or_file():
     assert {"runs", "version"} <= rooms and "descriptors" in ops_aimmd.__all__
     assert clashes(ops_aimmd.__all__, rooms) == []
     assert clashes(ops_aimmd.__all__, {*rooms, "report"}) == ["report"]  # the control
+
+
+FOLDERS = ["analysis", "checkpoint", "committor", "descriptors", "engines", "explain", "runs", "sampling", "systems"]
+"""Folders with public names, besides the top level."""
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_public_names_of_a_folder_exist(folder):
+    package = importlib.import_module(f"ops_aimmd.{folder}")
+    assert all(hasattr(package, name) for name in package.__all__)
+    assert not hasattr(package, "no_such_name")
+    if folder not in ("checkpoint", "descriptors"):
+        assert all(f"- `{name}`: " in package.__doc__ for name in package.__all__)
+
+
+def test_the_list_of_public_names_is_that_of_the_code():
+    listed = (PACKAGE.parent / "docs" / "public_names.md").read_text()
+    found = {section.split("`")[1]: set(re.findall(r"^- `(\w+)`", section, re.M)) for section in listed.split("\n## ")[1:]}
+    packages = {"ops_aimmd": ops_aimmd} | {
+        f"ops_aimmd.{folder}": importlib.import_module(f"ops_aimmd.{folder}") for folder in FOLDERS
+    }
+    assert found == {name: {*package.__all__} - {"__version__", *FOLDERS} for name, package in packages.items()}
+
+
+@pytest.mark.parametrize("folder", ops_aimmd._MOVED)
+def test_names_that_left_the_top_level_work_with_a_warning(folder):
+    for name in ops_aimmd._MOVED[folder]:
+        with pytest.warns(DeprecationWarning, match=f"ops_aimmd.{folder}.{name}"):
+            found = getattr(ops_aimmd, name)
+        assert found is getattr(importlib.import_module(f"ops_aimmd.{folder}"), name)
+        assert name not in ops_aimmd.__all__
+
+
+BARE_IMPORT = """
+import sys, openpathsampling, torch
+from openpathsampling.netcdfplus import StorableObject
+before = {*sys.modules}
+import ops_aimmd
+added = {*sys.modules} - before
+slow = ("scipy.stats", "scipy.optimize", "scipy.cluster", "scipy.interpolate", "sympy", "pandas", "matplotlib", "dask")
+slow += ("distributed", "openmm", "ops_aimmd.explain", "ops_aimmd.analysis.report", "ops_aimmd.analysis.plots")
+print(sorted(name for name in added if any(f"{name}.".startswith(f"{start}.") for start in slow)))
+known = {name for name, found in StorableObject.objects().items() if found.__module__.startswith("ops_aimmd.")}
+import importlib, pkgutil
+for module in pkgutil.walk_packages(ops_aimmd.__path__, "ops_aimmd."):
+    try:
+        importlib.import_module(module.name)
+    except ImportError:
+        pass  # an optional package is missing
+late = {name for name, found in StorableObject.objects().items() if found.__module__.startswith("ops_aimmd.")} - known
+print(sorted(late), len(known))
+"""
+
+
+def test_bare_import_is_quick_and_registers_what_ops_stores():
+    done = subprocess.run([sys.executable, "-c", BARE_IMPORT], capture_output=True, text=True)
+    slow, late = done.stdout.splitlines()[-2:]
+    assert slow == "[]", done.stderr
+    assert late.startswith("[] ") and int(late.split()[-1]) >= 15
 
 
 STORED = {

@@ -17,16 +17,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+import ops_aimmd.analysis.html_page as page
+import ops_aimmd.analysis.plots as plots
+from ops_aimmd.analysis.measures import with_error
+from ops_aimmd.analysis.run_data import RunData, read_run
 from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
 from ops_aimmd.explain.formulas.front import Front
 from ops_aimmd.explain.formulas.state_fronts import StateFronts
 from ops_aimmd.explain.inputs.relevance import input_relevance
 from ops_aimmd.explain.inputs.relevance_plots import plot_relevance
-
-from . import html_page as page
-from . import plots
-from .measures import with_error
-from .run_data import RunData, read_run
 
 SIGNIFICANT = 2.0
 """Standard errors above zero from which an input counts as relevant."""

@@ -14,11 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import xlogy
 
-from ops_aimmd.committor.autocorrelation import Autocorrelation, chance_of_difference
-from ops_aimmd.committor.calibration import Calibration
-
-from .channels import Channels
-from .measures import (
+from ops_aimmd.analysis.channels import Channels
+from ops_aimmd.analysis.measures import (
     NEAR_STATE,
     PATH_LENGTH,
     Adaptation,
@@ -33,7 +30,9 @@ from .measures import (
     tau_in_words,
     with_error,
 )
-from .run_data import RunData
+from ops_aimmd.analysis.run_data import RunData
+from ops_aimmd.committor.autocorrelation import Autocorrelation, chance_of_difference
+from ops_aimmd.committor.calibration import Calibration
 
 SIGNIFICANT = 3.0
 """Standard errors beyond which a difference is taken for real; a dozen checks give one false alarm in some thirty runs."""

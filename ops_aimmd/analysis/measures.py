@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit, xlogy
 
+from ops_aimmd.analysis.channels import find_channels
+from ops_aimmd.analysis.expected_paths import expected_paths
+from ops_aimmd.analysis.run_data import RunData
 from ops_aimmd.committor.autocorrelation import FEWEST_SAMPLES, Autocorrelation, integrated_autocorrelation
 from ops_aimmd.committor.calibration import Calibration, calibration
 from ops_aimmd.committor.clusters import crossing_points
 from ops_aimmd.committor.correlated_shots import blocks, length_for_errors, of_few
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import PATH, TrainingSet
-
-from .channels import find_channels
-from .expected_paths import expected_paths
-from .run_data import RunData
 
 PATH_LENGTH = "ln(path length)"
 

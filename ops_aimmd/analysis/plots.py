@@ -12,12 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
+from ops_aimmd.analysis.expected_paths import expected_paths
+from ops_aimmd.analysis.measures import mean_of
 from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
 from ops_aimmd.committor.calibration import Calibration
 from ops_aimmd.committor.fit_report import FitReport
-
-from .expected_paths import expected_paths
-from .measures import mean_of
 
 COLOURS = {"generated": "#1b6ca8", "expected": "#e07b00", "accepted": "#2a9d58"}
 

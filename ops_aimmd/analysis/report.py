@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import html_page as page
-from . import plots
-from .channels import telling_descriptors
-from .health import Finding, Health, assess
-from .measures import PATH_LENGTH, TOO_SHORT, Efficiency, number_in_words, tau_in_words, with_error
-from .run_data import RunData, read_run
+import ops_aimmd.analysis.html_page as page
+import ops_aimmd.analysis.plots as plots
+from ops_aimmd.analysis.channels import telling_descriptors
+from ops_aimmd.analysis.health import Finding, Health, assess
+from ops_aimmd.analysis.measures import PATH_LENGTH, TOO_SHORT, Efficiency, number_in_words, tau_in_words, with_error
+from ops_aimmd.analysis.run_data import RunData, read_run
 
 
 @dataclass(frozen=True)

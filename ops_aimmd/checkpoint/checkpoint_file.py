@@ -55,7 +55,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -641,14 +641,15 @@ def _read_whole(path: Path) -> None:
         file.shots()
         file.density_paths()
         file.journaled_shots()
-        for names, read in (
+        tables: tuple[tuple[Iterable, Callable], ...] = (
             (file.model_versions(), file.model_version),
             (file.state_keys(), file.state),
             (file.logged_steps(), file.logged_step),
             (file.path_names(), file.path_frames),
             (file.frame_block_numbers(), file.frame_block),
             (file.file_names(), file.file),
-        ):
+        )
+        for names, read in tables:
             for name in names:
                 read(name)
 

@@ -125,7 +125,7 @@ class DensityPath(NamedTuple):
     """A sampled transition path as the density sees it: MC steps in which it was current, how many frames each of
     the remaining ones stands for, and these, shape (m, c)."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     thinning: int
     frames: np.ndarray | None
 
@@ -219,8 +219,8 @@ def read_shots(connection, path: Path, shots: ShotColumns, rows: slice) -> None:
     shots.velocity_origin[rows] = origins
     shots.descriptors[rows] = np.frombuffer(b"".join(descriptors), "<f8").reshape(len(found), -1)
     shots.counts[rows] = np.frombuffer(b"".join(counts), "<f8").reshape(len(found), -1)
-    predicted = b"".join(unknown if values is None else values for values in predicted)
-    shots.predicted_committor[rows] = np.frombuffer(predicted, "<f8").reshape(len(found), -1)
+    known = b"".join(unknown if values is None else values for values in predicted)
+    shots.predicted_committor[rows] = np.frombuffer(known, "<f8").reshape(len(found), -1)
 
 
 def read_leg_frames(connection, path: Path, frames: AuxiliaryFrames, rows: slice, first: int) -> int:
@@ -315,6 +315,6 @@ def read_model_version(connection, path: Path, number: int) -> tuple[int, dict, 
         "SELECT step, checksum, CAST(description AS TEXT), CAST(arrays AS BLOB) FROM model_versions WHERE number = ?",
         (number,),
     ).fetchone() or (None, None, None, None)
-    if checksum != checksum_of(number, step, description, arrays):
+    if description is None or arrays is None or checksum != checksum_of(number, step, description, arrays):
         raise CheckpointCorruptError(damaged(path, f"model_versions, number {number}"))
     return number, decode(description, None), decode_arrays(arrays)

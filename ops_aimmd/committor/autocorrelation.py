@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import chdtrc, ndtr
 
-from .correlated_shots import in_time
+from ops_aimmd.committor.correlated_shots import in_time
 
 FEWEST_SAMPLES = 5.0
 """A run is too short to tell where the lower end of the 95 % interval is fewer independent samples than these."""
@@ -122,6 +121,8 @@ class Autocorrelation:
 
     def mean_error(self, level: float = 0.6827) -> float:
         """Half the length of the interval around the mean that holds the truth with this probability."""
+        from scipy.optimize import brentq  # takes long to import
+
         largest = 10 * np.sqrt(self.variances.max() / self.n)
         if not np.isfinite(largest) or largest == 0:
             return np.nan

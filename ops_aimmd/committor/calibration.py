@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from scipy.special import logit, stdtrit, xlogy
 
-from .correlated_shots import clustered_error, jackknife_covariance, sums_over
-from .likelihood import binomial_derivatives
-from .logistic_regression import logistic_regression
+from ops_aimmd.committor.correlated_shots import clustered_error, jackknife_covariance, sums_over
+from ops_aimmd.committor.likelihood import binomial_derivatives
+from ops_aimmd.committor.logistic_regression import logistic_regression
 
 SMALLEST_PROBABILITY = 1e-9
 """Predictions are taken no closer to 0 and 1 than this, so that a saturated sigmoid has a finite log-odds and loss."""

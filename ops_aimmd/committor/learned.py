@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from .density import CommittorDensity, TransitionPathFrames
-from .fit_report import FitReport
-from .model import CommittorModel
-from .model_version import ModelVersion
-from .schedule import DiminishingSchedule
-from .training import fit
-from .training_set import TrainingSet
-from .transfer import TransferredStart, fit_transferred
+from ops_aimmd.committor.density import CommittorDensity, TransitionPathFrames
+from ops_aimmd.committor.fit_report import FitReport
+from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.committor.schedule import DiminishingSchedule
+from ops_aimmd.committor.training import fit
+from ops_aimmd.committor.training_set import TrainingSet
+from ops_aimmd.committor.transferred_start import TransferredStart, fit_transferred
 
 DENSITY_PRIOR_PATHS = 5.0
 """Weight, in paths, of the uniform density that is mixed into the density of transition-path frames."""

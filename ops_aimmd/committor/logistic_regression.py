@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .likelihood import binomial_derivatives
+from ops_aimmd.committor.likelihood import binomial_derivatives
 
 LARGEST_CONDITION = 1e12
 """Condition number of the information matrix beyond which coefficients count as undetermined."""

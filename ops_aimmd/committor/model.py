@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ops_aimmd.committor import networks
+import ops_aimmd.committor.networks as networks
 from ops_aimmd.committor.correlated_shots import Folds
 from ops_aimmd.committor.input_scaling import is_far
 from ops_aimmd.committor.likelihood import log_committor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .density import CommittorDensity
-from .model import CommittorModel
+from ops_aimmd.committor.density import CommittorDensity
+from ops_aimmd.committor.model import CommittorModel
 
 
 @dataclass(frozen=True)

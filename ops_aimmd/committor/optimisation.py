@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_aimmd.committor import networks
+import ops_aimmd.committor.networks as networks
 from ops_aimmd.committor.autocorrelation import independent_values
 from ops_aimmd.committor.correlated_shots import Folds, error_of_sum, position_in_chain
 from ops_aimmd.committor.likelihood import log_committor, negative_log_likelihood

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 AS_IT_IS = 0.7
@@ -76,6 +75,7 @@ def slope_and_shifts(
     slope : float
     shifts : array, shape (1,) or (n_states,)
     """
+    from scipy.optimize import minimize  # takes long to import
 
     def loss(parameters: np.ndarray) -> float:
         log_p = _log_probabilities(math.exp(parameters[0]) * logits + parameters[1:])

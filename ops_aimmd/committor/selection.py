@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.special import logsumexp
 
-from .density import CommittorDensity, Pair, all_pairs, log_pair_probability, pair_log_odds
+from ops_aimmd.committor.density import CommittorDensity, Pair, all_pairs, log_pair_probability, pair_log_odds
 
 
 def _lorentzian(log_odds: np.ndarray, scale: float) -> np.ndarray:

@@ -41,7 +41,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_aimmd.committor import networks
+import ops_aimmd.committor.networks as networks
 from ops_aimmd.committor.correlated_shots import Folds, block_length
 from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.input_scaling import InputScaling

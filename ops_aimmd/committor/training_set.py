@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -213,6 +213,55 @@ class TrainingSet:
     def empty(cls, n_descriptors: int, n_states: int) -> TrainingSet:
         """A training set without shots."""
         return cls(np.empty((0, n_descriptors)), np.empty((0, n_states)))
+
+    @staticmethod
+    def from_storage(storage, descriptors, states: Sequence, progress: bool = True) -> TrainingSet:
+        """A training set from an OPS file, whatever made it: every shooting move of it, accepted or not, is one row.
+
+        One-way and two-way shooting in any ensemble, with the moves of this package or of OPS, and the shots of OPS's
+        simulations that shoot from snapshots (`CommittorSimulation`, `ShootFromSnapshotsSimulation`,
+        `SShootingSimulation`). All other moves are passed over, and so are reactive-flux simulations: their legs stop
+        where they cross the dividing surface, and are no fair trials. All simulations in the file are read.
+
+        Parameters
+        ----------
+        storage : openpathsampling.Storage, SimStore Storage, or path-like
+            A path to a netCDF (.nc) or SimStore (.db) file is opened for reading and closed. One process can use files of
+            one kind only.
+        descriptors : CollectiveVariable, sequence of CollectiveVariable, or callable
+            As for `CommittorLearner`; a function takes a trajectory and returns (n_frames, n_descriptors).
+        states : sequence of openpathsampling.Volume
+            Their order is the order of the counts. They need not be the objects that are in the file, but all states in
+            which its paths end.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        TrainingSet
+            ``steps`` are the numbers within each simulation, ``chains`` the replicas. ``predicted_committor`` is what the
+            run had predicted, NaN where the file does not say. OPS files keep coordinates as float32, and so precise are
+            the descriptors.
+
+        Raises
+        ------
+        ValueError
+            If there are no shots, no leg reached one of the states, or a leg stopped in a state that was not given.
+        FileUnavailableError
+            If the file cannot be opened now: a running simulation has it open, or the process lacks something.
+        FileNotFoundError, ops_aimmd.storage.file_access.UnreadableFileError
+            If there is no file, or it is damaged or something else.
+        RuntimeError
+            If this process has used an OPS file of the other kind.
+
+        Warns
+        -----
+        UserWarning
+            If steps could not be read and were passed over, as in the file of a run that was killed.
+        """
+        from ops_aimmd.storage.existing_files import training_set_from_storage
+
+        return training_set_from_storage(storage, descriptors, states, progress)
 
     def append(self, result: ShootingResult) -> None:
         """Add one shooting result and its leg frames.

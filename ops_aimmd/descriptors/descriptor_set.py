@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .boxes import as_frames, missing_box
+from ops_aimmd.descriptors.boxes import as_frames, missing_box
 
 
 class Descriptors(ABC):

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from .boxes import minimum_image, shortest_vector_of_frame
-from .descriptor_set import Descriptors
+from ops_aimmd.descriptors.boxes import minimum_image, shortest_vector_of_frame
+from ops_aimmd.descriptors.descriptor_set import Descriptors
 
 DEFINED = 1e-12
 """Relative length below which the normal of two bonds is rounding noise, so that its angle means nothing."""

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from .boxes import box_widths, nearest_cell
-from .descriptor_set import Descriptors
+from ops_aimmd.descriptors.boxes import box_widths, nearest_cell
+from ops_aimmd.descriptors.descriptor_set import Descriptors
 
 PAIRS_AT_ONCE = {"cpu": 2**16, "cuda": 2**24}
 """Pairs of neighbours in one block of the angular functions: on a CPU a block and its powers stay in the cache."""

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .internal import InternalCoordinates
+from ops_aimmd.descriptors.internal import InternalCoordinates
 
 BACKBONE = ("phi", "psi", "omega")
 SIDE_CHAIN = ("chi1", "chi2", "chi3", "chi4", "chi5")
@@ -100,7 +100,7 @@ def pair_distances(
     topology = as_mdtraj(topology)
     first = select(topology, selection)
     if other_selection is None:
-        pairs = itertools.combinations(first, 2)
+        pairs: Iterable = itertools.combinations(first, 2)
     else:
         pairs = itertools.product(first, select(topology, other_selection))
     chosen = dict.fromkeys(tuple(sorted(map(int, pair))) for pair in pairs if pair[0] != pair[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .frames import arrays_of, construct
+from ops_aimmd.engines.frames import arrays_of, construct
 
 USE_ANOTHER_MODIFIER = "pass modifier=openpathsampling.RandomVelocities(beta), or a modifier of your own"
 

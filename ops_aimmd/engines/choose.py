@@ -5,14 +5,14 @@ from __future__ import annotations
 import openpathsampling as paths
 from openpathsampling.integration_tools import HAS_OPENMM
 
-from .base import EngineAdapter
-from .toy import ToyAdapter
+from ops_aimmd.engines.base import EngineAdapter
+from ops_aimmd.engines.toy_adapter import ToyAdapter
 
 ADAPTERS: dict[type, type[EngineAdapter]] = {paths.engines.toy.Engine: ToyAdapter}
 """Adapter of each class of engines; subclasses of an engine share its adapter, unless they have one of their own."""
 
 if HAS_OPENMM:
-    from .openmm import OpenMMAdapter
+    from ops_aimmd.engines.openmm_adapter import OpenMMAdapter
 
     ADAPTERS[paths.engines.openmm.Engine] = OpenMMAdapter
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import openpathsampling as paths
 
-from .choose import adapter_of
+from ops_aimmd.engines.choose import adapter_of
 
 
 def generate(engine, start, running: Callable) -> paths.Trajectory:

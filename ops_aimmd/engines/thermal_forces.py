@@ -92,7 +92,8 @@ def set_temperature(system, old: float, new: float) -> None:
         force.setDefaultTemperature(new)
         force.setRandomNumberSeed(0)
     for force, i in thermal_parameters(system):
-        force.setGlobalParameterDefaultValue(i, new * _factor(force.getGlobalParameterDefaultValue(i), old))
+        factor = _factor(force.getGlobalParameterDefaultValue(i), old)
+        force.setGlobalParameterDefaultValue(i, new * factor)  # type: ignore[operator]  # not None, see above
 
 
 def parameters_of_temperature(system) -> set[str]:

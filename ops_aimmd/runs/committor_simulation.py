@@ -8,7 +8,7 @@ doi:10.1021/jp984837g). Only shots that the model has not been trained on are a 
 
 ::
 
-    snapshots = ops_aimmd.spread_along_committor([step.active[0].trajectory for step in storage.steps], learner)
+    snapshots = ops_aimmd.runs.spread_along_committor([step.active[0].trajectory for step in storage.steps], learner)
     result = ops_aimmd.committor_simulation(snapshots, learner, engine, checkpoint="validation.aimmd", seed=1)
     print(result)
 """
@@ -267,7 +267,7 @@ def _check_arguments(snapshots, learner, engine, n_shots, max_length, seed) -> N
     check_engine(engine, max_length)
     learner.version  # noqa: B018 - raises where there is no model
     if not snapshots:
-        raise ValueError("there are no configurations to shoot from; pick some with ops_aimmd.spread_along_committor")
+        raise ValueError("there are no configurations to shoot from; pick some with ops_aimmd.runs.spread_along_committor")
     for index, snapshot in enumerate(snapshots):
         if not isinstance(snapshot, BaseSnapshot):
             raise ValueError(f"snapshots are OPS snapshots; number {index} is a {snapshot.__class__.__name__}")

@@ -210,7 +210,7 @@ def check_descriptors(descriptors, states) -> None:
     if angles:
         warnings.warn(
             f"{', '.join(angles)}: periodic in a state, and given as it is. The model sees a jump where the angle passes "
-            "the end of its period. Give its sine and cosine, for instance by ops_aimmd.DescriptorCV(name, "
+            "the end of its period. Give its sine and cosine, for instance by ops_aimmd.sampling.DescriptorCV(name, "
             "ops_aimmd.descriptors.backbone_dihedrals(topology)), or by a function of the trajectory that returns both",
             stacklevel=3,
         )

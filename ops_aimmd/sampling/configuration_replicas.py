@@ -44,11 +44,10 @@ from ops_aimmd.committor.selection import log_weight_function, selection_log_wei
 from ops_aimmd.engines.base import EngineAdapter
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import moved
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.velocities import BoltzmannVelocities
 from ops_aimmd.shooting.legs import make_legs
 from ops_aimmd.shooting.states import state_index
-
-from .learner import CommittorLearner
-from .velocities import BoltzmannVelocities
 
 EXCHANGES = 3
 """Exchanges are tried as often as there are replicas, to this power, after each piece of dynamics."""

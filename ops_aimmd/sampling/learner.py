@@ -19,10 +19,8 @@ from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.committor.schedule import DiminishingSchedule
 from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import ShootingResult, TrainingSet
-from ops_aimmd.committor.transfer import TransferredStart
-from ops_aimmd.shooting.states import check_states, state_index
-
-from .collective_variables import (
+from ops_aimmd.committor.transferred_start import TransferredStart
+from ops_aimmd.sampling.collective_variables import (
     as_trajectory,
     check_descriptors,
     check_each_frame_counts_alone,
@@ -32,7 +30,8 @@ from .collective_variables import (
     evaluate_descriptors,
     is_storable,
 )
-from .path_frames import PathFrames, PathMemory
+from ops_aimmd.sampling.path_frames import PathFrames, PathMemory
+from ops_aimmd.shooting.states import check_states, state_index
 
 
 class CommittorLearner(StorableNamedObject):

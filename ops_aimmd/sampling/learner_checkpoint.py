@@ -16,11 +16,10 @@ from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.committor.schedule import DiminishingSchedule
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.committor.transfer import TransferredStart
+from ops_aimmd.committor.transferred_start import TransferredStart
+from ops_aimmd.sampling.collective_variables import describe
+from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.version import __version__
-
-from .collective_variables import describe
-from .learner import CommittorLearner
 
 DENSITY = "density"
 TRANSFERRED = "transferred start"

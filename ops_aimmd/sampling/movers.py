@@ -18,12 +18,11 @@ from openpathsampling.pathmover import (
 from ops_aimmd.bounded_memory import BoundedMemory
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import is_at_rest
+from ops_aimmd.sampling.joining_ensembles import joined_states
+from ops_aimmd.sampling.path_frames import PATHS_REMEMBERED
+from ops_aimmd.sampling.selectors import CommittorSelector, Pick
 from ops_aimmd.shooting.legs import Leg, check_engine, length_limit, make_legs
 from ops_aimmd.shooting.states import state_index
-
-from .joining_ensembles import joined_states
-from .path_frames import PATHS_REMEMBERED
-from .selectors import CommittorSelector, Pick
 
 KEEP_VELOCITIES = (paths.NoModification, paths.VelocityDirectionModifier, paths.SingleAtomVelocityDirectionModifier)
 """Modifiers whose velocities are those of the frame, in part or in whole."""

@@ -8,9 +8,8 @@ import numpy as np
 
 from ops_aimmd.bounded_memory import BoundedMemory
 from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.sampling.collective_variables import check_finite
 from ops_aimmd.shooting.states import selectable_frames
-
-from .collective_variables import check_finite
 
 PATHS_REMEMBERED = 64
 """Paths that are remembered; enough for the replicas of a run and the trial of a step."""

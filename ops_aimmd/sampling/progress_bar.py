@@ -8,8 +8,8 @@ import numpy as np
 from openpathsampling.beta.hooks import PathSamplingOutputHook, PathSimulatorHook
 from tqdm.auto import tqdm
 
-from .learner import CommittorLearner, check_learner
-from .shooting_results import is_transition, shots
+from ops_aimmd.sampling.learner import CommittorLearner, check_learner
+from ops_aimmd.sampling.shooting_results import is_transition, shots
 
 
 class ProgressBar(PathSimulatorHook):

@@ -15,16 +15,15 @@ from openpathsampling.high_level.network import FixedLengthTPSNetwork, TISNetwor
 
 from ops_aimmd.engines.base import IrreversibleDynamicsWarning
 from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.sampling.configuration_replicas import ConfigurationEnsemble, ConfigurationMover, check_rising
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.movers import OneWayShooting, ShootingMover, check_velocities, submovers
+from ops_aimmd.sampling.ops_messages import ops_is_quiet
+from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.shared_learner import movers_under, share_learner
+from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
+from ops_aimmd.sampling.velocities import BoltzmannVelocities
 from ops_aimmd.shooting.states import state_index
-
-from .configuration_replicas import ConfigurationEnsemble, ConfigurationMover, check_rising
-from .learner import CommittorLearner
-from .movers import OneWayShooting, ShootingMover, check_velocities, submovers
-from .ops_messages import ops_is_quiet
-from .selectors import CommittorSelector
-from .shared_learner import movers_under, share_learner
-from .shooting_point_exchange import ShootingPointExchangeMover
-from .velocities import BoltzmannVelocities
 
 SHOOTING = ("two-way", "one-way")
 

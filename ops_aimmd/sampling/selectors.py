@@ -12,9 +12,8 @@ from scipy.special import logsumexp
 from ops_aimmd.bounded_memory import BoundedMemory
 from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.committor.selection import log_weight_function, selection_log_weights, transition_probability
-
-from .learner import CommittorLearner, check_learner
-from .path_frames import PATHS_REMEMBERED, PathFrames, PathWeights
+from ops_aimmd.sampling.learner import CommittorLearner, check_learner
+from ops_aimmd.sampling.path_frames import PATHS_REMEMBERED, PathFrames, PathWeights
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from openpathsampling.pathmover import EngineMover
 
-from .configuration_replicas import ConfigurationMover
-from .learner import CommittorLearner
-from .movers import ShootingMover, submovers
-from .selectors import CommittorSelector
+from ops_aimmd.sampling.configuration_replicas import ConfigurationMover
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.movers import ShootingMover, submovers
+from ops_aimmd.sampling.selectors import CommittorSelector
 
 
 def movers_under(roots: Iterable) -> list:

@@ -27,9 +27,9 @@ import math
 import numpy as np
 import openpathsampling as paths
 
-from .configuration_replicas import ConfigurationEnsemble, check_exponent
-from .movers import ShootingMover
-from .selectors import CommittorSelector
+from ops_aimmd.sampling.configuration_replicas import ConfigurationEnsemble, check_exponent
+from ops_aimmd.sampling.movers import ShootingMover
+from ops_aimmd.sampling.selectors import CommittorSelector
 
 
 class ShootingPointExchangeMover(ShootingMover):

@@ -14,12 +14,11 @@ import openpathsampling as paths
 from openpathsampling import pathmover
 
 from ops_aimmd.committor.training_set import BOLTZMANN, PATH, UNKNOWN, LegFrames, ShootingResult
+from ops_aimmd.sampling.joining_ensembles import allowed_ends
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.movers import LEGS, ShootingMover
+from ops_aimmd.sampling.velocities import BoltzmannVelocities
 from ops_aimmd.shooting.states import state_index
-
-from .joining_ensembles import allowed_ends
-from .learner import CommittorLearner
-from .movers import LEGS, ShootingMover
-from .velocities import BoltzmannVelocities
 
 FRAMES_PER_LEG = 12
 """Frames kept as auxiliary data of a leg of half the length of the path that was shot from; its end comes on top."""

@@ -7,14 +7,13 @@ import warnings
 import openpathsampling as paths
 from openpathsampling.pathmover import EngineMover
 
+from ops_aimmd.sampling.configuration_replicas import ConfigurationMover
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.movers import ShootingMover, submovers
+from ops_aimmd.sampling.selectors import CommittorSelector
+from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
+from ops_aimmd.sampling.shooting_results import shooting_result, shots
 from ops_aimmd.shooting.streams import StepSeeds, seed_generators, simulation_key
-
-from .configuration_replicas import ConfigurationMover
-from .learner import CommittorLearner
-from .movers import ShootingMover, submovers
-from .selectors import CommittorSelector
-from .shooting_point_exchange import ShootingPointExchangeMover
-from .shooting_results import shooting_result, shots
 
 SHOOTING_MOVERS = (
     ShootingMover,

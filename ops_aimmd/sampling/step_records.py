@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .shooting_results import Shot, is_transition, shots
+from ops_aimmd.sampling.shooting_results import Shot, is_transition, shots
 
 COLUMNS = "step accepted generated expected reached frames path_length model_version frozen replica".split()
 

@@ -6,10 +6,9 @@ import os
 import warnings
 from collections.abc import Mapping
 
-from ops_aimmd.committor.transfer import ColumnMap, TransferredStart, match_columns
-
-from .learner import CommittorLearner
-from .learner_checkpoint import load_learner
+from ops_aimmd.committor.transferred_start import ColumnMap, TransferredStart, match_columns
+from ops_aimmd.sampling.learner import CommittorLearner
+from ops_aimmd.sampling.learner_checkpoint import load_learner
 
 
 def transfer(
@@ -27,8 +26,8 @@ def transfer(
 
     The learner starts with the model of the source, its log-odds flattened, for it knows the new system less well than its
     own. The shots of the new system calibrate it, train it further, and from twenty shots on decide whether it is left for
-    a model that is started anew; ``learner.last_report`` tells (`ops_aimmd.committor.transfer`). That goes on in a resumed
-    run. The shots of the source are not learned from.
+    a model that is started anew; ``learner.last_report`` tells (`ops_aimmd.committor.transferred_start`). That goes on in a
+    resumed run. The shots of the source are not learned from.
 
     Parameters
     ----------
@@ -90,13 +89,13 @@ def _columns(source: CommittorLearner, learner: CommittorLearner, rename) -> Col
     if rename:
         raise ValueError(
             f"rename needs names on both sides, and the descriptors of the {'source' if known is None else 'learner'} have "
-            "none: use ops_aimmd.DescriptorCV, or load_learner(checkpoint, descriptors=...) as the source"
+            "none: use ops_aimmd.sampling.DescriptorCV, or load_learner(checkpoint, descriptors=...) as the source"
         )
     n_source = source.model.n_descriptors
     n_target = learner.model.n_descriptors if learner.has_seen_paths else n_source if names is None else len(names)
     if n_source != n_target:
         raise ValueError(
             f"the source has {n_source} descriptors, the learner {n_target}, and without names on both sides they can only "
-            "correspond one by one, in their order: use ops_aimmd.DescriptorCV, whose columns have names"
+            "correspond one by one, in their order: use ops_aimmd.sampling.DescriptorCV, whose columns have names"
         )
     return ColumnMap(tuple(range(n_source)))

@@ -19,7 +19,7 @@ from openpathsampling.engines import BaseSnapshot
 
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import ARRAYS, can_be_kept, has_unit
-from ops_aimmd.shooting.frames import stacked, unstacked
+from ops_aimmd.shooting.frame_blocks import stacked, unstacked
 from ops_aimmd.shooting.legs import Leg
 
 DIRECTIONS = ("backward", "forward")

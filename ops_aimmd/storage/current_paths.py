@@ -18,7 +18,8 @@ class CurrentPath(NamedTuple):
 class CurrentPaths:
     """All replicas of a run. A step costs what it changes, however many replicas there are.
 
-    Frames are known by their key (`shooting.frames.frame_key`) and have a place, (block, row). Paths may share frames.
+    Frames are known by their key (`shooting.frame_blocks.frame_key`) and have a place, (block, row). Paths may
+    share frames.
     """
 
     def __init__(self):

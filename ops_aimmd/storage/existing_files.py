@@ -27,9 +27,8 @@ from ops_aimmd.sampling.movers import LEGS, ShootingMover
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.sampling.shooting_results import Shot, samples_of, shooting_result, shots, until_state, velocity_origin_of
-
-from .file_access import why_unavailable
-from .ops_files import NETCDF, check_frames, file_of, forget_closed_files, kind_of, open_storage
+from ops_aimmd.storage.file_access import why_unavailable
+from ops_aimmd.storage.ops_files import NETCDF, check_frames, file_of, forget_closed_files, kind_of, open_storage
 
 ELSEWHERE = 0.01
 """Fraction of legs that may have stopped outside of the given states: single precision moves frames across boundaries."""
@@ -54,49 +53,7 @@ BLOCK_VALUES = 2**20
 
 
 def training_set_from_storage(storage, descriptors, states: Sequence, progress: bool = True) -> TrainingSet:
-    """A training set from an OPS file, whatever made it: every shooting move of it, accepted or not, is one row.
-
-    One-way and two-way shooting in any ensemble, with the moves of this package or of OPS, and the shots of OPS's
-    simulations that shoot from snapshots (`CommittorSimulation`, `ShootFromSnapshotsSimulation`, `SShootingSimulation`).
-    All other moves are passed over, and so are reactive-flux simulations: their legs stop where they cross the dividing
-    surface, and are no fair trials. All simulations in the file are read.
-
-    Parameters
-    ----------
-    storage : openpathsampling.Storage, SimStore Storage, or path-like
-        A path to a netCDF (.nc) or SimStore (.db) file is opened for reading and closed. One process can use files of
-        one kind only.
-    descriptors : CollectiveVariable, sequence of CollectiveVariable, or callable
-        As for `CommittorLearner`; a function takes a trajectory and returns (n_frames, n_descriptors).
-    states : sequence of openpathsampling.Volume
-        Their order is the order of the counts. They need not be the objects that are in the file, but all states in
-        which its paths end.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    TrainingSet
-        ``steps`` are the numbers within each simulation, ``chains`` the replicas. ``predicted_committor`` is what the
-        run had predicted, NaN where the file does not say. OPS files keep coordinates as float32, and so precise are the
-        descriptors.
-
-    Raises
-    ------
-    ValueError
-        If there are no shots, no leg reached one of the states, or a leg stopped in a state that was not given.
-    FileUnavailableError
-        If the file cannot be opened now: a running simulation has it open, or the process lacks something.
-    FileNotFoundError, ops_aimmd.storage.file_access.UnreadableFileError
-        If there is no file, or it is damaged or something else.
-    RuntimeError
-        If this process has used an OPS file of the other kind.
-
-    Warns
-    -----
-    UserWarning
-        If steps could not be read and were passed over, as in the file of a run that was killed.
-    """
+    """A training set from an OPS file: the body of `TrainingSet.from_storage`, which says what the arguments are."""
     learner = CommittorLearner(descriptors, states, seed=0)  # the seed leaves torch's own generator alone
     census = Census(learner.n_states)
 
@@ -125,7 +82,7 @@ def selection_table(storage, selector: CommittorSelector, progress: bool = True)
     Parameters
     ----------
     storage : openpathsampling.Storage, SimStore Storage, or path-like
-        As for `training_set_from_storage`; the paths must be stored whole.
+        As for `TrainingSet.from_storage`; the paths must be stored whole.
     selector : CommittorSelector
         With the current model version of its learner, for instance of `ops_aimmd.load_learner(checkpoint, descriptors,
         states)`.
@@ -445,6 +402,3 @@ def _is_whole_path(shot: Shot, mover) -> bool:
         return shot.details.selection_probability_new is not None
     broken_off = getattr(shot.details, "stopping_reason", None) is not None
     return not broken_off and bool(mover.ensemble(shot.trial, candidate=True))
-
-
-TrainingSet.from_storage = staticmethod(training_set_from_storage)

@@ -22,10 +22,9 @@ from openpathsampling import movechange
 from ops_aimmd.checkpoint import Checkpoint, FrameBlock, StepLog
 from ops_aimmd.sampling.movers import ShootingMover
 from ops_aimmd.sampling.shooting_results import samples_of
-from ops_aimmd.shooting.frames import IDENTITY, frame_key, is_reversed, pack_frames, unpack_frames
-
-from .current_paths import CurrentPath, CurrentPaths
-from .thinning import thinned
+from ops_aimmd.shooting.frame_blocks import IDENTITY, frame_key, is_reversed, pack_frames, unpack_frames
+from ops_aimmd.storage.current_paths import CurrentPath, CurrentPaths
+from ops_aimmd.storage.thinning import thinned
 
 BLOCK_BYTES = 64 * 2**20
 """Frames are written in blocks of at most about this size."""

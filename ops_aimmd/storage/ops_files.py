@@ -23,9 +23,8 @@ from ops_aimmd.checkpoint.checkpoint_file import SMALLEST_DATABASE, first_page
 from ops_aimmd.engines.frames import CONTAINERS
 from ops_aimmd.sampling.shooting_results import samples_of
 from ops_aimmd.shooting.legs import WRECKED
-
-from . import forked_processes  # noqa: F401 - what it does at import
-from .file_access import UnreadableFileError, telling_damage
+from ops_aimmd.storage import forked_processes  # noqa: F401 - what it does at import
+from ops_aimmd.storage.file_access import UnreadableFileError, telling_damage
 
 NETCDF, SIMSTORE = "netcdf", "simstore"
 

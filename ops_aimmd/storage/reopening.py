@@ -8,9 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ops_aimmd.checkpoint import Checkpoint, FileUnavailableError
-
-from .file_access import UnreadableFileError, telling_damage, users_of
-from .ops_files import (
+from ops_aimmd.storage.file_access import UnreadableFileError, telling_damage, users_of
+from ops_aimmd.storage.ops_files import (
     SIMSTORE,
     check_steps,
     find_simulation,
@@ -20,7 +19,7 @@ from .ops_files import (
     open_storage,
     roll_back,
 )
-from .run_files import newest_mark, setup_copy
+from ops_aimmd.storage.run_files import newest_mark, setup_copy
 
 JOURNALS = ("-journal", "-wal", "-shm")
 """Endings of the files in which sqlite keeps unfinished changes of a SimStore file."""

@@ -24,9 +24,8 @@ from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.shared_learner import movers_under, selectors_of, share_learner
-
-from .logged_steps import StepLogReader, logged_ends, step_ends
-from .ops_files import (
+from ops_aimmd.storage.logged_steps import StepLogReader, logged_ends, step_ends
+from ops_aimmd.storage.ops_files import (
     current_samples,
     file_of,
     find_simulation,
@@ -35,9 +34,9 @@ from .ops_files import (
     save_step,
     step_numbers,
 )
-from .reopening import ResumeWarning, reopen
-from .run_files import restore_generators
-from .training_hook import TrainingHook
+from ops_aimmd.storage.reopening import ResumeWarning, reopen
+from ops_aimmd.storage.run_files import restore_generators
+from ops_aimmd.storage.training_hook import TrainingHook
 
 SYNC_EVERY = 20
 """Steps between two syncs while steps are written from the log."""
@@ -141,7 +140,7 @@ def _description(file: Checkpoint, path) -> dict:
         raise ValueError(
             f"the run of {path} had no OPS file, which alone can hold engine and move scheme: make them again with the "
             "learner of ops_aimmd.load_learner(...), and start from "
-            "ops_aimmd.current_paths(checkpoint, engine)"
+            "ops_aimmd.runs.current_paths(checkpoint, engine)"
         )
     return run
 

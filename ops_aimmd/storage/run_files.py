@@ -16,10 +16,9 @@ from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import create_checkpoint, record_step
-from ops_aimmd.shooting.frames import frames_can_be_kept
-
-from .logged_steps import StepLogWriter, current_paths_after
-from .ops_files import file_of, kind_of, mark_of
+from ops_aimmd.shooting.frame_blocks import frames_can_be_kept
+from ops_aimmd.storage.logged_steps import StepLogWriter, current_paths_after
+from ops_aimmd.storage.ops_files import file_of, kind_of, mark_of
 
 SETUP_FILE = "ops_setup.xz"
 """Name, in the checkpoint, of the compressed copy of OPS's file as it was when the run began."""

@@ -15,9 +15,8 @@ import pandas as pd
 from ops_aimmd.sampling.movers import LEGS
 from ops_aimmd.sampling.shooting_results import Shot, shots
 from ops_aimmd.sampling.step_records import detail, shot_record
+from ops_aimmd.storage.file_access import telling_damage
 from ops_aimmd.version import __version__
-
-from .file_access import telling_damage
 
 GROUP = "ops_aimmd"
 CHUNK = 256

@@ -15,7 +15,7 @@ import openpathsampling as paths
 from ops_aimmd.bounded_memory import BoundedMemory
 from ops_aimmd.sampling.movers import ShootingMover
 from ops_aimmd.sampling.shooting_results import samples_of
-from ops_aimmd.shooting.frames import frame_key
+from ops_aimmd.shooting.frame_blocks import frame_key
 
 REJECTED_TRIALS = ("whole", "ends")
 

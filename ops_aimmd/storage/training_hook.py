@@ -14,12 +14,11 @@ from ops_aimmd.sampling.learner import CommittorLearner, check_learner
 from ops_aimmd.sampling.movers import check_velocities
 from ops_aimmd.sampling.ops_messages import leave_cursor_alone
 from ops_aimmd.sampling.step_learning import StepLearning
-from ops_aimmd.shooting.frames import frames_can_be_kept
-
-from .ops_files import file_of, remember_frames, save_step, step_numbers
-from .run_files import RunFiles
-from .series_block import SeriesBlock
-from .thinning import Thinning
+from ops_aimmd.shooting.frame_blocks import frames_can_be_kept
+from ops_aimmd.storage.ops_files import file_of, remember_frames, save_step, step_numbers
+from ops_aimmd.storage.run_files import RunFiles
+from ops_aimmd.storage.series_block import SeriesBlock
+from ops_aimmd.storage.thinning import Thinning
 
 
 class TrainingHook(PathSimulatorHook):

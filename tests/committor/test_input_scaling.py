@@ -14,7 +14,7 @@ from ops_aimmd.committor.martingale import batches_of_legs
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import AuxiliaryFrames, LegFrames, ShootingResult, TrainingSet
-from ops_aimmd.committor.transfer import TransferredStart, start_for
+from ops_aimmd.committor.transferred_start import TransferredStart, start_for
 from ops_aimmd.explain.formulas.expressions import from_json
 from ops_aimmd.explain.formulas.formula_model import BoundedExpression, formula_model, torchscript
 from ops_aimmd.explain.inputs.relevance import input_relevance

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ops_aimmd import CommittorModel, DiminishingSchedule, ShootingResult, TrainingSet
+from ops_aimmd import CommittorModel, TrainingSet
+from ops_aimmd.committor import DiminishingSchedule, ShootingResult
 from ops_aimmd.committor.learned import Learned
 
 QUICK = {"max_epochs": 5, "auxiliary_weights": (0.0, 0.0), "relevance": None}

@@ -8,7 +8,7 @@ from ops_aimmd.committor import networks
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training import fit
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.committor.transfer import SLOPE, TransferredStart, fit_transferred, match_columns
+from ops_aimmd.committor.transferred_start import SLOPE, TransferredStart, fit_transferred, match_columns
 from ops_aimmd.systems import toy
 
 NETWORKS = {

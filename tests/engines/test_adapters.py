@@ -22,8 +22,8 @@ from ops_aimmd.engines.base import EngineAdapter
 from ops_aimmd.engines.choose import ADAPTERS, adapter_of
 from ops_aimmd.engines.frames import without_unit
 from ops_aimmd.engines.integrators import baoab_integrator
-from ops_aimmd.engines.openmm import OpenMMAdapter
-from ops_aimmd.engines.toy import ToyAdapter
+from ops_aimmd.engines.openmm_adapter import OpenMMAdapter
+from ops_aimmd.engines.toy_adapter import ToyAdapter
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide
 from ops_aimmd.systems.toy import two_gaussian_wells
 

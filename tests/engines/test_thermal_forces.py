@@ -258,8 +258,8 @@ def gas():
 
 def uncorrected(monkeypatch):
     """The barostat keeps its temperature, and exchanges go by U, as they once did."""
-    monkeypatch.setattr("ops_aimmd.engines.openmm.set_temperature", lambda system, old, new: None)
-    monkeypatch.setattr("ops_aimmd.engines.openmm.work_of_barostat", lambda context: 0.0)
+    monkeypatch.setattr("ops_aimmd.engines.openmm_adapter.set_temperature", lambda system, old, new: None)
+    monkeypatch.setattr("ops_aimmd.engines.openmm_adapter.work_of_barostat", lambda context: 0.0)
 
 
 def volumes(n_moves):

@@ -37,7 +37,7 @@ def open_storage(kind, file, mode):
 def write(kind, file):
     system = toy.wolfe_quapp(n_steps_per_frame=60)  # a netCDF file takes milliseconds for each frame
     storage = open_storage(kind, file, "w")
-    schedule = ops_aimmd.DiminishingSchedule(every=2)
+    schedule = ops_aimmd.committor.DiminishingSchedule(every=2)
     learner = ops_aimmd.CommittorLearner(
         [system.descriptors], system.states, seed=np.int64(6), schedule=schedule, fit_options=QUICK
     )
@@ -46,7 +46,7 @@ def write(kind, file):
     scheme = ops_aimmd.CommittorShootingScheme(network, learner, system.engine, selector=selector, max_length=np.int64(80))
     seed_step(1, 0)
     conditions = scheme.initial_conditions_from_trajectories(system.initial_trajectory(7))
-    one_way = ops_aimmd.OneWayShooting(network.sampling_ensembles[0], selector, system.states, system.engine, 60)
+    one_way = ops_aimmd.sampling.OneWayShooting(network.sampling_ensembles[0], selector, system.states, system.engine, 60)
     function = ops_aimmd.CommittorSelector(ops_aimmd.CommittorLearner(centre, system.states), weight=weight)
     storage.save([one_way.named("one-way"), function.named("function")])
     sampler = paths.PathSampling(storage, scheme, conditions)

@@ -5,7 +5,7 @@ import openpathsampling as paths
 import pytest
 
 import ops_aimmd
-from ops_aimmd.committor.transfer import SLOPE
+from ops_aimmd.committor.transferred_start import SLOPE
 from ops_aimmd.systems import toy
 
 

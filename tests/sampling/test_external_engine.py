@@ -14,7 +14,7 @@ from sampling_support import Chain
 import ops_aimmd
 from ops_aimmd.engines.frames import can_be_kept
 from ops_aimmd.shooting import legs as legs_module
-from ops_aimmd.shooting.frames import frames_can_be_kept
+from ops_aimmd.shooting.frame_blocks import frames_can_be_kept
 from ops_aimmd.shooting.legs import run_leg
 from ops_aimmd.shooting.shots import specification
 
@@ -201,10 +201,10 @@ def test_the_hook_says_whether_the_checkpoint_has_the_paths(engine, internalized
         with pytest.warns(UserWarning, match="cannot be kept in the checkpoint.*lie in files"):
             sampler.run(3)
         with pytest.raises(ValueError, match="holds no paths"):
-            ops_aimmd.current_paths(checkpoint, engine)
+            ops_aimmd.runs.current_paths(checkpoint, engine)
     else:
         sampler.run(3)
-        (path,) = ops_aimmd.current_paths(checkpoint, engine)
+        (path,) = ops_aimmd.runs.current_paths(checkpoint, engine)
         assert isinstance(path[0], ToySnapshot)
     assert len(ops_aimmd.load_learner(checkpoint).training_set) == 3  # what was learned is kept in each case
     assert not engine.left_running

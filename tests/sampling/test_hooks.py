@@ -16,15 +16,15 @@ from ops_aimmd import (
     BoltzmannVelocities,
     CommittorLearner,
     CommittorSelector,
-    DiminishingSchedule,
     ParallelPathSampling,
     ProgressBar,
-    ShootingMover,
     TrainingHook,
     load_learner,
     transfer,
 )
 from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.committor import DiminishingSchedule
+from ops_aimmd.sampling import ShootingMover
 from ops_aimmd.sampling.shooting_results import (
     FRAMES_PER_LEG,
     MAX_FRAMES_PER_LEG,

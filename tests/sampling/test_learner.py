@@ -6,16 +6,9 @@ import pytest
 import torch
 from sampling_support import Chain, Table, simulation, site_descriptors, table_model
 
-from ops_aimmd import (
-    CommittorLearner,
-    CommittorModel,
-    DiminishingSchedule,
-    ShootingResult,
-    TrainingHook,
-    TrainingSet,
-    load_learner,
-)
+from ops_aimmd import CommittorLearner, CommittorModel, TrainingHook, TrainingSet, load_learner
 from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.committor import DiminishingSchedule, ShootingResult
 
 
 @pytest.fixture

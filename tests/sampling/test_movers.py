@@ -5,7 +5,8 @@ import openpathsampling as paths
 import pytest
 from sampling_support import BreakingEngine, Chain, breaking_chain, seed_everything, simulation
 
-from ops_aimmd import CommittorSelector, OneWayShooting, ShootingMover, TrainingHook
+from ops_aimmd import CommittorSelector, TrainingHook
+from ops_aimmd.sampling import OneWayShooting, ShootingMover
 from ops_aimmd.shooting.legs import run_leg
 from ops_aimmd.shooting.states import state_index
 from ops_aimmd.systems.alanine_dipeptide import alanine_dipeptide

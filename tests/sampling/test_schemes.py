@@ -4,15 +4,8 @@ import openpathsampling as paths
 import pytest
 from sampling_support import Chain, simulation, site_of
 
-from ops_aimmd import (
-    BoltzmannVelocities,
-    CommittorSelector,
-    CommittorShootingScheme,
-    CommittorShootingStrategy,
-    OneWayShooting,
-    ShootingMover,
-    TrainingHook,
-)
+from ops_aimmd import BoltzmannVelocities, CommittorSelector, CommittorShootingScheme, TrainingHook
+from ops_aimmd.sampling import CommittorShootingStrategy, OneWayShooting, ShootingMover
 from ops_aimmd.systems import toy
 
 

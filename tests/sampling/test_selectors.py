@@ -6,7 +6,8 @@ import pytest
 from sampling_support import Chain, publish, seed_everything, simulation
 from scipy import stats
 
-from ops_aimmd import CommittorDensity, CommittorLearner, CommittorSelector, TrainingHook
+from ops_aimmd import CommittorLearner, CommittorSelector, TrainingHook
+from ops_aimmd.committor import CommittorDensity
 
 LOGITS = np.array([0.0, -3.0, -1.0, 0.2, 1.5, 4.0, 0.0])
 

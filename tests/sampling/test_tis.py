@@ -5,7 +5,8 @@ import openpathsampling as paths
 import pytest
 from sampling_support import Chain, simulation
 
-from ops_aimmd import CommittorSelector, CommittorShootingScheme, CommittorShootingStrategy, ShootingMover, TrainingHook
+from ops_aimmd import CommittorSelector, CommittorShootingScheme, TrainingHook
+from ops_aimmd.sampling import CommittorShootingStrategy, ShootingMover
 from ops_aimmd.shooting.states import state_index
 
 

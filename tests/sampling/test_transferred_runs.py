@@ -8,7 +8,7 @@ from sampling_support import Chain, QuickChain, seed_everything, simulation
 import ops_aimmd
 from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.committor.training_set import TrainingSet
-from ops_aimmd.committor.transfer import SLOPE
+from ops_aimmd.committor.transferred_start import SLOPE
 from ops_aimmd.descriptors.internal import InternalCoordinates
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import TRANSFERRED, create_checkpoint, load_learner, record_step

@@ -11,7 +11,8 @@ from openpathsampling.engines import toy as ops_toy
 from openpathsampling.pathmover import ForwardFirstTwoWayShootingMover
 from plain_integrators import plain
 
-from ops_aimmd import BoltzmannVelocities, CommittorLearner, CommittorShootingScheme, ShootingMover, TrainingHook
+from ops_aimmd import BoltzmannVelocities, CommittorLearner, CommittorShootingScheme, TrainingHook
+from ops_aimmd.sampling import ShootingMover
 from ops_aimmd.sampling.shooting_results import shooting_result, shots
 from ops_aimmd.shooting.states import state_index
 from ops_aimmd.systems import toy

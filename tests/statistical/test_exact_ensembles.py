@@ -32,16 +32,10 @@ from exact_support import (
 )
 from openpathsampling.beta.hooks import PathSimulatorHook
 
-from ops_aimmd import (
-    CommittorDensity,
-    CommittorLearner,
-    CommittorSelector,
-    CommittorShootingScheme,
-    OneWayShooting,
-    ShootingMover,
-    TrainingHook,
-)
+from ops_aimmd import CommittorLearner, CommittorSelector, CommittorShootingScheme, TrainingHook
+from ops_aimmd.committor import CommittorDensity
 from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.sampling import OneWayShooting, ShootingMover
 
 SITE_WEIGHTS = [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]
 """Of the sites of the chain as shooting points: uneven, so that no two mistakes cancel."""

@@ -26,9 +26,10 @@ from exact_support import (
 )
 from openpathsampling.engines.toy import OverdampedLangevinIntegrator
 
-from ops_aimmd import CommittorLearner, CommittorModel, ShootingMover
+from ops_aimmd import CommittorLearner, CommittorModel
 from ops_aimmd.committor.selection import log_weight_function
 from ops_aimmd.engines.choose import adapter_of
+from ops_aimmd.sampling import ShootingMover
 from ops_aimmd.sampling.configuration_replicas import ConfigurationEnsemble, ConfigurationMover, Level
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.systems import toy

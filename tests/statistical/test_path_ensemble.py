@@ -21,15 +21,15 @@ from openpathsampling.engines.delayedinterrupt import EmptyContext
 
 from ops_aimmd import (
     BoltzmannVelocities,
-    CommittorDensity,
     CommittorLearner,
     CommittorModel,
     CommittorSelector,
     CommittorShootingScheme,
-    ShootingMover,
     TrainingHook,
 )
+from ops_aimmd.committor import CommittorDensity
 from ops_aimmd.committor.model_version import ModelVersion
+from ops_aimmd.sampling import ShootingMover
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.potentials import HummerSzabo, PotentialSurface
 

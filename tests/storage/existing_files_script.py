@@ -158,7 +158,7 @@ def committor(storage):
 
 def own(storage, checkpoint=None, shooting="two-way", **options):
     system = two_wells()
-    schedule = ops_aimmd.DiminishingSchedule(every=4)
+    schedule = ops_aimmd.committor.DiminishingSchedule(every=4)
     learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=1, schedule=schedule, fit_options=FIT)
     scheme = ops_aimmd.CommittorShootingScheme(system.network(), learner, system.engine, shooting=shooting)
     run(storage, scheme, system.initial_trajectory(1), 20, ops_aimmd.TrainingHook(learner, checkpoint, **options))

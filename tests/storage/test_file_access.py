@@ -24,9 +24,9 @@ from child_processes import PYTEST, run_script
 from resume_support import SUFFIX, QuickChain, begin, checkpoint_of, child, copy_run, numbers_in, resume, run_to, stands_at
 
 import ops_aimmd
-from ops_aimmd import FileUnavailableError
 from ops_aimmd.analysis.run_data import read_run
 from ops_aimmd.checkpoint import is_checkpoint
+from ops_aimmd.runs import FileUnavailableError
 from ops_aimmd.storage import existing_files, file_access, ops_files, reopening
 from ops_aimmd.storage.file_access import UnreadableFileError, users_of
 from ops_aimmd.storage.ops_files import kind_of_file, open_storage
@@ -127,7 +127,7 @@ def test_another_process_has_the_file_open(file, mode):
         with refused(file, f"it is open in process {process.pid} .*close it"):
             resume(file)
         if mode == "a":
-            for read in (ops_aimmd.read_series, read_run, training_set_of):
+            for read in (ops_aimmd.analysis.read_series, read_run, training_set_of):
                 with refused(file, f"process {process.pid}.*close it"):
                     read(file)
             assert "process" in read_run(file, checkpoint_of(file)).notes[0]
@@ -168,7 +168,7 @@ def test_a_damaged_file_that_is_open_elsewhere_is_not_renamed(file):
     with other_process("import sys; file = open(sys.argv[1]); print('ready', flush=True); input()", file) as process:
         with refused(file, f"process {process.pid} "):
             resume(file)
-    with pytest.warns(ops_aimmd.ResumeWarning, match="renamed to"):  # control
+    with pytest.warns(ops_aimmd.runs.ResumeWarning, match="renamed to"):  # control
         resume(file).storage.close()
     assert file.with_name(f"{file.name}.damaged-1").read_bytes() == content
 

@@ -85,6 +85,6 @@ def test_a_file_with_two_histories_is_not_resumed(tmp_path, monkeypatch):
     ):
         resume(file)
     file.rename(tmp_path / "two_histories.nc")
-    with pytest.warns(ops_aimmd.ResumeWarning, match="A new run.nc is made"):
+    with pytest.warns(ops_aimmd.runs.ResumeWarning, match="A new run.nc is made"):
         run_to(resume(file), 8)
     assert numbers(file) == list(range(9))

@@ -137,7 +137,7 @@ def test_a_committor_simulation_is_read_and_extended(version, tmp_path):
     file = copied(version, "committor.aimmd", tmp_path)
     expected = expected_of(version)["committor.aimmd"]
     before = contents(tmp_path)
-    result = ops_aimmd.CommittorSimulation.load(file)
+    result = ops_aimmd.runs.CommittorSimulation.load(file)
     assert contents(tmp_path) == before
     assert result.counts.tolist() == expected["counts"]
     assert close_to(result.predicted.tolist(), expected["predicted"])

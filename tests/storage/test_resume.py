@@ -37,8 +37,10 @@ from resume_support import (
 from sampling_support import QUICK_WITH_FRAMES, QuickChain, seed_everything, table_model
 
 import ops_aimmd
-from ops_aimmd import CommittorLearner, CommittorSelector, CommittorShootingStrategy, ResumeWarning
-from ops_aimmd.shooting.frames import frame_key
+from ops_aimmd import CommittorLearner, CommittorSelector
+from ops_aimmd.runs import ResumeWarning
+from ops_aimmd.sampling import CommittorShootingStrategy
+from ops_aimmd.shooting.frame_blocks import frame_key
 from ops_aimmd.storage.existing_files import selection_table
 
 pytest_plugins = ["resume_fixtures"]

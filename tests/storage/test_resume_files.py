@@ -43,7 +43,7 @@ from resume_support import (
 )
 
 import ops_aimmd
-from ops_aimmd import ResumeWarning
+from ops_aimmd.runs import ResumeWarning
 from ops_aimmd.storage.ops_files import open_storage
 
 pytest_plugins = ["resume_fixtures"]

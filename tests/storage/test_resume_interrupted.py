@@ -217,7 +217,7 @@ def test_a_run_without_ops_file_leaves_its_paths(directory):
     (directory / "run.nc").touch()
     with pytest.raises(ValueError, match=r"no OPS file.*load_learner.*ops_aimmd\.current_paths"):
         resume(directory / "run.nc")
-    (path,) = ops_aimmd.current_paths(directory / "run.aimmd", chain.engine)
+    (path,) = ops_aimmd.runs.current_paths(directory / "run.aimmd", chain.engine)
     (sample,) = sampler.sample_set
     assert [frame.__uuid__ for frame in path] == [frame.__uuid__ for frame in sample.trajectory]
     assert np.array_equal(path.xyz, sample.trajectory.xyz)
@@ -233,7 +233,7 @@ def test_paths_of_the_checkpoint_have_all_digits(directory):
     engine = sampler.move_scheme.movers["shooting"][0].movers[0].engine
     current = sampler.sample_set[0].trajectory.xyz
     sampler.storage.close()
-    (path,) = ops_aimmd.current_paths(directory / "run.aimmd", engine)
+    (path,) = ops_aimmd.runs.current_paths(directory / "run.aimmd", engine)
     assert np.array_equal(path.xyz, current)
     assert not np.array_equal(path.xyz, steps_in(directory / "run.nc")[-1][3][0])  # control
 

@@ -34,9 +34,9 @@ from resume_support import (
 from sampling_support import QuickChain
 
 import ops_aimmd
-from ops_aimmd import ResumeWarning
 from ops_aimmd.analysis.series import step_table
 from ops_aimmd.checkpoint import Checkpoint
+from ops_aimmd.runs import ResumeWarning
 from ops_aimmd.storage.ops_files import open_storage
 from ops_aimmd.storage.series_block import read_series
 
@@ -131,7 +131,7 @@ def test_a_step_that_ops_had_not_written_where_paths_are_not_kept(directory, who
 @pytest.mark.filterwarnings("ignore:the snapshots of this engine")
 def test_frames_that_the_checkpoint_cannot_hold(directory, monkeypatch):
     """Their paths are in OPS's file alone, and the run goes on from there."""
-    monkeypatch.setattr("ops_aimmd.shooting.frames.can_be_kept", lambda snapshot: False)
+    monkeypatch.setattr("ops_aimmd.shooting.frame_blocks.can_be_kept", lambda snapshot: False)
     file = directory / "run.nc"
     sampler = begin(file)
     with pytest.warns(UserWarning, match="cannot be kept in the checkpoint"):
@@ -144,7 +144,7 @@ def test_frames_that_the_checkpoint_cannot_hold(directory, monkeypatch):
         run_to(resume(file), 6)
     assert numbers_in(file) == [0, 1, 2, 3, 6]
     with pytest.raises(ValueError, match="holds no paths"):
-        ops_aimmd.current_paths(checkpoint_of(file), sampler.move_scheme.movers["shooting"][0].engine)
+        ops_aimmd.runs.current_paths(checkpoint_of(file), sampler.move_scheme.movers["shooting"][0].engine)
     with pytest.raises(ValueError, match="path_stride needs frames that the checkpoint can hold"):
         begin(directory / "thin.nc", path_stride=2).run(1)
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .canonical import canonical, with_common_factors
-from .constants import COARSE_TOLERANCE, Fitted, Shots, minimise
-from .expressions import Node, OutsideDomain, code_length, constants, inputs, skeleton
-from .simplify import simplified
+from ops_aimmd.explain.formulas.canonical import canonical, with_common_factors
+from ops_aimmd.explain.formulas.constants import COARSE_TOLERANCE, Fitted, Shots, minimise
+from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, code_length, constants, inputs, skeleton
+from ops_aimmd.explain.formulas.simplify import simplified
 
 KEPT_PER_SIZE = 6
 

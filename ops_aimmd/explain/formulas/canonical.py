@@ -15,7 +15,20 @@ import math
 import operator
 from dataclasses import dataclass, field
 
-from .expressions import Node, OutsideDomain, at, constant, exp, log, number, replace, skeleton, sqrt, square, subtrees
+from ops_aimmd.explain.formulas.expressions import (
+    Node,
+    OutsideDomain,
+    at,
+    constant,
+    exp,
+    log,
+    number,
+    replace,
+    skeleton,
+    sqrt,
+    square,
+    subtrees,
+)
 
 SMALLEST_COEFFICIENT = 1e-12
 """A coefficient below this is not divided by."""

@@ -19,8 +19,7 @@ from scipy.linalg.lapack import dposv
 
 from ops_aimmd.committor.correlated_shots import blocks, jackknife_covariance, length_for_errors, of_few
 from ops_aimmd.committor.likelihood import binomial_derivatives
-
-from .expressions import Node, OutsideDomain, Tape, constants, with_constants
+from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, Tape, constants, with_constants
 
 PRIOR_LOG_ODDS = 10.0
 """Standard deviation of the prior of the log-odds: committors of 5e-5 are within one of them."""

@@ -26,16 +26,15 @@ from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
+from ops_aimmd.explain.formulas.constants import Shots
+from ops_aimmd.explain.formulas.engines.dcgp import dcgp_search
+from ops_aimmd.explain.formulas.engines.operon import import_pyoperon, operon_search
+from ops_aimmd.explain.formulas.engines.score_search import ScoreSearch
+from ops_aimmd.explain.formulas.expressions import Node
+from ops_aimmd.explain.formulas.front import PICKS, Front, make_front
+from ops_aimmd.explain.formulas.screening import MOST_INPUTS, screen
+from ops_aimmd.explain.formulas.state_fronts import StateFronts
 from ops_aimmd.explain.inputs.grouping import check_model, check_names, columns_of
-
-from .constants import Shots
-from .engines.dcgp import dcgp_search
-from .engines.operon import import_pyoperon, operon_search
-from .engines.score_search import ScoreSearch
-from .expressions import Node
-from .front import PICKS, Front, make_front
-from .screening import MOST_INPUTS, screen
-from .state_fronts import StateFronts
 
 ENGINES = ("score", "dcgp", "operon")
 

@@ -10,11 +10,10 @@ import pandas as pd
 from scipy.special import expit
 
 from ops_aimmd.committor.model import CommittorModel
-
-from . import expressions
-from .expressions import Node, OutsideDomain, evaluate
-from .formula_model import formula_model, torchscript
-from .readable import text_of
+from ops_aimmd.explain.formulas import expressions
+from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, evaluate
+from ops_aimmd.explain.formulas.formula_model import formula_model, torchscript
+from ops_aimmd.explain.formulas.readable import text_of
 
 DIGITS = 4
 """Significant digits of constants that were not rounded to their standard errors."""

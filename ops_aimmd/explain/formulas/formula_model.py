@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import network_from_description, register_network
-
-from .expressions import BINARY, UNARY, Node, Tape, from_json, inputs, to_json
+from ops_aimmd.explain.formulas.expressions import BINARY, UNARY, Node, Tape, from_json, inputs, to_json
 
 MARGIN = 1.0
 """Units of log-odds by which the formula may leave the range that it had on its shots."""

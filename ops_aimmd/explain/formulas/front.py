@@ -21,14 +21,13 @@ import pandas as pd
 from ops_aimmd.committor.autocorrelation import independent_values
 from ops_aimmd.committor.correlated_shots import Folds, block_length, error_of_sum
 from ops_aimmd.committor.likelihood import binomial_derivatives
-
-from .archive import description_length, most_constants
-from .canonical import NOT_COMBINED, canonical, with_common_factors
-from .constants import FINAL_TOLERANCE, Fitted, Shots, errors_of_constants, minimise, refit
-from .expressions import Node, OutsideDomain, constant, evaluate, skeleton, with_inputs
-from .formula import Formula
-from .readable import cancellation, readable, rounded_constants
-from .simplify import simplified
+from ops_aimmd.explain.formulas.archive import description_length, most_constants
+from ops_aimmd.explain.formulas.canonical import NOT_COMBINED, canonical, with_common_factors
+from ops_aimmd.explain.formulas.constants import FINAL_TOLERANCE, Fitted, Shots, errors_of_constants, minimise, refit
+from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, constant, evaluate, skeleton, with_inputs
+from ops_aimmd.explain.formulas.formula import Formula
+from ops_aimmd.explain.formulas.readable import cancellation, readable, rounded_constants
+from ops_aimmd.explain.formulas.simplify import simplified
 
 FORMAT = "ops_aimmd front 1"
 

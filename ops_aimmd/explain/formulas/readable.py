@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .canonical import Coefficient, Sum, sum_of
-from .constants import Shots, minimise
-from .expressions import Node, OutsideDomain, Tape, constants, evaluate, exp, log, number, square
-from .simplify import with_number
+from ops_aimmd.explain.formulas.canonical import Coefficient, Sum, sum_of
+from ops_aimmd.explain.formulas.constants import Shots, minimise
+from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, Tape, constants, evaluate, exp, log, number, square
+from ops_aimmd.explain.formulas.simplify import with_number
 
 HARDLY_VARIES = 10.0
 """Mean of a term, in standard deviations over the shots, beyond which it is centred."""

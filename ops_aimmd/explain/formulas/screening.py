@@ -11,8 +11,7 @@ import numpy as np
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.logistic_regression import logistic_regression
-
-from .constants import Shots
+from ops_aimmd.explain.formulas.constants import Shots
 
 MOST_INPUTS = 40
 """Inputs up to which the search takes all."""

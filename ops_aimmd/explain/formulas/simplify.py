@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .expressions import Node, constants, number, replace, subtrees
+from ops_aimmd.explain.formulas.expressions import Node, constants, number, replace, subtrees
 
 ROUND_VALUES = (0.0, 1.0, -1.0)
 

@@ -10,10 +10,9 @@ import pandas as pd
 from scipy.special import softmax
 
 from ops_aimmd.committor.model import CommittorModel
-
-from .formula import Formula
-from .formula_model import formula_model
-from .front import Front, read_document, write_document
+from ops_aimmd.explain.formulas.formula import Formula
+from ops_aimmd.explain.formulas.formula_model import formula_model
+from ops_aimmd.explain.formulas.front import Front, read_document, write_document
 
 FORMAT = "ops_aimmd fronts 1"
 

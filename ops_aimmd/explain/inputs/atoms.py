@@ -18,8 +18,7 @@ import torch
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.descriptors import Descriptors
 from ops_aimmd.descriptors.topology import as_mdtraj
-
-from .gradients import double_copy, reaction_coordinate_of, reaction_coordinates_of
+from ops_aimmd.explain.inputs.gradients import double_copy, reaction_coordinate_of, reaction_coordinates_of
 
 LARGEST_B_FACTOR = 99.0
 """A PDB file has two digits after the point and two before it."""

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 
 import numpy as np
-from scipy.cluster.hierarchy import average, fcluster
-from scipy.spatial.distance import squareform
 
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
@@ -98,7 +96,9 @@ def correlated(descriptors, groups: Iterable[Sequence[int]], threshold: float = 
 
     The correlation of two groups is the largest absolute rank correlation between a column of one and one of the other.
     """
-    from scipy.stats import rankdata  # takes a second to import
+    from scipy.cluster.hierarchy import average, fcluster  # these take a second to import
+    from scipy.spatial.distance import squareform
+    from scipy.stats import rankdata
 
     groups = list(groups)
     if not 0 < threshold <= 1:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.shooting.engine_description import PreparedEngine, engine_key
+from ops_aimmd.shooting.executors.base import Executor, check_known
 from ops_aimmd.shooting.shots import ResultHere, ShotFailure, ShotHere, ShotResult, ShotSpec
 from ops_aimmd.shooting.worker import shoot, shoot_here
-
-from .base import Executor, check_known
 
 
 class InThisProcess(Executor):

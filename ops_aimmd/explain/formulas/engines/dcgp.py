@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..archive import Archive
-from ..canonical import canonical
-from ..constants import Fitted, Shots, refit
-from ..expressions import LEAVES, UNARY, Node, OutsideDomain, constant, constants, subtrees, x
+from ops_aimmd.explain.formulas.archive import Archive
+from ops_aimmd.explain.formulas.canonical import canonical
+from ops_aimmd.explain.formulas.constants import Fitted, Shots, refit
+from ops_aimmd.explain.formulas.expressions import LEAVES, UNARY, Node, OutsideDomain, constant, constants, subtrees, x
 
 COLUMNS, N_CONSTANTS = 16, 3
 """Nodes of the grid (of one row), and constants among the inputs."""

@@ -11,7 +11,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..expressions import Node, OutsideDomain, constant, evaluate, exp, log, number, sqrt, square, x
+from ops_aimmd.explain.formulas.expressions import (
+    Node,
+    OutsideDomain,
+    constant,
+    evaluate,
+    exp,
+    log,
+    number,
+    sqrt,
+    square,
+    x,
+)
 
 RATES = (-3.0, -1.0, 1.0)
 """Rates of exponentials, in units of the inverse standard deviation."""

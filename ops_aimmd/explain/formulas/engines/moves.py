@@ -8,8 +8,8 @@ import operator
 
 import numpy as np
 
-from .. import expressions as ex
-from ..expressions import Node, OutsideDomain
+from ops_aimmd.explain.formulas import expressions as ex
+from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain
 
 
 class NothingToChange(Exception):

@@ -25,10 +25,10 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from scipy.special import expit
 
-from ..archive import Archive
-from ..constants import Shots
-from ..expressions import Node, constant, evaluate, x
-from ..simplify import ROUND_VALUES
+from ops_aimmd.explain.formulas.archive import Archive
+from ops_aimmd.explain.formulas.constants import Shots
+from ops_aimmd.explain.formulas.expressions import Node, constant, evaluate, x
+from ops_aimmd.explain.formulas.simplify import ROUND_VALUES
 
 SUPPORTED = "0.4."
 """Versions of pyoperon: 0.3 has another interface, and from 0.5 on it needs numpy 2."""

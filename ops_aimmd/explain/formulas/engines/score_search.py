@@ -13,12 +13,19 @@ from contextlib import suppress
 
 import numpy as np
 
-from .. import expressions as ex
-from ..archive import Archive
-from ..constants import Shots
-from ..expressions import Node, OutsideDomain
-from .moves import grouped, of_one_input, prune_summand, random_change, reshaped, without_two
-from .scoring import ScoreTest
+from ops_aimmd.explain.formulas import expressions as ex
+from ops_aimmd.explain.formulas.archive import Archive
+from ops_aimmd.explain.formulas.constants import Shots
+from ops_aimmd.explain.formulas.engines.moves import (
+    grouped,
+    of_one_input,
+    prune_summand,
+    random_change,
+    reshaped,
+    without_two,
+)
+from ops_aimmd.explain.formulas.engines.scoring import ScoreTest
+from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain
 
 RANDOM_MOVES, REGROWTH = 0.35, 0.3
 """Fractions of the moves; the others grow."""

@@ -23,10 +23,9 @@ from __future__ import annotations
 import numpy as np
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
-
-from ..constants import Shots
-from ..expressions import Node, OutsideDomain, Tape, evaluate, subtrees
-from .library import Library
+from ops_aimmd.explain.formulas.constants import Shots
+from ops_aimmd.explain.formulas.engines.library import Library
+from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, Tape, evaluate, subtrees
 
 SCORED_SHOTS, SCORED_EXACTLY = 750, 300
 """Shots on which terms are scored, and how many terms of the largest scores get their information computed."""

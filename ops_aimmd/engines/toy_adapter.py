@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from openpathsampling.engines import toy as ops_toy
 
-from .base import EngineAdapter, no_temperature
+from ops_aimmd.engines.base import EngineAdapter, no_temperature
 
 
 class ToyAdapter(EngineAdapter):

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ops_aimmd.committor import networks
+import ops_aimmd.committor.networks as networks
 from ops_aimmd.committor.autocorrelation import independent_values
 from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.input_scaling import WIDTHS, InputScaling

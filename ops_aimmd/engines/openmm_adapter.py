@@ -23,9 +23,9 @@ import openmm
 from openmm import unit
 from openpathsampling.engines import openmm as ops_openmm
 
-from .base import EngineAdapter, no_temperature
-from .constraints import project_on_constraints
-from .thermal_forces import (
+from ops_aimmd.engines.base import EngineAdapter, no_temperature
+from ops_aimmd.engines.constraints import project_on_constraints
+from ops_aimmd.engines.thermal_forces import (
     GAS_CONSTANT,
     SAME_TEMPERATURE,
     parameters_of_temperature,
