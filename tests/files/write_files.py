@@ -54,7 +54,7 @@ def quiet(sampler):
 def toy_parts(seed):
     """Wolfe-Quapp's surface with short paths: a learner that trains at shots 4 and 8, and not again before shot 20."""
     system = toy.wolfe_quapp(dynamics="langevin")
-    schedule = ops_aimmd.DiminishingSchedule(every=4, until=8, growth=1.5)
+    schedule = ops_aimmd.committor.DiminishingSchedule(every=4, until=8, growth=1.5)
     learner = ops_aimmd.CommittorLearner([system.descriptors], system.states, seed=seed, schedule=schedule)
     seed_step(seed, 0)
     return system, learner
@@ -172,7 +172,7 @@ def x_of(snapshot):
 
 def uniform_run(system, network, initial, n_steps, shooting="two-way"):
     seed_step(1, 0)
-    never = ops_aimmd.DiminishingSchedule(every=10**6, until=10**6)
+    never = ops_aimmd.committor.DiminishingSchedule(every=10**6, until=10**6)
     learner = ops_aimmd.CommittorLearner(system.descriptors, system.states, seed=6, schedule=never)
     scheme = ops_aimmd.CommittorShootingScheme(
         network, learner, system.engine, shooting=shooting, selector=paths.UniformSelector()
@@ -281,7 +281,7 @@ def one(directory, name):
     file = directory / name
     if name == "committor.aimmd":
         committor(file)
-        result = ops_aimmd.CommittorSimulation.load(file)
+        result = ops_aimmd.runs.CommittorSimulation.load(file)
         return {"counts": result.counts.tolist(), "predicted": result.predicted.tolist()}
     if name == "many_chains.nc":
         with contextlib.suppress(subprocess.CalledProcessError):
