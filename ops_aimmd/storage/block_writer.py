@@ -41,6 +41,9 @@ kinds, and of subclasses, hold few objects, or unknown ones: OPS writes them."""
 LARGEST_BLOCK = 64 * 2**20
 """Bytes of arrays that are collected at most."""
 
+FEW_TEXTS = 5
+"""netCDF4 writes so many texts sooner one by one: it has a shorter way for a single text, and none for a single number."""
+
 NUMBERS = (np.ndarray, np.generic, int, float, list, tuple)
 """Types of values that netCDF4 and numpy turn into the same numbers."""
 
@@ -244,9 +247,13 @@ class CollectedVariable:
         for start, end in zip([0, *ends], ends, strict=False):
             run = rows[start:end]
             entries = [self._rows[row] for row in run]
-            self.variable[run[0] : run[-1] + 1] = (
-                np.array(entries, dtype=object) if _is_text(self.variable) else np.stack(entries)
-            )
+            if not _is_text(self.variable):
+                self.variable[run[0] : run[-1] + 1] = np.stack(entries)
+            elif len(run) <= FEW_TEXTS:
+                for row, entry in zip(run, entries, strict=True):
+                    self.variable[row] = entry
+            else:
+                self.variable[run[0] : run[-1] + 1] = np.array(entries, dtype=object)
             for row in run:
                 del self._rows[row]
 
