@@ -24,6 +24,7 @@ from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.learner_checkpoint import load_learner
 from ops_aimmd.sampling.shared_learner import movers_under, selectors_of, share_learner
+from ops_aimmd.storage.block_writer import written_in_blocks
 from ops_aimmd.storage.logged_steps import StepLogReader, logged_ends, step_ends
 from ops_aimmd.storage.ops_files import (
     current_samples,
@@ -219,11 +220,12 @@ def _bring_up(sim, file: Checkpoint, hook: TrainingHook, progress: bool) -> None
     name = file_of(storage).name
     _warn_of_lost_steps(name, stored, missing, file.step, hook)
     bar = tqdm(missing, desc=f"writing steps to {name}", unit="step", disable=not progress or len(missing) < SYNC_EVERY)
-    for count, step in enumerate(reader.steps(bar, previous), start=1):
-        hook.prepare_for_storage(step)
-        save_step(storage, step)
-        if count % SYNC_EVERY == 0:
-            storage.sync_all()
+    with written_in_blocks(storage, hook.write_in_blocks):
+        for count, step in enumerate(reader.steps(bar, previous), start=1):
+            hook.prepare_for_storage(step)
+            save_step(storage, step)
+            if count % SYNC_EVERY == 0:
+                storage.sync_all()
     storage.sync_all()
     if logged and (not stored or file.step >= stored[-1]):
         # of the paths that were written OPS has replaced frames with placeholders for those in its file

@@ -15,6 +15,7 @@ from ops_aimmd.sampling.movers import check_velocities
 from ops_aimmd.sampling.ops_messages import leave_cursor_alone
 from ops_aimmd.sampling.step_learning import StepLearning
 from ops_aimmd.shooting.frame_blocks import frames_can_be_kept
+from ops_aimmd.storage.block_writer import write_as_ops, write_in_blocks
 from ops_aimmd.storage.ops_files import file_of, remember_frames, save_step, step_numbers
 from ops_aimmd.storage.run_files import RunFiles
 from ops_aimmd.storage.series_block import SeriesBlock
@@ -48,6 +49,9 @@ class TrainingHook(PathSimulatorHook):
     path_stride : int
         OPS's file gets every n-th frame of paths, besides their ends and shooting points; needs a checkpoint, which holds
         the whole current path. OPS's own analysis then sees short paths.
+    write_in_blocks : bool
+        Write a step to OPS's netCDF file by one call per variable (:mod:`.block_writer`). False: number by number, as OPS
+        does, which takes some twenty times as long. The files are equal.
 
     Raises
     ------
@@ -65,6 +69,7 @@ class TrainingHook(PathSimulatorHook):
         keep_models_every: int = 1,
         rejected_trials: str = "whole",
         path_stride: int = 1,
+        write_in_blocks: bool = True,
     ):
         super().__init__()
         check_learner(learner, "TrainingHook(learner, checkpoint)")
@@ -74,6 +79,7 @@ class TrainingHook(PathSimulatorHook):
         self.keep_models_every = keep_models_every
         self.rejected_trials = rejected_trials
         self.path_stride = path_stride
+        self.write_in_blocks = write_in_blocks
         if path_stride != 1 and checkpoint is None:
             raise ValueError(
                 "path_stride needs a checkpoint: the current path, from which the run goes on, would be whole nowhere"
@@ -137,6 +143,8 @@ class TrainingHook(PathSimulatorHook):
         if sim.storage is not None and self._series is None:
             self._series = self._series_of(sim.storage, None if self._files is None else self._files.file.run_id)
         leave_cursor_alone(sim)
+        if self.write_in_blocks:
+            write_in_blocks(sim.storage)
         self._simulation = sim
         if self._running:
             self._go_on_after_interruption(sim)
@@ -269,6 +277,8 @@ class TrainingHook(PathSimulatorHook):
         self._running = self.learner.results_are_reported = False
         if self._files is not None:
             self._files.close(sim)
+        if self.write_in_blocks:
+            write_as_ops(sim.storage)
 
     def to_dict(self) -> dict:
         """Set-up only, for OPS storage."""
@@ -279,4 +289,5 @@ class TrainingHook(PathSimulatorHook):
             "keep_models_every": self.keep_models_every,
             "rejected_trials": self.rejected_trials,
             "path_stride": self.path_stride,
+            "write_in_blocks": self.write_in_blocks,
         }
