@@ -134,7 +134,7 @@ def test_a_lost_file_is_written_again_in_blocks(tmp_path, same_uuids, monkeypatc
         else:
             monkeypatch.setattr(block_writer, "write_in_blocks", lambda storage: None)
         same_uuids()
-        with pytest.warns(ops_aimmd.ResumeWarning):
+        with pytest.warns(ops_aimmd.runs.ResumeWarning):
             resume(tmp_path / name / "run.nc").storage.close()
     assert different(tmp_path / "ops/run.nc", tmp_path / "blocks/run.nc") == []
 
