@@ -19,17 +19,24 @@
 - `integrated_autocorrelation`: autocorrelation time of a series of many chains, with its error.
 """
 
-from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
-from ops_aimmd.committor.calibration import Calibration
-from ops_aimmd.committor.density import CommittorDensity
-from ops_aimmd.committor.fit_report import FitReport
-from ops_aimmd.committor.learned import Learned
-from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.networks import FeedForward, Residual, SelfNormalizing, register_network
-from ops_aimmd.committor.schedule import DiminishingSchedule
-from ops_aimmd.committor.selection import log_weight_function, selection_log_weights
-from ops_aimmd.committor.training import fit
-from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
+from typing import TYPE_CHECKING
+
+from ops_aimmd.on_demand import names_on_demand
+
+if TYPE_CHECKING:
+    from ops_aimmd.committor.autocorrelation import integrated_autocorrelation
+    from ops_aimmd.committor.calibration import Calibration
+    from ops_aimmd.committor.density import CommittorDensity
+    from ops_aimmd.committor.fit_report import FitReport
+    from ops_aimmd.committor.learned import Learned
+    from ops_aimmd.committor.model import CommittorModel
+    from ops_aimmd.committor.networks import FeedForward, Residual, SelfNormalizing, register_network
+    from ops_aimmd.committor.schedule import DiminishingSchedule
+    from ops_aimmd.committor.selection import log_weight_function, selection_log_weights
+    from ops_aimmd.committor.training import fit
+    from ops_aimmd.committor.training_set import LegFrames, ShootingResult, TrainingSet
+
+__getattr__ = names_on_demand(__name__, __file__)
 
 __all__ = [
     "Calibration",

@@ -62,7 +62,7 @@ def training_set_from_storage(storage, descriptors, states: Sequence, progress: 
         found = [*path_shots(step, learner.states), *_snapshot_shots(step, learner.states)]
         return [(shot, mover, result_of(shot, mover, learner, int(step.mccycle))) for shot, mover in found]
 
-    with opened(storage) as file, closing(read_steps(file, read, progress, learner)) as found_shots:
+    with opened(storage) as file, closing(read_steps(file, read, progress, learner, stacklevel=4)) as found_shots:
         name = file_of(file)
         for shot, mover, result in found_shots:
             census.count(shot, mover)
@@ -129,10 +129,13 @@ def opened(storage) -> Iterator:
         yield file
 
 
-def read_steps(storage, read: Callable, progress: bool, learner: CommittorLearner | None = None) -> Iterator:
+def read_steps(
+    storage, read: Callable, progress: bool, learner: CommittorLearner | None = None, stacklevel: int = 3
+) -> Iterator:
     """Apply `read` to each step that can be read, and yield its items one by one.
 
-    Paths are not read again where the learner remembers their descriptors.
+    Paths are not read again where the learner remembers their descriptors. A warning names the line that is `stacklevel`
+    calls above.
     """
     unreadable = []
     with _streaming(storage) as caches:
@@ -154,7 +157,7 @@ def read_steps(storage, read: Callable, progress: bool, learner: CommittorLearne
         warnings.warn(
             f"{len(unreadable)} of {len(storage.steps)} steps in {file_of(storage)} cannot be read and were passed over, "
             f"as after a run was killed; the first is number {index} in the file ({type(error).__name__}: {error})",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 

@@ -215,7 +215,7 @@ def test_a_run_without_ops_file_leaves_its_paths(directory):
     sampler.attach_hook(ops_aimmd.TrainingHook(learner, directory / "run.aimmd"))
     sampler.run(8)
     (directory / "run.nc").touch()
-    with pytest.raises(ValueError, match=r"no OPS file.*load_learner.*ops_aimmd\.current_paths"):
+    with pytest.raises(ValueError, match=r"no OPS file.*load_learner.*ops_aimmd\.runs\.current_paths"):
         resume(directory / "run.nc")
     (path,) = ops_aimmd.runs.current_paths(directory / "run.aimmd", chain.engine)
     (sample,) = sampler.sample_set
