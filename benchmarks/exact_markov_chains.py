@@ -55,8 +55,8 @@ def committor(transition_matrix: np.ndarray, states: Sequence[Iterable[int]]) ->
 class MarkovChainPathEnsemble:
     r"""Exact averages over the paths between the states of a reversible chain.
 
-    The ensemble holds the paths whose first and last frame lie in the two states of one of the pairs and
-    whose other frames, one at least, lie in no state. With :math:`Q` the transition probabilities among the
+    The first and the last frame of a path lie in the two states of one of the pairs, its other frames, one at
+    least, in no state. With :math:`Q` the transition probabilities among the
     sites outside all states, :math:`a` the equilibrium flux into them from the first state, and :math:`b` the
     probability to step from them into the second, the paths of :math:`n` frames have the total weight
     :math:`a Q^{n-3} b` and those of any length :math:`a (1 - Q)^{-1} b` (Kemeny and Snell, *Finite Markov
@@ -205,7 +205,7 @@ class _Bundle:
 
     @classmethod
     def of_paths(cls, matrix, flux, first, between, last, allowed, max_length) -> _Bundle:
-        """Only paths all of whose sites are allowed; flux[i, j] = pi_i T_ij."""
+        """Only paths of allowed sites; flux[i, j] = pi_i T_ij."""
         first, between, last = (np.intersect1d(sites, allowed) for sites in (first, between, last))
         entry = flux[np.ix_(first, between)]
         among = matrix[np.ix_(between, between)]

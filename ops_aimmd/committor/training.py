@@ -59,7 +59,7 @@ ALL_EFFORT = 200
 """Legs from which training takes all its epochs and frames. The first shots need half of each."""
 
 ON_ALL_SHOTS = 0.6
-"""Least number of epochs of the training with nothing held out, relative to that of a model which is started anew."""
+"""Least number of epochs of the training with nothing held out, relative to a training from new weights."""
 
 MIN_SHOTS_TO_DECIDE = 20
 """Independent ones: below, held-out losses decide nothing and the defaults hold."""
@@ -314,7 +314,7 @@ class _Trainer:
         """The trained model with a network that has seen all shots; the one that has not becomes its judges.
 
         Both are trained from the same weights, and as far. There are no judges with few legs, which tell little, and with
-        very many shots, of which a part tells as much.
+        very many shots, since a part of them tells as much.
         """
         data = trained.data
         few = not data.held_out.any() or data.counts[: data.n_shots].sum() < ALL_EFFORT

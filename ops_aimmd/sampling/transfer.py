@@ -26,7 +26,7 @@ def transfer(
 
     The learner starts with the model of the source, its log-odds flattened, for it knows the new system less well than its
     own. The shots of the new system calibrate it, train it further, and from twenty shots on decide whether it is left for
-    a model that is started anew; ``learner.last_report`` tells (`ops_aimmd.committor.transferred_start`). That goes on in a
+    a model with new weights; ``learner.last_report`` tells (`ops_aimmd.committor.transferred_start`). That goes on in a
     resumed run. The shots of the source are not learned from.
 
     Parameters
@@ -96,6 +96,6 @@ def _columns(source: CommittorLearner, learner: CommittorLearner, rename) -> Col
     if n_source != n_target:
         raise ValueError(
             f"the source has {n_source} descriptors, the learner {n_target}, and without names on both sides they can only "
-            "correspond one by one, in their order: use ops_aimmd.sampling.DescriptorCV, whose columns have names"
+            "correspond one by one, in their order: use ops_aimmd.sampling.DescriptorCV, which names them"
         )
     return ColumnMap(tuple(range(n_source)))

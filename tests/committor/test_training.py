@@ -315,7 +315,7 @@ def test_few_legs_are_learned_from_in_fewer_epochs(monkeypatch, training_set, ep
     optimise = training.optimise
     monkeypatch.setattr(training, "optimise", lambda *a: asked.append(a[2]) or optimise(*a))
     fit(model_for(), training_set, seed=1, auxiliary_weights=(0, 0), relevance=None, max_epochs=20)
-    assert asked[0] == epochs
+    assert set(asked) == {epochs}
 
 
 def test_large_sets_are_learned_from_in_turns(monkeypatch):
@@ -330,7 +330,7 @@ def test_large_sets_are_learned_from_in_turns(monkeypatch):
         report = fit(model, training_set, seed=1)
         assert report.n_legs == 800
         errors.append(rmse(model))
-    assert errors[0] < 0.1 and errors[1] < 0.15 and 2 * errors[1] < errors[2], errors
+    assert errors[0] < 0.1 and errors[1] < 0.15 < 2 * errors[1] < errors[2], errors
 
 
 def test_the_report_is_plain_data_and_readable():

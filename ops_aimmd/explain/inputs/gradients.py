@@ -33,7 +33,7 @@ def reaction_coordinate_of(model: CommittorModel, x: Tensor, state: int | None) 
     Raises ValueError if there are more than two states and none is chosen, or the state does not exist.
     """
     if state is None and model.n_states > 2:
-        raise ValueError(f"the model knows {model.n_states} states: say of which, state=0 to {model.n_states - 1}")
+        raise ValueError(f"the model knows {model.n_states} states: say which, state=0 to {model.n_states - 1}")
     if state is not None and not 0 <= state < model.n_states:
         raise ValueError(f"states count from 0 to {model.n_states - 1}; got {state}")
     logits = model(x)

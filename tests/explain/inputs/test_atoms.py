@@ -104,7 +104,7 @@ def test_three_states():
     centred = gradients - gradients.mean(axis=0)
     relevance = atom_relevance(model, DESCRIPTORS, positions, BOX)
     np.testing.assert_allclose(relevance, np.sqrt((centred**2).sum(axis=(0, 3))), rtol=1e-9)
-    with pytest.raises(ValueError, match="say of which"):
+    with pytest.raises(ValueError, match="say which"):
         cartesian_gradient(model, DESCRIPTORS, positions, BOX)
 
 
