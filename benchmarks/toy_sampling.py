@@ -2,8 +2,9 @@
 
 Prints, for each selection of the shooting points, the fraction of shots that generated a transition path, the fraction
 that was accepted (`expected`: what the model predicted for the first) and the integrated autocorrelation time tau of
-ln(path length), beside the values that the *exact* committor gives. The first steps, in which the model is learned and
-the initial path forgotten, are left out; they do count in the cost of the effective paths, n / (2 tau), 95 % interval.
+ln(path length) within the runs with its 95 % interval, beside the values that the *exact* committor gives. The first
+steps, in which the model is learned and the initial path forgotten, are left out; they do count in the cost of the
+effective paths, n / (2 tau), 95 % interval.
 
     python benchmarks/toy_sampling.py [--quick] [--seeds 1 2 3] [--steps 1000] [--discard 300]
 
@@ -17,12 +18,12 @@ import contextlib
 import io
 import os
 import time
-from dataclasses import dataclass
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import openpathsampling as paths
+import pandas as pd
 
 import ops_aimmd
 from ops_aimmd.analysis.series import StepRecorder
@@ -69,37 +70,10 @@ def sample(system, selection, n_steps, seed):
     return recorder.table
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Means over the steps of one run, and their standard errors from the autocorrelation of the series."""
-
-    generated: float
-    generated_error: float
-    accepted: float
-    accepted_error: float
-    expected: float
-    tau: float
-    tau_error: float
-    path_length: float
-    effective: float
-    effective_error: float
-    frames: int
-
-    @classmethod
-    def of(cls, table, discard):
-        steps = table[table.step > discard]
-        correlation = integrated_autocorrelation(np.log(steps.path_length))
-        return cls(
-            *mean_and_error(steps.generated),
-            *mean_and_error(steps.accepted),
-            expected=steps.expected.mean(),
-            tau=correlation.tau,
-            tau_error=correlation.tau_error,
-            path_length=steps.path_length.mean(),
-            effective=correlation.n_effective,
-            effective_error=correlation.n_effective_error,
-            frames=int(table.frames.sum()),
-        )
+def together(tables, discard):
+    """Autocorrelation of ln(path length) within the runs, all runs together; no run by itself needs to be long enough."""
+    late = pd.concat([table.assign(run=run) for run, table in enumerate(tables)]).query("step > @discard")
+    return integrated_autocorrelation(np.log(late.path_length), late.run, late.step, common_mean=False)
 
 
 def mean_and_error(series):
@@ -127,23 +101,22 @@ def main():
         for selection in options.selections:
             start = time.perf_counter()
             tables = [sample(SYSTEMS[name](), selection, options.steps, seed) for seed in options.seeds]
-            runs = [Measured.of(table, options.discard) for table in tables]
             seconds = (time.perf_counter() - start) / n / options.steps
+            late, found = [table[table.step > options.discard] for table in tables], together(tables, options.discard)
             print(
                 f"{name:13} {selection:19} ",
-                over_runs(runs, "generated", ".3f"),
-                over_runs(runs, "accepted", ".3f"),
-                f"  {np.mean([run.expected for run in runs]):5.3f}  ",
-                over_runs(runs, "tau", "5.1f"),
-                f"  {np.mean([run.path_length for run in runs]):6.0f}",
+                over_runs(late, "generated"),
+                over_runs(late, "accepted"),
+                f"  {np.mean([table.expected.mean() for table in late]):5.3f}  ",
+                f"{found.tau:5.1f} ({between(found.tau_interval())})",
+                f"  {np.mean([table.path_length.mean() for table in late]):6.0f}",
                 f" | {WITH_EXACT_COMMITTOR.get((name, selection), ''):25} {seconds:.3f} s/step",
                 flush=True,
             )
-            effective, frames = sum(run.effective for run in runs), sum(run.frames for run in runs)
-            spread = np.exp(1.96 * np.sqrt(sum(run.effective_error**2 for run in runs)) / effective)
-            rate = effective / frames * 1e6
-            interval = f"{rate / spread:.0f} to {rate * spread:.0f}"
-            print(f"{'':13} effective paths per 1e6 frames of all steps: {rate:.0f} ({interval})")
+            per_frame = 1e6 / sum(table.frames.sum() for table in tables)
+            interval = between(per_frame * number for number in found.n_effective_interval())
+            rate = f"{per_frame * found.n_effective:.0f} ({interval})"
+            print(f"{'':13} effective paths per 1e6 frames of all steps: {rate}")
             print(f"{'':13} accepted, every {WINDOW} steps:", *windows(tables), flush=True)
 
 
@@ -156,11 +129,14 @@ def windows(tables):
     return [f"{mean:.3f}+-{error:.3f}" for mean, error in zip(means, errors, strict=True)]
 
 
-def over_runs(runs, name, form):
+def over_runs(tables, name):
     """Mean over runs and its error."""
-    mean = np.mean([getattr(run, name) for run in runs])
-    error = np.sqrt(sum(getattr(run, name + "_error") ** 2 for run in runs)) / len(runs)
-    return f"{mean:{form}} +- {error:{form}}"
+    means, errors = np.transpose([mean_and_error(table[name]) for table in tables])
+    return f"{means.mean():.3f} +- {np.sqrt(np.sum(errors**2)) / len(errors):.3f}"
+
+
+def between(interval):
+    return " to ".join(f"{end:.3g}" for end in interval)
 
 
 if __name__ == "__main__":
