@@ -275,7 +275,13 @@ def _relevance_table(relevance: pd.DataFrame) -> str:
         )
         for name, row in relevance.head(25).iterrows()
     ]
-    heads = ("input", "loss increase", "given the others", "gradient x spread", "correlated group")
+    heads = (
+        "input",
+        "loss increase (nats per shot)",
+        "given the others (nats per shot)",
+        "gradient x spread",
+        "correlated group",
+    )
     return page.table(heads, rows)
 
 
@@ -290,7 +296,7 @@ def _front_table(front: Front) -> str:
         )
         for formula in front
     ]
-    return page.table(("size", "loss per leg", "held out", "description length", "log-odds"), rows)
+    return page.table(("size", "loss (nats per leg)", "held out (nats per leg)", "description length", "log-odds"), rows)
 
 
 def _draw_agreement(figure: Figure, explanation: Explanation) -> None:
