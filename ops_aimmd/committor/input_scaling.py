@@ -97,20 +97,22 @@ class InputScaling:
         They must be as many standard deviations from the mean. A skewed column, such as a cosine near -1, has rare values
         that are far in units of its width and have a meaning.
         """
-        far = is_far(descriptors, self.lower, self.upper) & (self.std > 0)
-        with np.errstate(over="ignore"):
-            far &= np.abs(descriptors - self.mean) > FAR * self.std
-        if not far.any():
-            return
+        far = is_far(descriptors, self.lower, self.upper)
         parts = []
-        for column in np.flatnonzero(far.any(axis=0)).tolist():
-            rows = np.flatnonzero(far[:, column])
+        for column in np.flatnonzero(far.any(axis=0) & (self.std > 0)).tolist():
+            with np.errstate(over="ignore"):
+                from_mean = np.abs(descriptors[:, column] - self.mean[column])
+            rows = np.flatnonzero(far[:, column] & (from_mean > FAR * self.std[column]))
+            if not len(rows):
+                continue
             shots = rows[rows < n_shots].tolist()
-            worst = descriptors[rows[np.abs(descriptors[rows, column] - self.mean[column]).argmax()], column]
+            worst = descriptors[rows[from_mean[rows].argmax()], column]
             part = f"column {column} (up to {worst:.3g}; usual are {self.mean[column]:.3g} +- {self.std[column]:.2g}): "
             where = [f"shots {shots[:10]}" + (f" and {len(shots) - 10} more" if len(shots) > 10 else "")] if shots else []
             where += [f"{len(rows) - len(shots)} frames of legs"] if len(rows) > len(shots) else []
             parts.append(part + ", ".join(where))
+        if not parts:
+            return
         warnings.warn(
             f"some descriptors lie more than {FAR:g} times the usual spread from all others and hardly count in training: "
             f"{'; '.join(parts[:10])}. Columns and rows count from 0. If these values have no meaning, mend the descriptor",
@@ -121,8 +123,11 @@ class InputScaling:
 
 def is_far(descriptors: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Whether values (n, d) lie further than `FAR` widths from the middle of the range; bool (n, d)."""
+    middle, farthest = upper / 2 + lower / 2, FAR / WIDTHS * (upper / 2 - lower / 2)
+    n_parts = -(-descriptors.size // NUMBERS_AT_ONCE)
     with np.errstate(over="ignore"):
-        return np.abs(descriptors - (upper / 2 + lower / 2)) > FAR / WIDTHS * (upper / 2 - lower / 2)
+        parts = [np.abs(rows - middle) > farthest for rows in np.array_split(descriptors, max(n_parts, 1))]
+    return np.concatenate(parts)
 
 
 def _centre_and_width(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
