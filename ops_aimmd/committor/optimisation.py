@@ -272,11 +272,11 @@ def optimise(
     can_compare = data.deciding.sum() > 0
     is_exact = getattr(model.network, "is_of_raw_descriptors", False)  # a formula says what it says
     snapshots = []
-    every = max(max_epochs // 10, 1)
     was_training = model.training
     model.train()
     inputs = model.inputs(data.descriptors)
     n_parts = -(-len(inputs) // SHOTS_PER_EPOCH)
+    every = max(max_epochs // (10 if n_parts == 1 else 4), 1)  # states to choose from; each costs a pass over all shots
     parts = [(inputs[n::n_parts], data.counts[n::n_parts], n_parts * train[:, n::n_parts]) for n in range(n_parts)]
     size = 2 * model.n_descriptors * max((len(legs) for legs, _ in data.legs), default=1)
     kept = {n: _inputs_of_legs(model, legs) for n, (legs, _) in enumerate(data.legs[: NUMBERS_KEPT // size])}
