@@ -89,7 +89,7 @@ def test_a_model_of_other_descriptors_is_an_error():
 
 
 def test_the_lines_in_the_documentation_run():
-    page = (Path(__file__).parents[2] / "docs" / "learning.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "measured" / "learning.md").read_text()
     lines = page.split("```python\n")[1].split("```")[0]
     given = shots()
     names = {"descriptors": given.descriptors, "counts": given.counts, "path": X, "new_descriptors": np.ones(1)}
