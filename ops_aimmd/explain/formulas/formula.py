@@ -128,13 +128,12 @@ class Formula:
 
     def latex(self, digits: int | None = None) -> str:
         """The log-odds in LaTeX, constants rounded to their standard errors, or to this many significant digits."""
-        import sympy
-
-        names = [sympy.latex(sympy.Symbol(name)) if name.isidentifier() else upright(name) for name in self.names]
-        return text_of(self.written(digits), names, latex=True)
+        return text_of(self.written(digits), [latex_name(name) for name in self.names], latex=True)
 
     def __str__(self) -> str:
-        return text_of(self.written(), self.names)
+        angles = (ANGLE.fullmatch(name) for name in self.names)
+        names = [f"{angle[2]}({angle[1]})" if angle else name for angle, name in zip(angles, self.names, strict=True)]
+        return text_of(self.written(), names)
 
     def to_model(self, fallback=None) -> CommittorModel:
         """A CommittorModel that computes this formula; see `ops_aimmd.explain.formulas.formula_model.formula_model`."""
@@ -192,6 +191,19 @@ def _value(node: Node, row: np.ndarray) -> float:
         return float(evaluate(node, row[:, None])[0])
     except OutsideDomain:
         return np.nan
+
+
+ANGLE = re.compile("(.+) (sin|cos)")
+"""Names of descriptors that are the sine or cosine of an angle."""
+
+
+def latex_name(name: str) -> str:
+    """LaTeX of the name of a descriptor: "phi sin" is the sine of phi."""
+    import sympy
+
+    if angle := ANGLE.fullmatch(name):
+        return rf"\{angle[2]}({latex_name(angle[1])})"
+    return sympy.latex(sympy.Symbol(name)) if name.isidentifier() else upright(name)
 
 
 def upright(name: str) -> str:

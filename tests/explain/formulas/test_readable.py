@@ -179,3 +179,12 @@ def test_formulas_of_version_0_1_0_are_written_with_four_digits():
     assert old.size == old.node.size
     with pytest.raises(ValueError):
         Formula.from_dict({**document, "rounded_constants": [1.0]})
+
+
+def test_sines_and_cosines_are_written_as_functions():
+    names = ("phi sin", "phi ALA 2 cos", "basin")
+    form = constant(2.0) * x(0) + x(1) * x(2)
+    formula = Formula(form, names, np.array([0.1]), np.zeros(3), np.ones(3), (-1, 1), 1.0, 1.0, 1.0, 0.1, 1.0)
+    assert str(formula) == "2*sin(phi) + cos(phi ALA 2)*basin"
+    assert formula.latex() == r"2 \sin(\phi) + \cos(\mathrm{phi\ ALA\ 2}) basin"
+    assert {str(symbol) for symbol in formula.sympy.free_symbols} == set(names)  # by these names columns are found
