@@ -25,7 +25,7 @@ import numpy as np
 import openpathsampling as paths
 from relevance import fitted, random_shots
 from toy_learning import Reference
-from toy_sampling import Measured, over_runs
+from toy_sampling import over_runs
 
 import ops_aimmd
 from ops_aimmd.analysis.series import StepRecorder
@@ -73,7 +73,8 @@ def main():
         models = {"network": network, "formula": front.best.to_model(), "constant": front[0].to_model()}
         for name, model in models.items():
             errors[name].append(reference.rmse(model, system))
-            runs[name].append(Measured.of(guided(system, model, options.steps, seed), discard=options.steps // 5))
+            table = guided(system, model, options.steps, seed)
+            runs[name].append(table[table.step > options.steps // 5])
         print(
             f"seed {seed}: RMSE network {errors['network'][-1]:.4f}, formula {errors['formula'][-1]:.4f} "
             f"of size {front.best.size}; {time.perf_counter() - start:.0f} s\n    q = {front.best}",
@@ -83,8 +84,8 @@ def main():
     print(f"{'':9} RMSE: median (range), target {TARGET}   generated        accepted         expected")
     for name in GUIDES:
         rmse = f"{np.median(errors[name]):.4f} ({min(errors[name]):.4f} - {max(errors[name]):.4f})"
-        fractions = f"{over_runs(runs[name], 'generated', '.3f')}   {over_runs(runs[name], 'accepted', '.3f')}"
-        print(f"{name:9} {rmse:37} {fractions}   {np.mean([run.expected for run in runs[name]]):.3f}")
+        fractions = f"{over_runs(runs[name], 'generated')}   {over_runs(runs[name], 'accepted')}"
+        print(f"{name:9} {rmse:37} {fractions}   {np.mean([run.expected.mean() for run in runs[name]]):.3f}")
 
 
 if __name__ == "__main__":

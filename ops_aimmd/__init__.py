@@ -25,6 +25,7 @@ from ops_aimmd.runs import (
     resume,
 )
 from ops_aimmd.runs.committor_simulation import committor_simulation
+from ops_aimmd.runs.free_runs import free_runs
 from ops_aimmd.runs.initial_paths import initial_paths
 from ops_aimmd.sampling import (
     BoltzmannVelocities,
@@ -61,6 +62,7 @@ __all__ = [
     "DaskExecutor",
     "resume",
     "committor_simulation",
+    "free_runs",
     # the committor, also without OPS
     "CommittorModel",
     "TrainingSet",

@@ -5,6 +5,7 @@
 - `initial_path`: a first transition path by shots from a configuration.
 - `InitialPaths`: first transition paths of many chains, made by `ops_aimmd.initial_paths`.
 - `CommittorSimulation`: outcomes of shots from configurations, made by `ops_aimmd.committor_simulation`.
+- `FreeRuns`: excursions of free dynamics, made by `ops_aimmd.free_runs`.
 - `spread_along_committor`: configurations of paths, spread evenly along the committor.
 - `TrainingHook`: hook of OPS: learn from each step and write the checkpoint.
 - `resume`: go on with a run from its files.
@@ -20,6 +21,7 @@
 from ops_aimmd.checkpoint.errors import FileUnavailableError
 from ops_aimmd.runs.committor_outcomes import CommittorSimulation
 from ops_aimmd.runs.configurations import spread_along_committor
+from ops_aimmd.runs.free_runs import FreeRuns
 from ops_aimmd.runs.initial_paths import InitialPaths, initial_path
 from ops_aimmd.runs.parallel_path_sampling import ChainStoppedWarning, ParallelPathSampling
 from ops_aimmd.shooting.executors.choose import DaskExecutor, InThisProcess, SpawnedProcesses, local_cluster
@@ -33,6 +35,7 @@ __all__ = [
     "CommittorSimulation",
     "DaskExecutor",
     "FileUnavailableError",
+    "FreeRuns",
     "InThisProcess",
     "InitialPaths",
     "ParallelPathSampling",
