@@ -1,0 +1,157 @@
+r"""The probability t(x) that a fresh two-way shot from x lies in the path ensemble, measured from shots.
+
+With legs that are independent, given x, it is :math:`t_0(x) = \sum_{ij} m_{ij} p_i p_j`, which is 2p(1-p) for two states. With
+inertia they are not: t is then no function of p alone. Every shot with Boltzmann velocities is a Bernoulli trial of t. We fit
+
+.. math::  \mathrm{logit}\, t(x) = \mathrm{logit}\, t_0(x) + \sum_k \beta_k b_k(p(x)) .
+
+The functions b are 1, :math:`\ln p_i`, :math:`p_i p_j` and :math:`p_i p_j (p_i - p_j)`: a smooth hump between each two states
+and, towards each state, a straight line in the log-odds, so that a committor with wrong slopes is mended as well.
+
+Shots are weighted by c = u/P_sel, by which they represent all frames of transition paths. The mean of t at one p is then that
+over transition paths, :math:`\bar t = \sum_c \rho_c t_c^2 / \sum_c \rho_c t_c` with channels c, and it is with this mean that the
+weight of all transitions is right even if t differs between the channels: :math:`\sum_c \rho_c t_c \, t_c / \bar t =
+\sum_c \rho_c t_c`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_expit, logsumexp
+
+from ops_aimmd.committor.likelihood import binomial_derivatives
+
+RIDGE = 1.0
+"""Precision of the Gaussian prior of the coefficients: a committor with log-odds wrong by a factor of 2 asks for 0.5 or 1."""
+
+LEAST_LOG_ODDS = -700.0
+"""Log-odds stay where their exponential is a float64."""
+
+
+def orientations(transitions, n_states: int) -> np.ndarray:
+    """Matrix m (n_states, n_states): 1 for pairs of ends that are allowed in as many orientations as any, 0 for no path.
+
+    Parameters
+    ----------
+    transitions : sequence of (int, int)
+        Ordered pairs (first state, last state) that the path ensemble allows; (i, i) for paths that return.
+    """
+    found = np.zeros((n_states, n_states))
+    for first, last in transitions:
+        found[first, last] = 1
+    found = found + found.T
+    if not found.any():
+        raise ValueError(f"transitions are {list(transitions)}; expected at least one pair of states (first, last)")
+    return found / found.max()
+
+
+def independent_legs(log_committor: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """ln of t if the legs were independent, shape (n,), from ln p (n, n_states); `m` from :func:`orientations`."""
+    pairs = np.argwhere(m > 0)
+    terms = [log_committor[:, i] + log_committor[:, j] + np.log(m[i, j]) for i, j in pairs]
+    return np.maximum(np.minimum(logsumexp(terms, axis=0), -1e-12), LEAST_LOG_ODDS)
+
+
+def basis(log_committor: np.ndarray) -> np.ndarray:
+    """The functions b, shape (n, k), from ln p (n, n_states)."""
+    n_states = log_committor.shape[1]
+    p = np.exp(log_committor)
+    columns = [np.ones(len(p)), *np.maximum(log_committor, LEAST_LOG_ODDS).T]
+    for i in range(n_states):
+        for j in range(i):
+            columns += [4 * p[:, i] * p[:, j], 4 * p[:, i] * p[:, j] * (p[:, i] - p[:, j])]
+    return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class TransitionProbability:
+    """ln t(x) as a function of the committor, for one path ensemble.
+
+    Attributes
+    ----------
+    m : array, shape (n_states, n_states)
+        From :func:`orientations`.
+    coefficients : array, shape (k,)
+        All zero: legs are independent, t = 2p(1-p) for two states.
+    """
+
+    m: np.ndarray
+    coefficients: np.ndarray
+
+    def log_odds(self, log_committor: np.ndarray) -> np.ndarray:
+        log_t0 = independent_legs(log_committor, self.m)
+        return log_t0 - np.log(-np.expm1(log_t0)) + basis(log_committor) @ self.coefficients
+
+    def __call__(self, log_committor: np.ndarray) -> np.ndarray:
+        """ln t, shape (n,), from ln p (n, n_states)."""
+        return log_expit(self.log_odds(log_committor))
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Shots as trials of t: design (n, k), logit of t of independent legs (n,), share of success (n,), weights (n,)."""
+
+    design: np.ndarray
+    offset: np.ndarray
+    success: np.ndarray
+    weights: np.ndarray
+
+    def newton_step(self, coefficients, repeats) -> np.ndarray:
+        """Steps (r, k) to the maximum posterior if shots are repeated as often as `repeats` (r, n) says."""
+        _, gradient, curvature = binomial_derivatives(self.offset + self.design @ coefficients, self.success, np.ones(1))
+        k = self.design.shape[1]
+        gradients = (self.weights * gradient)[:, None] * self.design
+        products = ((self.weights * curvature)[:, None] * self.design)[:, :, None] * self.design[:, None, :]
+        scores = repeats @ gradients + RIDGE * coefficients
+        information = (repeats @ products.reshape(-1, k * k)).reshape(-1, k, k) + RIDGE * np.eye(k)
+        return -np.linalg.solve(information, scores[..., None])[..., 0]
+
+    def loss(self, coefficients) -> float:
+        loss, _, _ = binomial_derivatives(self.offset + self.design @ coefficients, self.success, np.ones(1))
+        return self.weights @ loss + 0.5 * RIDGE * coefficients @ coefficients
+
+    def fit(self, rows) -> np.ndarray:
+        """Coefficients (k,) of the largest posterior probability, from the shots `rows` (bool, n)."""
+        chosen = Trials(self.design[rows], self.offset[rows], self.success[rows], self.weights[rows])
+        coefficients = np.zeros(self.design.shape[1])
+        once = np.ones((1, len(chosen.design)))
+        loss = chosen.loss(coefficients)
+        for _ in range(100):
+            step = chosen.newton_step(coefficients, once)[0]
+            while chosen.loss(coefficients + step) > loss + 1e-12 * abs(loss) and np.abs(step).max() > 1e-9:
+                step = step / 2
+            coefficients = coefficients + step
+            loss = chosen.loss(coefficients)
+            if np.abs(step).max() < 1e-8:
+                break
+        return coefficients
+
+
+def trials(log_committor, ends, length, limit: float, log_c, m: np.ndarray) -> Trials:
+    """Shots of one path ensemble as trials of its t.
+
+    Parameters
+    ----------
+    log_committor : array, shape (n, n_states)
+        At the shooting points.
+    ends : int array, shape (n, 2)
+    length : int array, shape (n,)
+    limit : float
+        A longer path is no member of the ensemble.
+    log_c : array, shape (n,)
+        ln u/P_sel of the shots.
+    m : array, shape (n_states, n_states)
+    """
+    inside = (ends.min(axis=1) >= 0) & (length <= limit)
+    success = np.where(inside, m[ends[:, 0], ends[:, 1]], 0.0)
+    log_t0 = independent_legs(log_committor, m)
+    weights = effective_counts(log_c)
+    return Trials(basis(log_committor), log_t0 - np.log(-np.expm1(log_t0)), success, weights)
+
+
+def effective_counts(log_c: np.ndarray) -> np.ndarray:
+    r"""c scaled to the sum :math:`N_{\mathrm{eff}} = (\sum c)^2 / \sum c^2`, shape (n,)."""
+    c = np.exp(log_c - log_c.max()) if len(log_c) else np.zeros(0)
+    return c * (c.sum() / max((c**2).sum(), 1e-300))
