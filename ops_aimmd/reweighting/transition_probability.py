@@ -5,8 +5,11 @@ inertia they are not: t is then no function of p alone. Every shot with Boltzman
 
 .. math::  \mathrm{logit}\, t(x) = \mathrm{logit}\, t_0(x) + \sum_k \beta_k b_k(p(x)) .
 
-The functions b are 1, :math:`\ln p_i`, :math:`p_i p_j` and :math:`p_i p_j (p_i - p_j)`: a smooth hump between each two states
-and, towards each state, a straight line in the log-odds, so that a committor with wrong slopes is mended as well.
+The functions b are humps between each two states, :math:`p_i p_j` and :math:`p_i p_j (p_i - p_j)`, and *tails*: towards each
+state a straight line in the log-odds, from :math:`p_i` and :math:`\ln p_i`, for a committor that is wrong there. With a right
+committor t tends to :math:`t_0` in the tails, where few shots succeed. So the tails have a Gaussian prior around 0. Its width
+is that under which the shots are most probable (evidence; D. J. C. MacKay, Neural Comput. 4, 415 (1992),
+doi:10.1162/neco.1992.4.3.415).
 
 Shots are weighted by c = u/P_sel, by which they represent all frames of transition paths. The mean of t at one p is then that
 over transition paths, :math:`\bar t = \sum_c \rho_c t_c^2 / \sum_c \rho_c t_c` with channels c, and it is with this mean that the
@@ -16,15 +19,18 @@ weight of all transitions is right even if t differs between the channels: :math
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import log_expit, logsumexp
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
 
-RIDGE = 1.0
-"""Precision of the Gaussian prior of the coefficients: a committor with log-odds wrong by a factor of 2 asks for 0.5 or 1."""
+PRECISION = 1.0
+"""Of the Gaussian prior of the coefficients of humps: ln(t / 2p(1-p)) is of the order of 1 at most."""
+
+PRECISIONS_OF_TAILS = (1.0, 10.0, 100.0, 1000.0)
+"""Of the coefficients of tails. Log-odds that are wrong by a factor of 2 ask for coefficients of 0.5 or 1."""
 
 LEAST_LOG_ODDS = -700.0
 """Log-odds stay where their exponential is a float64."""
@@ -58,7 +64,7 @@ def basis(log_committor: np.ndarray) -> np.ndarray:
     """The functions b, shape (n, k), from ln p (n, n_states)."""
     n_states = log_committor.shape[1]
     p = np.exp(log_committor)
-    columns = [np.ones(len(p)), *np.maximum(log_committor, LEAST_LOG_ODDS).T]
+    columns = [*p.T, *np.maximum(log_committor, LEAST_LOG_ODDS).T]
     for i in range(n_states):
         for j in range(i):
             columns += [4 * p[:, i] * p[:, j], 4 * p[:, i] * p[:, j] * (p[:, i] - p[:, j])]
@@ -91,30 +97,42 @@ class TransitionProbability:
 
 @dataclass(frozen=True)
 class Trials:
-    """Shots as trials of t: design (n, k), logit of t of independent legs (n,), share of success (n,), weights (n,)."""
+    """Shots as trials of t.
+
+    Attributes
+    ----------
+    design : array, shape (n, k)
+    offset : array, shape (n,)
+        logit of t of independent legs.
+    success : array, shape (n,)
+        1 for a path of the ensemble, in as many orientations as any; 0 for none.
+    weights : array, shape (n,)
+    precision : array, shape (k,)
+        Of the prior.
+    """
 
     design: np.ndarray
     offset: np.ndarray
     success: np.ndarray
     weights: np.ndarray
+    precision: np.ndarray
 
     def newton_step(self, coefficients, repeats) -> np.ndarray:
         """Steps (r, k) to the maximum posterior if shots are repeated as often as `repeats` (r, n) says."""
         _, gradient, curvature = binomial_derivatives(self.offset + self.design @ coefficients, self.success, np.ones(1))
-        k = self.design.shape[1]
         gradients = (self.weights * gradient)[:, None] * self.design
         products = ((self.weights * curvature)[:, None] * self.design)[:, :, None] * self.design[:, None, :]
-        scores = repeats @ gradients + RIDGE * coefficients
-        information = (repeats @ products.reshape(-1, k * k)).reshape(-1, k, k) + RIDGE * np.eye(k)
+        scores = repeats @ gradients + self.precision * coefficients
+        information = np.tensordot(repeats, products, axes=1) + np.diag(self.precision)
         return -np.linalg.solve(information, scores[..., None])[..., 0]
 
     def loss(self, coefficients) -> float:
         loss, _, _ = binomial_derivatives(self.offset + self.design @ coefficients, self.success, np.ones(1))
-        return self.weights @ loss + 0.5 * RIDGE * coefficients @ coefficients
+        return self.weights @ loss + 0.5 * self.precision @ coefficients**2
 
     def fit(self, rows) -> np.ndarray:
         """Coefficients (k,) of the largest posterior probability, from the shots `rows` (bool, n)."""
-        chosen = Trials(self.design[rows], self.offset[rows], self.success[rows], self.weights[rows])
+        chosen = replace(self, **{name: getattr(self, name)[rows] for name in ("design", "offset", "success", "weights")})
         coefficients = np.zeros(self.design.shape[1])
         once = np.ones((1, len(chosen.design)))
         loss = chosen.loss(coefficients)
@@ -127,6 +145,13 @@ class Trials:
             if np.abs(step).max() < 1e-8:
                 break
         return coefficients
+
+    def log_evidence(self) -> float:
+        """ln of the probability of the shots under the prior, up to a constant (Laplace's approximation)."""
+        coefficients = self.fit(np.ones(len(self.design), bool))
+        _, _, curvature = binomial_derivatives(self.offset + self.design @ coefficients, self.success, np.ones(1))
+        information = (self.design.T * (self.weights * curvature)) @ self.design + np.diag(self.precision)
+        return 0.5 * (np.log(self.precision).sum() - np.linalg.slogdet(information)[1]) - self.loss(coefficients)
 
 
 def trials(log_committor, ends, length, limit: float, log_c, m: np.ndarray) -> Trials:
@@ -148,7 +173,11 @@ def trials(log_committor, ends, length, limit: float, log_c, m: np.ndarray) -> T
     success = np.where(inside, m[ends[:, 0], ends[:, 1]], 0.0)
     log_t0 = independent_legs(log_committor, m)
     weights = effective_counts(log_c)
-    return Trials(basis(log_committor), log_t0 - np.log(-np.expm1(log_t0)), success, weights)
+    design = basis(log_committor)
+    precisions = np.full((len(PRECISIONS_OF_TAILS), design.shape[1]), PRECISION)
+    precisions[:, : 2 * log_committor.shape[1]] = np.array(PRECISIONS_OF_TAILS)[:, None]
+    offset = log_t0 - np.log(-np.expm1(log_t0))
+    return max((Trials(design, offset, success, weights, each) for each in precisions), key=Trials.log_evidence)
 
 
 def effective_counts(log_c: np.ndarray) -> np.ndarray:
