@@ -313,8 +313,11 @@ class Simulation:
             )
         return rows
 
-    def excursions(self, run, stride=1) -> Excursions:
-        """The rows of one run as the input of the estimator; of each excursion every `stride`-th frame."""
+    def excursions(self, run, stride=1, channels=True) -> Excursions:
+        """The rows of one run as the input of the estimator; of each excursion every `stride`-th frame.
+
+        With `channels`, the first channel is a feature.
+        """
         kind, chain, step, ends, lengths, frames, points, log_p, internal = zip(*self.rows[run], strict=True)
         kind, points = np.array(kind), np.array(points)
         if stride > 1:
@@ -332,6 +335,8 @@ class Simulation:
             log_selection_probability=np.where(kind == "shot", log_p, np.nan),
             limit=np.where(kind == "free", np.inf, self.limit),
             internal_frames=np.array(internal),
+            features=(self.walk.channel[sites, None] == 0) * float(channels),
+            point_features=(self.walk.channel[points, None] == 0) * float(channels),
             exchange_log_weights={0: self.log_v[sites]} if "exchange" in kind else {},
         )
 

@@ -132,7 +132,7 @@ def build(
     log_u: Callable[[np.ndarray], np.ndarray],
     transitions,
     n_folds: int = 5,
-    log_t: Callable[[np.ndarray], np.ndarray] | None = None,
+    log_t: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Ensembles:
     """Densities of all excursions in all ensembles.
 
@@ -148,7 +148,7 @@ def build(
     n_folds : int
         Fits of t that leave out a part of the shots; 1 for a single fit to all of them (in-sample).
     log_t : callable, optional
-        ln t (n,) from ln p (n, n_states), given instead of fitted.
+        ln t (n,) from ln p (n, n_states) and features (n, d), given instead of fitted.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def _fit(x: Excursions, used, limit, log_u, m, n_folds):
     """t of the shots with one limit: trials, rows of the used excursions, training, coefficients, fold of each used one."""
     here = (x.kind == SHOT) & ~x.failed & (x.limit == limit)  # those that ran over the limit, too
     log_c = log_u(x.point_log_committor[here]) - x.log_selection_probability[here]
-    shots = trials(x.point_log_committor[here], x.ends[here], x.length[here], limit, log_c, m)
+    shots = trials(x.point_log_committor[here], x.point_features[here], x.ends[here], x.length[here], limit, log_c, m)
     steered = np.isin(x.kind, (SHOT, "exchange"))
     fold_of = np.full(len(x.kind), n_folds)
     folds = Folds.dealt(x.chain[steered], n_folds) if n_folds > 1 else None
@@ -213,7 +213,7 @@ def _fit(x: Excursions, used, limit, log_u, m, n_folds):
 
 def _log_sums(x: Excursions, log_u, fits, fold) -> tuple[np.ndarray, np.ndarray]:
     """ln S (n,), and its derivatives by the coefficients of the fits (n, k), a part of the excursions at a time."""
-    n_functions = basis(x.log_committor[:1]).shape[1]
+    n_functions = basis(x.log_committor[:1], x.features[:1]).shape[1]
     log_s, slopes = np.full(len(x.kind), -np.inf), np.zeros((len(x.kind), n_functions))
     parts = np.searchsorted(x.offsets, np.arange(0, x.offsets[-1] + FRAMES_AT_ONCE, FRAMES_AT_ONCE))
     parts = np.unique(np.append(np.minimum(parts, len(x.kind)), len(x.kind)))
@@ -221,21 +221,21 @@ def _log_sums(x: Excursions, log_u, fits, fold) -> tuple[np.ndarray, np.ndarray]
     for first, last in zip(np.append(0, parts[:-1]), parts, strict=True):
         offsets = x.offsets[first : last + 1]
         frames = slice(offsets[0], offsets[-1])
-        log_committor, offsets = x.log_committor[frames], offsets - offsets[0]
+        log_committor, features, offsets = x.log_committor[frames], x.features[frames], offsets - offsets[0]
         if last == first or len(log_committor) == 0:
             continue
         owner = np.repeat(np.arange(last - first), np.diff(offsets))
         log_t = np.empty(len(log_committor))
         for number, fit in enumerate(fits):
             rows = fold[first:last][owner] == number
-            log_t[rows] = fit(log_committor[rows])
+            log_t[rows] = fit(log_committor[rows], features[rows])
         terms = log_u(log_committor) + log_t + np.log(frame_weights[frames])
         sums = segment_logsumexp(terms, offsets)
         log_s[first:last] = sums
         with np.errstate(invalid="ignore"):
             share = np.where(np.isfinite(terms), np.exp(terms - sums[owner]), 0.0) * -np.expm1(log_t)
         full = np.diff(offsets) > 0
-        weighted = share[:, None] * basis(log_committor)
+        weighted = share[:, None] * basis(log_committor, features)
         slopes[first:last][full] = np.add.reduceat(weighted, offsets[:-1][full])
     return log_s, slopes
 

@@ -36,7 +36,7 @@ def reweight(
     transitions: Sequence[tuple[int, int]] | None = None,
     log_u: Callable[[np.ndarray], np.ndarray] | None = None,
     window: float = np.inf,
-    log_t: Callable[[np.ndarray], np.ndarray] | None = None,
+    log_t: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     n_folds: int = 5,
     n_replicates: int = 200,
     fewest: float = FEWEST_EFFECTIVE,
@@ -56,7 +56,7 @@ def reweight(
         Leave out shooting points beyond these log-odds; with more than two states, where the independent-leg transition
         probability is smaller than with two states there. Every window is right.
     log_t : callable, optional
-        ln of the probability (n,) that a shot lies in the path ensemble, from ln p (n, n_states). Fitted by default.
+        ln of the probability (n,) that a shot lies in the path ensemble, from ln p (n, n_states) and features (n, d). Fitted by default.
     n_folds : int
         t of an excursion comes from a fit without its part of the chain; so many parts. 1: in-sample.
     n_replicates : int

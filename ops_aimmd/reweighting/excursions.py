@@ -59,6 +59,10 @@ class Excursions:
         "exchange": model version of the shot. 0 by default.
     failed : bool array, shape (n,), optional
         Shots that broke off (NaN). They are left out and counted.
+    features, point_features : array, shape (m, d) and (n, d), optional
+        Functions of the stored frames, and of the shooting points, on which the probability of a transition path may depend
+        beside the committor: 1 in a channel and 0 elsewhere, or descriptors of the order of 1. They are used where the shots
+        ask for them.
     channel : int array, shape (n,), optional
         Reaction channel of a transition; -1 where unknown, and for excursions that are no transition.
 
@@ -82,11 +86,14 @@ class Excursions:
     exchange_log_weights: Mapping[int, np.ndarray] = field(default_factory=dict)
     version: np.ndarray | None = None
     failed: np.ndarray | None = None
+    features: np.ndarray | None = None
+    point_features: np.ndarray | None = None
     channel: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.kind)
         defaults = {"version": np.zeros(n, int), "failed": np.zeros(n, bool), "channel": np.full(n, -1)}
+        defaults |= {"features": np.zeros((len(self.log_committor), 0)), "point_features": np.zeros((n, 0))}
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -97,7 +104,8 @@ class Excursions:
         shapes: dict[str, tuple] = dict.fromkeys(each.name for each in fields(self))  # type: ignore[arg-type]
         shapes = {name: (n,) for name in shapes if name != "exchange_log_weights"}
         shapes |= {"ends": (n, 2), "offsets": (n + 1,), "log_committor": (m, n_states)}
-        shapes["point_log_committor"] = (n, n_states)
+        d = self.features.shape[-1]  # type: ignore[union-attr]
+        shapes |= {"point_log_committor": (n, n_states), "features": (m, d), "point_features": (n, d)}
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape} for {n} excursions")
@@ -160,10 +168,10 @@ class Excursions:
         new = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in _OF_FRAMES}
         new["exchange_log_weights"] = {k: np.asarray(v)[frames] for k, v in self.exchange_log_weights.items()}
         offsets = np.cumsum(np.append(0, self.stored[rows]))
-        return replace(self, **new, offsets=offsets, log_committor=self.log_committor[frames])
+        return replace(self, **new, offsets=offsets, log_committor=self.log_committor[frames], features=self.features[frames])
 
 
-_OF_FRAMES = ("offsets", "log_committor", "exchange_log_weights")
+_OF_FRAMES = ("offsets", "log_committor", "exchange_log_weights", "features")
 
 
 def _refuse(wrong: np.ndarray, name: str, expected: str) -> None:

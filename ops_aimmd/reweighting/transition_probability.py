@@ -5,11 +5,11 @@ inertia they are not: t is then no function of p alone. Every shot with Boltzman
 
 .. math::  \mathrm{logit}\, t(x) = \mathrm{logit}\, t_0(x) + \sum_k \beta_k b_k(p(x)) .
 
-The functions b are humps between each two states, :math:`p_i p_j` and :math:`p_i p_j (p_i - p_j)`, and *tails*: towards each
-state a straight line in the log-odds, from :math:`p_i` and :math:`\ln p_i`, for a committor that is wrong there. With a right
-committor t tends to :math:`t_0` in the tails, where few shots succeed. So the tails have a Gaussian prior around 0. Its width
-is that under which the shots are most probable (evidence; D. J. C. MacKay, Neural Comput. 4, 415 (1992),
-doi:10.1162/neco.1992.4.3.415).
+The functions b are humps between each two states, :math:`h = 4 p_i p_j`, :math:`h^4` and :math:`h (p_j - p_i)`; humps times
+*features* of the configuration, such as its channel; and *tails*: towards each state a straight line in the log-odds, from
+:math:`p_i` and :math:`\ln p_i`, for a committor that is wrong there. With a right committor t tends to :math:`t_0` in the tails,
+where few shots succeed. So tails, and the features, have Gaussian priors around 0, of the widths with which the shots are most
+probable (evidence; D. J. C. MacKay, Neural Comput. 4, 415 (1992), doi:10.1162/neco.1992.4.3.415).
 
 Shots are weighted by c = u/P_sel, by which they represent all frames of transition paths. The mean of t at one p is then that
 over transition paths, :math:`\bar t = \sum_c \rho_c t_c^2 / \sum_c \rho_c t_c` with channels c, and it is with this mean that the
@@ -20,17 +20,18 @@ weight of all transitions is right even if t differs between the channels: :math
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations, product
 
 import numpy as np
 from scipy.special import log_expit, logsumexp
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
 
-PRECISION = 1.0
-"""Of the Gaussian prior of the coefficients of humps: ln(t / 2p(1-p)) is of the order of 1 at most."""
+PRECISION = 0.25
+"""Of the Gaussian prior of the coefficients of humps: differences of logit t from that of 2p(1-p) are of the order of 1."""
 
-PRECISIONS_OF_TAILS = (1.0, 10.0, 100.0, 1000.0)
-"""Of the coefficients of tails. Log-odds that are wrong by a factor of 2 ask for coefficients of 0.5 or 1."""
+PRECISIONS = (1.0, 10.0, 100.0, 1000.0)
+"""Of the coefficients of tails, and of features. Log-odds that are wrong by a factor of 2 ask for tails of 0.5 or 1."""
 
 LEAST_LOG_ODDS = -700.0
 """Log-odds stay where their exponential is a float64."""
@@ -60,15 +61,16 @@ def independent_legs(log_committor: np.ndarray, m: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum(logsumexp(terms, axis=0), -1e-12), LEAST_LOG_ODDS)
 
 
-def basis(log_committor: np.ndarray) -> np.ndarray:
-    """The functions b, shape (n, k), from ln p (n, n_states)."""
-    n_states = log_committor.shape[1]
+def basis(log_committor: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """The functions b, shape (n, k), from ln p (n, n_states) and features (n, d): tails, humps, features times humps."""
     p = np.exp(log_committor)
-    columns = [*p.T, *np.maximum(log_committor, LEAST_LOG_ODDS).T]
-    for i in range(n_states):
-        for j in range(i):
-            columns += [4 * p[:, i] * p[:, j], 4 * p[:, i] * p[:, j] * (p[:, i] - p[:, j])]
-    return np.stack(columns, axis=1)
+    tails = [*p.T, *np.maximum(log_committor, LEAST_LOG_ODDS).T]
+    humps, slanted = [], []
+    for i, j in combinations(range(p.shape[1]), 2):
+        hump = 4 * p[:, i] * p[:, j]
+        humps += [hump, hump**4]
+        slanted.append(hump * (p[:, j] - p[:, i]))
+    return np.stack([*tails, *slanted, *humps, *(column * hump for column in features.T for hump in humps)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,10 @@ class TransitionProbability:
     m: np.ndarray
     coefficients: np.ndarray
 
-    def log_odds(self, log_committor: np.ndarray) -> np.ndarray:
+    def __call__(self, log_committor: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """ln t, shape (n,), from ln p (n, n_states) and features (n, d)."""
         log_t0 = independent_legs(log_committor, self.m)
-        return log_t0 - np.log(-np.expm1(log_t0)) + basis(log_committor) @ self.coefficients
-
-    def __call__(self, log_committor: np.ndarray) -> np.ndarray:
-        """ln t, shape (n,), from ln p (n, n_states)."""
-        return log_expit(self.log_odds(log_committor))
+        return log_expit(log_t0 - np.log(-np.expm1(log_t0)) + basis(log_committor, features) @ self.coefficients)
 
 
 @dataclass(frozen=True)
@@ -154,13 +153,14 @@ class Trials:
         return 0.5 * (np.log(self.precision).sum() - np.linalg.slogdet(information)[1]) - self.loss(coefficients)
 
 
-def trials(log_committor, ends, length, limit: float, log_c, m: np.ndarray) -> Trials:
-    """Shots of one path ensemble as trials of its t.
+def trials(log_committor, features, ends, length, limit: float, log_c, m: np.ndarray) -> Trials:
+    """Shots of one path ensemble as trials of its t, with the prior that has the largest evidence.
 
     Parameters
     ----------
     log_committor : array, shape (n, n_states)
         At the shooting points.
+    features : array, shape (n, d)
     ends : int array, shape (n, 2)
     length : int array, shape (n,)
     limit : float
@@ -172,12 +172,17 @@ def trials(log_committor, ends, length, limit: float, log_c, m: np.ndarray) -> T
     inside = (ends.min(axis=1) >= 0) & (length <= limit)
     success = np.where(inside, m[ends[:, 0], ends[:, 1]], 0.0)
     log_t0 = independent_legs(log_committor, m)
-    weights = effective_counts(log_c)
-    design = basis(log_committor)
-    precisions = np.full((len(PRECISIONS_OF_TAILS), design.shape[1]), PRECISION)
-    precisions[:, : 2 * log_committor.shape[1]] = np.array(PRECISIONS_OF_TAILS)[:, None]
-    offset = log_t0 - np.log(-np.expm1(log_t0))
-    return max((Trials(design, offset, success, weights, each) for each in precisions), key=Trials.log_evidence)
+    design = basis(log_committor, features)
+    plain = Trials(
+        design, log_t0 - np.log(-np.expm1(log_t0)), success, effective_counts(log_c), np.full(design.shape[1], PRECISION)
+    )
+    candidates = []
+    n_tails, n_plain = 2 * len(m), basis(log_committor[:0], features[:0, :0]).shape[1]
+    for tails, of_features in product(PRECISIONS, PRECISIONS if features.shape[1] else (1.0,)):
+        precision = plain.precision.copy()
+        precision[:n_tails], precision[n_plain:] = tails, of_features
+        candidates.append(replace(plain, precision=precision))
+    return max(candidates, key=Trials.log_evidence)
 
 
 def effective_counts(log_c: np.ndarray) -> np.ndarray:
