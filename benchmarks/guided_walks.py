@@ -111,6 +111,17 @@ class GuidedWalk:
         flux, last = self.exact
         return flux / last[:, None]
 
+    def lengths_of_transitions(self, longest: int) -> np.ndarray:
+        """Probability (longest + 1,) of each number of frames between the states, of transitions from state 0 to state 1."""
+        between = self.state_of < 0
+        start, end = self.state_of == 0, self.state_of == 1
+        now = (self.stationary[start] @ self.matrix[start])[between]
+        arrive, among = self.matrix[np.ix_(between, end)].sum(axis=1), self.matrix[np.ix_(between, between)]
+        found = np.zeros(longest + 1)
+        for length in range(1, longest + 1):
+            found[length], now = now @ arrive, now @ among
+        return found / self.exact[0][0, 1]
+
     @cached_property
     def _tables(self) -> tuple[np.ndarray, np.ndarray]:
         """Cumulative probabilities and targets of each microstate, most probable first."""
@@ -199,6 +210,8 @@ class Simulation:
         Factor on the log-odds of the committor that guides (two states; for more, all logarithms, normalised again).
     limit : int
         Largest number of frames of a path between the states.
+    all_legs : bool
+        Run legs over the limit, too, until they are in a state.
     exponent : float
         v of the configurations is (4 sum_i<j p_i p_j)^exponent.
     """
@@ -208,6 +221,7 @@ class Simulation:
     seed: int
     slope: float = 1.0
     limit: int = 10**9
+    all_legs: bool = False
     exponent: float = 1.0
 
     def __post_init__(self):
@@ -226,7 +240,7 @@ class Simulation:
         """Two-way shots from sites: interior microstates of each path (ragged), ends, lengths, place of the shooting point."""
         walk, n = self.walk, len(sites)
         start = 2 * sites + rng.integers(2, size=n)
-        history, steps = walk.legs(np.concatenate([start, start ^ 1]), rng, self.limit + 1)
+        history, steps = walk.legs(np.concatenate([start, start ^ 1]), rng, 10**9 if self.all_legs else self.limit + 1)
         ends = walk.state_of[history[steps, np.arange(2 * n)]]
         trials = []
         for i in range(n):
@@ -235,11 +249,15 @@ class Simulation:
             trials.append(np.concatenate([backward[:0:-1], forward]))
         return trials, np.stack([ends[n:], ends[:n]], axis=1), np.array([len(t) for t in trials]), steps[n:] - 1
 
-    def first_paths(self, start_sites):
-        """A transition path of each run, from shots at `start_sites`."""
+    def first_paths(self):
+        """A transition path of each run, from shots near the barrier, in one channel after the other."""
+        variance = 1 - (np.exp(self.log_committor) ** 2).sum(axis=1)
+        channels = np.unique(self.walk.channel)
+        tops = [np.argmax(np.where(self.walk.channel == channel, variance, 0)) for channel in channels]
+        start_sites = np.resize(tops, self.n_runs)
         paths = [None] * self.n_runs
         while any(path is None for path in paths):
-            trials, ends, lengths, _ = self.paths(np.asarray(start_sites), self.rng)
+            trials, ends, lengths, _ = self.paths(start_sites, self.rng)
             for i, trial in enumerate(trials):
                 if self._in_ensemble(ends[i], lengths[i]) and paths[i] is None:
                     paths[i] = trial
@@ -248,10 +266,10 @@ class Simulation:
     def _in_ensemble(self, ends, length) -> bool:
         return ends.min() >= 0 and ends[0] != ends[1] and length <= self.limit
 
-    def shots(self, n_steps, start_sites, burn_in=100, exchange_every=0, chain=0):
+    def shots(self, n_steps, burn_in=100, exchange_every=0, chain=0):
         """Guided TPS; every `exchange_every`-th step shoots from the configuration beside the path instead."""
         walk, rng = self.walk, self.rng
-        paths = self.first_paths(start_sites)
+        paths = self.first_paths()
         between = np.flatnonzero(walk.state_of[::2] < 0)
         log_rho_v = self.log_v - walk.energies
         point = rng.choice(between, size=self.n_runs)
@@ -313,19 +331,21 @@ class Simulation:
             )
         return rows
 
-    def excursions(self, run, stride=1, channels=True) -> Excursions:
-        """The rows of one run as the input of the estimator; of each excursion every `stride`-th frame.
+    def excursions(self, *runs, stride=1, channels=True) -> Excursions:
+        """One run, or several as one, as the input of the estimator; of each excursion every `stride`-th frame.
 
         With `channels`, the first channel is a feature.
         """
-        kind, chain, step, ends, lengths, frames, points, log_p, internal = zip(*self.rows[run], strict=True)
-        kind, points = np.array(kind), np.array(points)
+        rows = [row for run in runs for row in self.rows[run]]
+        of_run = np.repeat(runs, [len(self.rows[run]) for run in runs])
+        kind, chain, step, ends, lengths, frames, points, log_p, internal = zip(*rows, strict=True)
+        kind, points, chain = np.array(kind), np.array(points), np.array(chain) + 1000 * of_run
         if stride > 1:
             frames = [f[min(stride // 2, len(f) // 2) :: stride] for f in frames]
         sites = np.concatenate(frames)
         return Excursions(
             kind=kind,
-            chain=np.array(chain),
+            chain=chain,
             step=np.array(step),
             ends=np.array(ends),
             length=np.array(lengths),
