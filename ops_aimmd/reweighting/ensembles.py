@@ -94,6 +94,8 @@ class Ensembles:
     ensemble : int array, shape (n,)
     shots : list of ShotEnsemble
         Empty where t is given instead of fitted.
+    point_log_t : array, shape (n,)
+        ln t at the shooting points of shots; NaN for the other kinds.
     """
 
     names: list[str]
@@ -101,6 +103,7 @@ class Ensembles:
     counts: np.ndarray
     ensemble: np.ndarray
     shots: list[ShotEnsemble]
+    point_log_t: np.ndarray
 
     def sizes(self, repeats: np.ndarray | None = None) -> np.ndarray:
         """Effective number of samples of each ensemble."""
@@ -163,18 +166,22 @@ def build(
     counts = np.ones(len(x.kind))
     ensemble = np.where(x.kind == FREE, x.ends[:, 0], -1)
     shots = []
+    point_log_t = np.full(len(x.kind), np.nan)
     m = orientations(transitions, x.n_states)
     for limit in np.unique(x.limit[x.kind == SHOT]):
         rows = np.flatnonzero((x.kind == SHOT) & (x.limit == limit))
         log_c = log_u(x.point_log_committor[rows]) - x.log_selection_probability[rows]
         counts[rows], ensemble[rows] = effective_counts(log_c), len(names)
-        fold, fits, found = np.zeros(len(x.kind), int), [], None
+        fold, fits = np.zeros(len(x.kind), int), [log_t]
         if log_t is None:
-            found = _fit(excursions, used, limit, log_u, m, n_folds)
-            fits, fold = [TransitionProbability(m, each) for each in found[3]], found[4]
-        log_s, slopes = _log_sums(x, log_u, [log_t] if log_t else fits, fold)
-        if found is not None:
-            shots.append(ShotEnsemble(found[0], found[1], fold, found[2], found[3], slopes, len(names)))
+            of_fit, every_trial, training, coefficients, fold = _fit(excursions, used, limit, log_u, m, n_folds)
+            fits = [TransitionProbability(m, each) for each in coefficients]
+        log_s, slopes = _log_sums(x, log_u, fits, fold)
+        for number, fit in enumerate(fits):
+            of_fold = rows[fold[rows] == number]
+            point_log_t[of_fold] = fit(x.point_log_committor[of_fold], x.point_features[of_fold])
+        if log_t is None:
+            shots.append(ShotEnsemble(of_fit, every_trial, fold, training, coefficients, slopes, len(names)))
         names.append(f"shots of at most {limit:g} frames")
         columns.append(np.where(x.length <= limit, log_s, -np.inf))
     exchange = x.kind == EXCHANGE
@@ -192,7 +199,7 @@ def build(
             f"{impossible.sum()} excursions have zero probability in the ensemble that they were drawn from, first "
             f"{names[ensemble[impossible][0]]!r}: no stored frame has a weight. Store more frames, or use a wider window"
         )
-    return Ensembles(names, log_s, counts, ensemble, shots)
+    return Ensembles(names, log_s, counts, ensemble, shots, point_log_t)
 
 
 def _fit(x: Excursions, used, limit, log_u, m, n_folds):
@@ -200,7 +207,7 @@ def _fit(x: Excursions, used, limit, log_u, m, n_folds):
     here = (x.kind == SHOT) & ~x.failed & (x.limit == limit)  # those that ran over the limit, too
     log_c = log_u(x.point_log_committor[here]) - x.log_selection_probability[here]
     shots = trials(x.point_log_committor[here], x.point_features[here], x.ends[here], x.length[here], limit, log_c, m)
-    steered = np.isin(x.kind, (SHOT, "exchange"))
+    steered = np.isin(x.kind, (SHOT, EXCHANGE))
     fold_of = np.full(len(x.kind), n_folds)
     folds = Folds.dealt(x.chain[steered], n_folds) if n_folds > 1 else None
     training = np.ones((n_folds + 1, here.sum()), bool)
