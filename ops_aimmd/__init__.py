@@ -40,6 +40,7 @@ from ops_aimmd.version import __version__
 
 if TYPE_CHECKING:
     import ops_aimmd.explain as explain
+    from ops_aimmd.analysis.equilibrium_of_run import equilibrium
     from ops_aimmd.analysis.explanation import explain_run
     from ops_aimmd.analysis.report import report
     from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
@@ -71,6 +72,7 @@ __all__ = [
     "load_learner",
     "transfer",
     # what was learned
+    "equilibrium",
     "report",
     "explain_run",
     "input_relevance",
