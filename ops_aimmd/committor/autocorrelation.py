@@ -211,14 +211,16 @@ def _posterior(chains: list[np.ndarray], common_mean: bool) -> Autocorrelation:
     if longest < 10 or not any(np.ptp(chain) for chain in chains if len(chain)):
         nothing = np.array([np.nan])
         return Autocorrelation(n, mean, nothing, np.ones(1), nothing)
-    logarithms, powers, numbers, variances = 0.0, 0.0, 0.0, 0.0
+    taus, prior = _models(longest)[3:]
+    logarithms, powers, variances = np.zeros((3, len(taus)))
+    numbers = 0.0
     for chain in chains:
         edges, number, inverse, logarithm, at_zero = _spectra(len(chain), longest)
         periodogram = np.abs(np.fft.rfft(chain - chain.mean())) ** 2 / len(chain)
         if len(edges):
             powers = powers + inverse @ np.add.reduceat(periodogram * _ordinates(len(chain)), edges)
             logarithms = logarithms + logarithm
-            numbers += number
+            numbers = numbers + float(number)
         if common_mean and len(chains) > 1:
             share = (1 - 1 / len(chains)) / 2  # one ordinate of all chains is the mean, which is not known
             powers = powers + len(chain) * (chain.mean() - mean) ** 2 / at_zero / 2
@@ -226,7 +228,6 @@ def _posterior(chains: list[np.ndarray], common_mean: bool) -> Autocorrelation:
             numbers += share
         variances = variances + len(chain) / n * at_zero
     likelihood = -(logarithms + numbers * np.log(powers)) / _excess_of_repeats(chains) / max(n / RESOLVED, 1)
-    taus, prior = _models(longest)[3:]
     weights = prior * np.exp(likelihood - likelihood.max())
     likely = weights > 1e-7 * weights.max()
     weights, variances = weights[likely] / weights[likely].sum(), (variances * powers / numbers)[likely]

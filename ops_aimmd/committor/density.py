@@ -76,7 +76,7 @@ class CommittorDensity:
             Total weight, in frames, of a uniform density mixed in. It bounds the weight of empty bins and fades as
             frames accumulate, so that a few paths or an untrained model cannot dominate the selection.
         """
-        pairs = all_pairs(log_committor.shape[1]) if pairs is None else tuple(tuple(p) for p in pairs)
+        pairs = all_pairs(log_committor.shape[1]) if pairs is None else tuple((i, j) for i, j in pairs)
         values = np.ones((len(pairs), n_bins))
         for row, pair in enumerate(pairs):
             bins = _bin(pair_log_odds(log_committor, pair), n_bins)

@@ -36,6 +36,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -251,7 +252,7 @@ class _Trained:
         relevance = np.clip((influence / influence.max() / RELEVANT) ** 2, IRRELEVANT, 1) * (self.relevance > 0)
         return relevance * np.sqrt((self.relevance > 0).sum() / (relevance**2).sum())
 
-    def losses(self) -> dict[str, float]:
+    def losses(self) -> dict[str, Any]:
         legs = self.data.counts[: self.data.n_shots].sum(dim=1).double().cpu().numpy()
         train = self.data.train[:, : self.data.n_shots].double().cpu().numpy()
         result = {}
@@ -268,7 +269,8 @@ def _influence(model: CommittorModel, x: Tensor) -> np.ndarray:
     logits = model(x)
     if logits.shape[1] > 1:
         logits = logits - logits.mean(dim=1, keepdim=True)
-    squares = sum((torch.autograd.grad(column.sum(), x, retain_graph=True)[0] * std).square() for column in logits.T)
+    gradients = (torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in logits.T)
+    squares = sum(((gradient * std).square() for gradient in gradients), start=torch.zeros_like(x))
     return squares.mean(dim=0).sqrt().double().cpu().numpy()
 
 
@@ -289,7 +291,8 @@ class _Trainer:
         """Weights of auxiliary data to choose from, as far as there are such data; the default first."""
         frames = self.training_set.auxiliary
         present = frames.is_end.any(), np.isfinite(frames.displacements[~frames.is_end]).any()
-        return list(dict.fromkeys(tuple(float(w) for w in np.multiply(c, present)) for c in AUXILIARY_CANDIDATES))
+        found = ((float(end * present[0]), float(others * present[1])) for end, others in AUXILIARY_CANDIDATES)
+        return list(dict.fromkeys(found))
 
     def train(self, model: CommittorModel, auxiliary_weights, relevance=None, stiffness=1.0) -> _Trained:
         """Train a copy of the model, from new weights where the network can be started anew."""
