@@ -148,7 +148,8 @@ class CommittorSelector(ShootingPointSelector):
             If all frames are end frames or lie inside states.
         """
         weights = self.path_weights(trajectory)
-        self.learner.expect_result()
+        if not self.learner.frozen:
+            self.learner.simulations.expect_result(self.learner.version.number)
         if weights.log_sum == -np.inf:
             raise ValueError(
                 f"a path of {len(trajectory)} frames has no frame outside of the states, so there is nothing to shoot "
