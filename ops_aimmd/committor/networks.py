@@ -289,10 +289,6 @@ class Ensemble(nn.Module):
     """Any torch modules (n, d) -> (n, n_outputs) as one ensemble, evaluated one after the other.
 
     The networks above are faster as stacks (``n_members``); this is for modules of one's own.
-
-    Parameters
-    ----------
-    members : sequence of torch.nn.Module
     """
 
     def __init__(self, members: Sequence[nn.Module]):

@@ -106,10 +106,6 @@ def match_columns(source: Sequence[str], target: Sequence[str], rename: Mapping[
         Words in the names of the source and what stands for them in the target, all replaced at once:
         ``{"Li": "Na"}`` makes "Li O G2 r=0.25" of the source "Na O G2 r=0.25". Whole names will do, too.
 
-    Returns
-    -------
-    ColumnMap
-
     Raises
     ------
     ValueError

@@ -94,10 +94,6 @@ class Descriptors(ABC):
 class JoinedDescriptors(Descriptors):
     """Several descriptors side by side, column by column.
 
-    Parameters
-    ----------
-    parts : list of Descriptors
-
     Raises
     ------
     ValueError
