@@ -179,16 +179,14 @@ def chance_of_difference(series, groups, chains, steps=None) -> tuple[float, boo
     series, groups = np.asarray(series, dtype=float), np.asarray(groups)
     _, parts = np.unique(np.stack([np.asarray(chains), groups]), axis=1, return_inverse=True)
     within = integrated_autocorrelation(series, np.ravel(parts), steps, common_mean=False)
-    means = [(np.sum(mine), series[mine].mean()) for mine in _rows_of(groups, np.isfinite(series))]
+    known = np.isfinite(series)
+    parts = [series[known & (groups == group)] for group in np.unique(groups[known])]
+    means = [(len(part), part.mean()) for part in parts]
     if len(means) < 2 or np.isnan(within.tau):
         return np.nan, True
     numbers, means = np.transpose(means)
     squares = numbers @ (means - np.average(means, weights=numbers)) ** 2
     return float(within.weights @ chdtrc(len(means) - 1, squares / within.variances)), within.too_short
-
-
-def _rows_of(groups, known):
-    return [known & (groups == group) for group in np.unique(groups[known])]
 
 
 def _chains(series, chains, steps) -> list[np.ndarray]:

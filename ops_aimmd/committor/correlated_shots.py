@@ -70,7 +70,6 @@ class Folds:
 
     Attributes
     ----------
-    n_folds : int
     length : int
         Consecutive shots of a block.
     gap : int
@@ -92,7 +91,6 @@ class Folds:
         Parameters
         ----------
         chains : int array, shape (n,)
-        n_folds : int
         correlated : int
             Block length (:func:`block_length`) of the residuals of held-out shots.
         """

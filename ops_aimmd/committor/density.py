@@ -127,8 +127,6 @@ class TransitionPathFrames:
 
     Parameters
     ----------
-    n_descriptors : int
-    capacity : int
     seed : int, optional
         Of the generator that chooses what is dropped.
     """

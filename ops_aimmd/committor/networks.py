@@ -50,7 +50,6 @@ class StackedLinear(nn.Module):
 
     Parameters
     ----------
-    n_members, n_inputs, n_outputs : int
     initial_gain : float
         Initial weights are normal with standard deviation ``initial_gain / sqrt(n_inputs)``, biases zero.
     prior_gain : float

@@ -59,9 +59,7 @@ class TrainingData:
         Weights of the shots that each member does not see.
     deciding : array, shape (n_members, n_shots)
         The same, 0 for shots with an outlying descriptor (`is_far`): of those the model knows nothing.
-    n_shots : int
     chains, steps : int array, shape (n_shots,)
-    folds : Folds
     legs : list of (Legs, tensor of shape (m,))
         Other frames of the legs in batches, one for each epoch, and their weights. They are known as their shots are.
     foreseen : array, shape (n_shots, k)

@@ -287,7 +287,6 @@ def fit_transferred(
 
     Parameters
     ----------
-    start : TransferredStart
     model : CommittorModel
         The present model, which goes on where nothing is to be decided; not changed.
     training_set, seed, previous, learning_rate, options

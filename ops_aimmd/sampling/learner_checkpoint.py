@@ -42,7 +42,6 @@ def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, keep_m
 
     Parameters
     ----------
-    path : path-like
     learner : CommittorLearner
         What it has learned until now is written with the first step.
     keep_models_every : int
@@ -75,9 +74,6 @@ def record_step(
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    learner : CommittorLearner
-    step : int
     log : StepLog, optional
         The step itself, to rebuild it from.
     state : dict, optional

@@ -269,7 +269,6 @@ class ShootingMover(EngineMover):
         return n_valid
 
     def to_dict(self):
-        """Set-up, for OPS storage."""
         return {**super().to_dict(), "max_length": None if self.max_length is None else int(self.max_length)}
 
     def _sample(self, input_sample, trial, bias: float) -> paths.Sample:

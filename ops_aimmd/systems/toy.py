@@ -95,8 +95,6 @@ class ToySystem(TwoStates):
 
     Parameters
     ----------
-    name : str
-    engine : openpathsampling.engines.toy.Engine
     states : list of two OPS volumes
         A and B: disks, defined through storable collective variables.
     descriptors : openpathsampling.CollectiveVariable
