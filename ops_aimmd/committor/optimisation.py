@@ -343,10 +343,10 @@ def _loss_of_legs(network, legs: Legs, weights: Tensor, inputs: Tensor, changes:
 class Adam:
     """Adam (Kingma and Ba 2015, arXiv:1412.6980). The one of torch imports its compiler first, which takes 1.4 s."""
 
-    def __init__(self, parameters: list[Tensor], betas=(0.9, 0.99), epsilon: float = 1e-8):
+    betas, epsilon = (0.9, 0.99), 1e-8
+
+    def __init__(self, parameters: list[Tensor]):
         self.parameters = parameters
-        self.betas = betas
-        self.epsilon = epsilon
         self.means = [torch.zeros_like(p) for p in parameters]
         self.squares = [torch.zeros_like(p) for p in parameters]
         self.n_steps = 0
