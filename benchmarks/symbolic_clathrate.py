@@ -14,26 +14,19 @@ import time
 from collections import Counter
 
 import numpy as np
+from methane_clathrate import load
 
 from ops_aimmd.committor.correlated_shots import Folds
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.formulas.fit_expressions import fit_expressions
 
-TEMPERATURES = (270, 275, 280, 285)
-
 N_FOLDS, SHOTS_PER_BLOCK = 5, 40
 
 
 def read(path: str) -> tuple[TrainingSet, list[str]]:
     """Shots of all temperatures, each a chain, and the names of the inputs."""
-    with np.load(path, allow_pickle=False) as file:
-        descriptors = [file[f"descriptors_{t}K"] for t in TEMPERATURES]
-        counts = np.concatenate([file[f"shot_results_{t}K"] for t in TEMPERATURES])
-    chains = np.concatenate([np.full(len(d), k) for k, d in enumerate(descriptors)])
-    inputs = np.concatenate(
-        [np.column_stack([d, np.full(len(d), t)]) for d, t in zip(descriptors, TEMPERATURES, strict=True)]
-    )
+    inputs, counts, chains, _ = load(path)
     names = [f"d{i}" for i in range(inputs.shape[1] - 1)] + ["T"]
     return TrainingSet(inputs, counts, chains=chains), names
 

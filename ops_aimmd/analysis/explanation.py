@@ -308,32 +308,16 @@ def _draw_agreement(figure: Figure, explanation: Explanation) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """``ops-aimmd-explain run.nc --checkpoint run.aimmd``: write the page, and print the formula."""
     parser = argparse.ArgumentParser(prog="ops-aimmd-explain", description="Say what a path sampling run has learned.")
-    parser.add_argument("storage", nargs="?", help="OPS file of the run, netCDF (.nc) or SimStore (.db)")
-    parser.add_argument("--checkpoint", help="checkpoint of the run (.aimmd); one of the two files is enough")
-    parser.add_argument("--output", default="explanation.html", help="the page (default: %(default)s)")
-    parser.add_argument("--png-folder", help="folder for the pictures as PNG files too")
     parser.add_argument("--groups", choices=["inputs", "bonds", "centres", "correlation"], help="of inputs")
     parser.add_argument("--seconds", type=float, default=20.0, help="CPU time for the formulas (default: %(default)s)")
     parser.add_argument("--seed", type=int)
-    options = parser.parse_args(arguments)
-    if options.storage is None and options.checkpoint is None:
-        parser.error("give the OPS file of the run, its checkpoint (--checkpoint run.aimmd), or both")
-    try:
-        explanation = explain_run(
-            options.storage,
-            options.checkpoint,
-            options.output,
-            options.png_folder,
-            groups=options.groups,
-            time_limit=options.seconds,
-            seed=options.seed,
-            progress=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
-    print(explanation)
-    print(f"wrote {options.output}")
-    return 0
+
+    def make(options) -> Explanation:
+        files = options.storage, options.checkpoint, options.output, options.png_folder
+        search = {"groups": options.groups, "time_limit": options.seconds, "seed": options.seed}
+        return explain_run(*files, **search, progress=True)
+
+    return page.run_command(parser, arguments, "explanation.html", make)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import os
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -55,6 +57,29 @@ def write_page(output: str | os.PathLike, title: str, about: str, parts: Iterabl
     """Write a page: title and a line about it in plain text, parts in HTML."""
     page = PAGE.substitute(title=escape(title), about=escape(f"{about}. ops_aimmd {__version__}"), body="\n".join(parts))
     Path(output).write_text(page, encoding="utf-8")
+
+
+def run_command(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, output: str, make: Callable[[argparse.Namespace], Any]
+) -> int:
+    """Run a command that makes a page from the files of a run, and print what it returns.
+
+    Adds to the parser what all these commands take; `output` is the default name of the page. Returns 0; errors of the
+    files end the program with status 1.
+    """
+    parser.add_argument("storage", nargs="?", help="OPS file of the run, netCDF (.nc) or SimStore (.db)")
+    parser.add_argument("--checkpoint", help="checkpoint of the run (.aimmd); one of the two files is enough")
+    parser.add_argument("--output", default=output, help="the page (default: %(default)s)")
+    parser.add_argument("--png-folder", help="folder for the pictures as PNG files too")
+    options = parser.parse_args(arguments)
+    if options.storage is None and options.checkpoint is None:
+        parser.error("give the OPS file of the run, its checkpoint (--checkpoint run.aimmd), or both")
+    try:
+        print(make(options))
+    except (OSError, ValueError, RuntimeError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    print(f"wrote {options.output}")
+    return 0
 
 
 def box(kind: str, content: str) -> str:

@@ -37,7 +37,6 @@ class Mean:
 
     Attributes
     ----------
-    value : float
     error : float
         Half the length of the 68 % interval; NaN where the series is too short to tell, or constant.
     interval : tuple of two floats
@@ -66,7 +65,6 @@ class Efficiency:
 
     Attributes
     ----------
-    n_shots, generated : int
     expected, error : float
         From the model, times the excess among earlier shots (:func:`.expected_paths.expected_paths`), and half the
         68 % interval of the difference from the number generated, which is wider where shots of a chain resemble each

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
+from scipy.special import expit, logit
 
 from ops_aimmd.analysis.expected_paths import expected_paths
 from ops_aimmd.analysis.measures import mean_of
@@ -121,8 +122,8 @@ def plot_acceptance_windows(axes: Axes, table: pd.DataFrame) -> None:
     axes.legend(frameon=False)
 
 
-def plot_reliability(axes: Axes, calibration: Calibration, label: str = "") -> None:
-    """Observed against predicted committor: points on the diagonal are a calibrated model. `label` is for the legend."""
+def plot_reliability(axes: Axes, calibration: Calibration) -> None:
+    """Observed against predicted committor: points on the diagonal are a calibrated model."""
     table = calibration.table[calibration.table["legs"] > 0]
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     axes.errorbar(
@@ -130,8 +131,8 @@ def plot_reliability(axes: Axes, calibration: Calibration, label: str = "") -> N
     )
     if np.isfinite(calibration.slope):
         p = np.linspace(0.01, 0.99, 99)
-        line = 1 / (1 + np.exp(-(calibration.intercept + calibration.slope * np.log(p / (1 - p)))))
-        text = f"{label} slope {calibration.slope:.2f} ± {calibration.slope_error:.2f}".strip()
+        line = expit(calibration.intercept + calibration.slope * logit(p))
+        text = f"slope {calibration.slope:.2f} ± {calibration.slope_error:.2f}"
         axes.plot(p, line, "--", color=COLOURS["expected"], label=text)
         axes.legend(frameon=False, loc="upper left")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.05, 1.05), xlabel="predicted before the shot", ylabel="observed fraction of legs")

@@ -238,11 +238,6 @@ def _draw_reliability(figure: Figure, health: Health) -> None:
         axes.set_title(_plain(f"committor of {state}"), fontsize=10)
 
 
-def _draw_times(figure: Figure, health: Health) -> None:
-    run = health.run
-    plots.plot_path_times(figure.subplots(), run.table["step"], _times(run), run.chains, run.time_unit)
-
-
 def _draw_channels(figure: Figure, health: Health) -> None:
     channels, run = health.channels, health.run
     x, y = [*telling_descriptors(channels), 0][:2]
@@ -291,7 +286,9 @@ PICTURES = (
         "path_times",
         "Transition-path time in the course of the run",
         "Long stretches of the same value are paths that were not replaced. The mean has converged when it stays.",
-        _draw_times,
+        lambda figure, health: plots.plot_path_times(
+            figure.subplots(), health.run.table["step"], _times(health.run), health.run.chains, health.run.time_unit
+        ),
         lambda health: bool(np.isfinite(_times(health.run)).any()),
     ),
     Picture(
@@ -316,28 +313,13 @@ PICTURES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``ops-aimmd-report run.nc --checkpoint run.aimmd``: write the page, and say what is wrong.
-
-    Returns
-    -------
-    int
-        0, also where there are warnings.
-    """
+    """``ops-aimmd-report run.nc --checkpoint run.aimmd``: write the page, and say what is wrong; 0, also with warnings."""
     parser = argparse.ArgumentParser(prog="ops-aimmd-report", description="Write a page about a path sampling run.")
-    parser.add_argument("storage", nargs="?", help="OPS file of the run, netCDF (.nc) or SimStore (.db)")
-    parser.add_argument("--checkpoint", help="checkpoint of the run (.aimmd); one of the two files is enough")
-    parser.add_argument("--output", default="report.html", help="the page (default: %(default)s)")
-    parser.add_argument("--png-folder", help="folder for the pictures as PNG files too")
-    options = parser.parse_args(arguments)
-    if options.storage is None and options.checkpoint is None:
-        parser.error("give the OPS file of the run, its checkpoint (--checkpoint run.aimmd), or both")
-    try:
-        health = report(options.storage, options.checkpoint, options.output, options.png_folder, progress=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
-    print(health)
-    print(f"wrote {options.output}")
-    return 0
+
+    def make(options) -> Health:
+        return report(options.storage, options.checkpoint, options.output, options.png_folder, progress=True)
+
+    return page.run_command(parser, arguments, "report.html", make)
 
 
 if __name__ == "__main__":

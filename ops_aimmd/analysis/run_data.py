@@ -43,18 +43,14 @@ class RunData:
         "legs" (new legs per shot) is used where it is there.
     states : list of str
         Names, in the order of the committor.
-    training_set : TrainingSet or None
     model : CommittorModel or None
         The newest.
-    reports : sequence of FitReport
     paths : sequence of array, shape (n_frames, d)
         Descriptors of the interior frames of each distinct current path, in their order.
     path_of_row : int array, shape (n_rows,)
         Index in `paths` of the current path after each row; -1 where its frames are not known.
-    descriptor_names : list of str
-    time_per_frame : float
     time_unit : str
-        Of `time_per_frame`; 1 and "frames" where the engine does not say.
+        Unit of `time_per_frame`, which is 1 and in "frames" where the engine does not say.
     same_ensemble : bool
         Whether all chains sample the same ensemble, so that their means can be compared.
     name : str

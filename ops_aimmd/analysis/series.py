@@ -32,12 +32,7 @@ def step_table(steps: Iterable, states: Sequence) -> pd.DataFrame:
 
 
 class StepRecorder(PathSimulatorHook):
-    """Keeps the rows of `step_table` while a simulation runs, also without a storage.
-
-    Parameters
-    ----------
-    states : sequence of openpathsampling.Volume
-    """
+    """Keeps the rows of `step_table` while a simulation runs, also without a storage."""
 
     implemented_for = ["after_step"]
 

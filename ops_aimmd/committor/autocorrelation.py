@@ -179,16 +179,14 @@ def chance_of_difference(series, groups, chains, steps=None) -> tuple[float, boo
     series, groups = np.asarray(series, dtype=float), np.asarray(groups)
     _, parts = np.unique(np.stack([np.asarray(chains), groups]), axis=1, return_inverse=True)
     within = integrated_autocorrelation(series, np.ravel(parts), steps, common_mean=False)
-    means = [(np.sum(mine), series[mine].mean()) for mine in _rows_of(groups, np.isfinite(series))]
+    known = np.isfinite(series)
+    parts = [series[known & (groups == group)] for group in np.unique(groups[known])]
+    means = [(len(part), part.mean()) for part in parts]
     if len(means) < 2 or np.isnan(within.tau):
         return np.nan, True
     numbers, means = np.transpose(means)
     squares = numbers @ (means - np.average(means, weights=numbers)) ** 2
     return float(within.weights @ chdtrc(len(means) - 1, squares / within.variances)), within.too_short
-
-
-def _rows_of(groups, known):
-    return [known & (groups == group) for group in np.unique(groups[known])]
 
 
 def _chains(series, chains, steps) -> list[np.ndarray]:
@@ -211,14 +209,16 @@ def _posterior(chains: list[np.ndarray], common_mean: bool) -> Autocorrelation:
     if longest < 10 or not any(np.ptp(chain) for chain in chains if len(chain)):
         nothing = np.array([np.nan])
         return Autocorrelation(n, mean, nothing, np.ones(1), nothing)
-    logarithms, powers, numbers, variances = 0.0, 0.0, 0.0, 0.0
+    taus, prior = _models(longest)[3:]
+    logarithms, powers, variances = np.zeros((3, len(taus)))
+    numbers = 0.0
     for chain in chains:
         edges, number, inverse, logarithm, at_zero = _spectra(len(chain), longest)
         periodogram = np.abs(np.fft.rfft(chain - chain.mean())) ** 2 / len(chain)
         if len(edges):
             powers = powers + inverse @ np.add.reduceat(periodogram * _ordinates(len(chain)), edges)
             logarithms = logarithms + logarithm
-            numbers += number
+            numbers = numbers + float(number)
         if common_mean and len(chains) > 1:
             share = (1 - 1 / len(chains)) / 2  # one ordinate of all chains is the mean, which is not known
             powers = powers + len(chain) * (chain.mean() - mean) ** 2 / at_zero / 2
@@ -226,7 +226,6 @@ def _posterior(chains: list[np.ndarray], common_mean: bool) -> Autocorrelation:
             numbers += share
         variances = variances + len(chain) / n * at_zero
     likelihood = -(logarithms + numbers * np.log(powers)) / _excess_of_repeats(chains) / max(n / RESOLVED, 1)
-    taus, prior = _models(longest)[3:]
     weights = prior * np.exp(likelihood - likelihood.max())
     likely = weights > 1e-7 * weights.max()
     weights, variances = weights[likely] / weights[likely].sum(), (variances * powers / numbers)[likely]

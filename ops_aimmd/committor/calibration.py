@@ -135,10 +135,6 @@ def calibration(
         For shots that the model was trained on: predictions for them by models that were not, NaN where there are none.
         They tell the correlation of the legs. By default, and where they are of fewer than two clusters, `predicted`.
 
-    Returns
-    -------
-    Calibration
-
     Raises
     ------
     ValueError

@@ -164,6 +164,4 @@ def by_size(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     if len(labels) == 0:
         return labels
     order = np.argsort(-np.bincount(labels, weights), kind="stable")
-    rank = np.empty(len(order), dtype=int)
-    rank[order] = np.arange(len(order))
-    return rank[labels]
+    return np.argsort(order)[labels]

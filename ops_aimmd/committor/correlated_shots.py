@@ -70,7 +70,6 @@ class Folds:
 
     Attributes
     ----------
-    n_folds : int
     length : int
         Consecutive shots of a block.
     gap : int
@@ -92,7 +91,6 @@ class Folds:
         Parameters
         ----------
         chains : int array, shape (n,)
-        n_folds : int
         correlated : int
             Block length (:func:`block_length`) of the residuals of held-out shots.
         """
@@ -150,8 +148,8 @@ def sums_over(clusters, values) -> np.ndarray:
     return sums
 
 
-def clustered_covariance(scores, clusters) -> np.ndarray:
-    r"""Covariance of a sum of scores, :math:`\frac{m}{m-1} \sum_c s_c s_c^\top` with the sums :math:`s_c` over m clusters.
+def clustered_error(scores, clusters) -> np.ndarray:
+    r"""Standard errors of a sum, the roots of :math:`\frac{m}{m-1} \sum_c s_c^2` with the sums :math:`s_c` over m clusters.
 
     Parameters
     ----------
@@ -163,19 +161,14 @@ def clustered_covariance(scores, clusters) -> np.ndarray:
 
     Returns
     -------
-    array, shape (k, k)
+    array, shape (k,)
         NaN for a single cluster.
     """
     scores = np.asarray(scores, dtype=np.float64).reshape(len(clusters), -1)
     sums = sums_over(clusters, scores)
     if len(sums) < 2:
-        return np.full((scores.shape[1], scores.shape[1]), np.nan)
-    return len(sums) / (len(sums) - 1) * sums.T @ sums
-
-
-def clustered_error(scores, clusters) -> np.ndarray:
-    """Standard errors (k,) of a sum of scores (n, k); see :func:`clustered_covariance`."""
-    return np.sqrt(np.diag(clustered_covariance(scores, clusters)))
+        return np.full(scores.shape[1], np.nan)
+    return np.sqrt(np.diag(len(sums) / (len(sums) - 1) * sums.T @ sums))
 
 
 def block_length(values, chains, steps, margin: int = MARGIN) -> int:

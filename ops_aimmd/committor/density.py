@@ -13,7 +13,7 @@ Reference: Jung et al., Nat. Comput. Sci. 3, 334 (2023), doi:10.1038/s43588-023-
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -21,6 +21,9 @@ import numpy as np
 from scipy.special import expit
 
 Pair = tuple[int, int]
+
+N_BINS = 10
+"""Bins of the committor of each pair of states."""
 
 
 def all_pairs(n_states: int) -> tuple[Pair, ...]:
@@ -53,14 +56,7 @@ class CommittorDensity:
     values: np.ndarray
 
     @classmethod
-    def from_frames(
-        cls,
-        log_committor: np.ndarray,
-        weights: np.ndarray,
-        pairs: Sequence[Pair] | None = None,
-        n_bins: int = 10,
-        uniform_weight: float = 0.0,
-    ) -> CommittorDensity:
+    def from_frames(cls, log_committor: np.ndarray, weights: np.ndarray, uniform_weight: float = 0.0) -> CommittorDensity:
         """Histogram of weighted frames.
 
         Parameters
@@ -69,22 +65,19 @@ class CommittorDensity:
             Of the frames of transition paths, with the current model.
         weights : array, shape (n,)
             MC steps for which the path of each frame was the current one.
-        pairs : sequence of (int, int), optional
-            All pairs by default.
-        n_bins : int
         uniform_weight : float
             Total weight, in frames, of a uniform density mixed in. It bounds the weight of empty bins and fades as
             frames accumulate, so that a few paths or an untrained model cannot dominate the selection.
         """
-        pairs = all_pairs(log_committor.shape[1]) if pairs is None else tuple(tuple(p) for p in pairs)
-        values = np.ones((len(pairs), n_bins))
+        pairs = all_pairs(log_committor.shape[1])
+        values = np.ones((len(pairs), N_BINS))
         for row, pair in enumerate(pairs):
-            bins = _bin(pair_log_odds(log_committor, pair), n_bins)
+            bins = _bin(pair_log_odds(log_committor, pair), N_BINS)
             pair_weights = weights * np.exp(2 * log_pair_probability(log_committor, pair))
-            counts = np.bincount(bins, pair_weights, minlength=n_bins)
+            counts = np.bincount(bins, pair_weights, minlength=N_BINS)
             total = counts.sum() + uniform_weight
             if total > 0:
-                values[row] = (counts + uniform_weight / n_bins) * n_bins / total
+                values[row] = (counts + uniform_weight / N_BINS) * N_BINS / total
         values = np.maximum(values, 1e-3)
         values.flags.writeable = False
         return cls(pairs, values)
@@ -127,8 +120,6 @@ class TransitionPathFrames:
 
     Parameters
     ----------
-    n_descriptors : int
-    capacity : int
     seed : int, optional
         Of the generator that chooses what is dropped.
     """

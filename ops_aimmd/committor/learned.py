@@ -12,7 +12,7 @@ from ops_aimmd.committor.fit_report import FitReport
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.model_version import ModelVersion
 from ops_aimmd.committor.schedule import DiminishingSchedule
-from ops_aimmd.committor.training import fit
+from ops_aimmd.committor.training import check_model, fit
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.committor.transferred_start import TransferredStart, fit_transferred
 
@@ -78,14 +78,9 @@ class Learned:
         ValueError
             If the model is for other numbers of descriptors or states than the training set.
         """
-        shape = training_set.n_descriptors, training_set.n_states
         if model is None:
-            model = CommittorModel.for_descriptors(*shape, seed=seed)
-        if (model.n_descriptors, model.n_states) != shape:
-            raise ValueError(
-                f"the model takes {model.n_descriptors} descriptors and {model.n_states} states; the training set has "
-                f"{shape[0]} descriptors and {shape[1]} states"
-            )
+            model = CommittorModel.for_descriptors(training_set.n_descriptors, training_set.n_states, seed=seed)
+        check_model(model, training_set)
         version = ModelVersion(0, model.frozen_copy().to(device=device))
         return cls(version, training_set, TransitionPathFrames(training_set.n_descriptors, seed=seed))
 

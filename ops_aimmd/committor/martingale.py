@@ -123,7 +123,6 @@ def batches_of_legs(frames: AuxiliaryFrames, n_states: int, max_frames: int, rng
     ----------
     frames : AuxiliaryFrames
         Frames of unknown displacement were not taken at fixed intervals and are left out.
-    n_states, max_frames : int
     rng : numpy.random.Generator
     tensor : callable
         Makes a tensor of the type and on the device of the model.

@@ -60,6 +60,15 @@ class CommittorModel(nn.Module):
         How ``fit`` has dealt the shots: each judge was held out from one fold. None before the first training.
     """
 
+    network: nn.Module
+    judges: nn.Module | None
+    shift: Tensor
+    scale: Tensor
+    lower: Tensor | None
+    upper: Tensor | None
+    slope: Tensor
+    _like: Tensor
+
     _SCALING = ("shift", "scale", "lower", "upper")
     _EXACT = (*_SCALING, "slope")
 
@@ -150,15 +159,15 @@ class CommittorModel(nn.Module):
         """Logits (..., 1 or n_states) of the model from those of its network."""
         return logits * self.slope.to(logits.dtype)
 
-    def scaling(self) -> list[np.ndarray | None]:
+    def scaling(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Arguments of `set_scaling`."""
-        tensors = (getattr(self, name) for name in self._SCALING)
-        return [None if tensor is None else tensor.cpu().numpy() for tensor in tensors]
+        lower, upper = (None if bound is None else bound.cpu().numpy() for bound in (self.lower, self.upper))
+        return self.shift.cpu().numpy(), self.scale.cpu().numpy(), lower, upper
 
     def is_far(self, descriptors: np.ndarray) -> np.ndarray:
         """Which rows (n, d) have an outlying value in a column that is used, bool (n,); none where there is no bound."""
         _, scale, lower, upper = self.scaling()
-        if lower is None:
+        if lower is None or upper is None:
             return np.zeros(len(descriptors), dtype=bool)
         return (is_far(descriptors, lower, upper) & (scale > 0)).any(axis=1)
 
@@ -171,7 +180,7 @@ class CommittorModel(nn.Module):
 
         which is strictly increasing and has two continuous derivatives: 1e30 h become 70 h.
         """
-        if self.lower is None:
+        if self.lower is None or self.upper is None:
             return (x.to(self.dtype) - self.shift.to(self.dtype)) * self.scale.to(self.dtype)
         x = x.to(torch.float64)
         within = x.clamp(self.lower, self.upper)
@@ -290,10 +299,10 @@ class CommittorModel(nn.Module):
 
     def _apply(self, fn, recurse: bool = True):
         """Move the module; scaling and slope stay in double precision."""
-        exact = {name: self._buffers[name] for name in self._EXACT if self._buffers[name] is not None}
+        exact = {name: tensor for name in self._EXACT if (tensor := self._buffers[name]) is not None}
         super()._apply(fn, recurse)
         for name, tensor in exact.items():
-            self._buffers[name] = tensor.to(self._buffers[name].device)
+            self._buffers[name] = tensor.to(getattr(self, name).device)
         return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:

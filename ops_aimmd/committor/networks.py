@@ -11,12 +11,13 @@ arXiv:1612.01474).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "tanh": torch.tanh,
     "silu": nn.functional.silu,
     "relu": torch.relu,
@@ -49,7 +50,6 @@ class StackedLinear(nn.Module):
 
     Parameters
     ----------
-    n_members, n_inputs, n_outputs : int
     initial_gain : float
         Initial weights are normal with standard deviation ``initial_gain / sqrt(n_inputs)``, biases zero.
     prior_gain : float
@@ -85,11 +85,10 @@ class StackedLinear(nn.Module):
 
 
 class StackedNetwork(nn.Module):
-    """What the networks of this module share: members in one tensor, a description, the mean as output.
+    """What the networks of this module share: members in one tensor, a description, the mean as output."""
 
-    Final classes define ``input_layers()``, the layers that see the inputs, and ``from_input_layers(*values)``: from the
-    values of these layers, each (n_members, n, width), to logits (n_members, n, n_outputs).
-    """
+    output: StackedLinear
+    """The last layer."""
 
     def __init__(self, n_inputs: int, n_outputs: int, n_members: int):
         super().__init__()
@@ -99,6 +98,22 @@ class StackedNetwork(nn.Module):
         self.n_inputs = int(n_inputs)
         self.n_outputs = int(n_outputs)
         self.n_members = int(n_members)
+
+    def input_layers(self) -> list[StackedLinear]:
+        """The layers that see the inputs."""
+        raise NotImplementedError
+
+    def from_input_layers(self, *values: Tensor) -> Tensor:
+        """Logits (n_members, n, n_outputs) from the values of the input layers, each (n_members, n, width)."""
+        raise NotImplementedError
+
+    def output_layers(self) -> list[StackedLinear]:
+        """The layers that the output is the sum of."""
+        return [self.output]
+
+    def architecture(self) -> dict:
+        """Keyword arguments of the class, besides numbers of inputs, outputs and members, that build it again."""
+        raise NotImplementedError
 
     def restart(self, seed=None) -> None:
         """Draw all weights anew. ``seed``: int, torch.Generator, or None for one from the operating system."""
@@ -182,16 +197,20 @@ class FeedForward(StackedNetwork):
         widths = (self.n_inputs, *self.hidden)
         self.layers = nn.ModuleList(StackedLinear(n_members, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.output = StackedLinear(n_members, widths[-1], n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
-        self.skip = None
+        self.skip: StackedLinear | None = None
         if self.linear_skip:
             self.skip = StackedLinear(n_members, self.n_inputs, n_outputs, INITIAL_OUTPUT, OUTPUT_PRIOR)
         self.restart(seed)
 
     def input_layers(self) -> list[StackedLinear]:
-        first = self.layers[0] if len(self.layers) else self.output
+        first = cast(StackedLinear, self.layers[0]) if len(self.layers) else self.output
         return [first] if self.skip is None else [first, self.skip]
 
-    def from_input_layers(self, h: Tensor, *skipped: Tensor) -> Tensor:
+    def output_layers(self) -> list[StackedLinear]:
+        return [self.output] if self.skip is None else [self.output, self.skip]
+
+    def from_input_layers(self, *values: Tensor) -> Tensor:
+        h, *skipped = values
         activation = ACTIVATIONS[self.activation]
         for layer in [*self.layers[1:], self.output] if len(self.layers) else ():
             h = layer(activation(h))
@@ -254,7 +273,8 @@ class Residual(StackedNetwork):
     def input_layers(self) -> list[StackedLinear]:
         return [self.input]
 
-    def from_input_layers(self, h: Tensor) -> Tensor:
+    def from_input_layers(self, *values: Tensor) -> Tensor:
+        (h,) = values
         activation = ACTIVATIONS[self.activation]
         for first, second in zip(self.first, self.second, strict=True):
             h = h + second(activation(first(activation(h))))
@@ -268,10 +288,6 @@ class Ensemble(nn.Module):
     """Any torch modules (n, d) -> (n, n_outputs) as one ensemble, evaluated one after the other.
 
     The networks above are faster as stacks (``n_members``); this is for modules of one's own.
-
-    Parameters
-    ----------
-    members : sequence of torch.nn.Module
     """
 
     def __init__(self, members: Sequence[nn.Module]):
@@ -290,7 +306,7 @@ class Ensemble(nn.Module):
         return self.member_logits(x).mean(dim=0)
 
 
-NETWORKS = {cls.__name__: cls for cls in (FeedForward, SelfNormalizing, Residual)}
+NETWORKS: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (FeedForward, SelfNormalizing, Residual)}
 """Classes that `network_from_description` may build; other parts of the package add theirs with `register_network`."""
 
 
@@ -304,7 +320,13 @@ def register_network(cls: type[nn.Module]) -> type[nn.Module]:
     return cls
 
 
-def is_of_this_package(network: nn.Module) -> bool:
+class DescribedNetwork(Protocol):
+    """A network that can be built again from its description."""
+
+    def description(self) -> dict: ...
+
+
+def is_of_this_package(network: nn.Module) -> TypeGuard[DescribedNetwork]:
     """Whether a network can be built again from its description: its class is one of ours.
 
     A class of another author with the name of one of ours is not, nor is a subclass of ours: it may compute anything.

@@ -59,9 +59,7 @@ class TrainingData:
         Weights of the shots that each member does not see.
     deciding : array, shape (n_members, n_shots)
         The same, 0 for shots with an outlying descriptor (`is_far`): of those the model knows nothing.
-    n_shots : int
     chains, steps : int array, shape (n_shots,)
-    folds : Folds
     legs : list of (Legs, tensor of shape (m,))
         Other frames of the legs in batches, one for each epoch, and their weights. They are known as their shots are.
     foreseen : array, shape (n_shots, k)
@@ -259,11 +257,11 @@ def optimise(
     nll : array, shape (n_members, n_shots)
         Loss of every shot under every member.
     """
-    parameters = [p for p in model.network.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in model.network.parameters() if p.requires_grad]
     optimiser = Adam(parameters)
     unit = data.legs[0][0].typical_memory if data.legs else 0.0
-    factor = min(memory / unit, LONGEST_MEMORY) if unit > 0 else 0.0
-    factor = torch.tensor(factor, dtype=model.dtype, device=model.device, requires_grad=unit > 0)
+    relative = min(memory / unit, LONGEST_MEMORY) if unit > 0 else 0.0
+    factor = torch.tensor(relative, dtype=model.dtype, device=model.device, requires_grad=unit > 0)
     factors = [factor] if unit > 0 else []
     optimiser_of_factor = Adam(factors)
     # a common factor; Adam does not see it, except through the size of its epsilon
@@ -309,19 +307,20 @@ def optimise(
         with torch.no_grad():
             factor.clamp_(0.0, LONGEST_MEMORY)
     model.train(was_training)
-    epochs, memory, nll, values = final = snapshots[-1]
-    if not np.isfinite(nll).all():
+    chosen = final = snapshots[-1]
+    if not np.isfinite(final[2]).all():
         raise FloatingPointError(
             "training diverged: the loss is not finite. Look for extreme descriptors, or lower the learning rate"
         )
     if can_compare:
         best = min(snapshots, key=lambda snapshot: (data.deciding * snapshot[2]).sum())
         stops = not data.legs or data.is_better(best[2], final[2])  # what later frames teach takes its time to settle
-        epochs, memory, nll, values = best if stops else final
+        chosen = best if stops else final
+    epochs, memory, losses, values = chosen
     with torch.no_grad():
         for parameter, value in zip((*parameters, model.slope), values, strict=True):
             parameter.copy_(value)
-    return epochs, memory, nll
+    return epochs, memory, losses
 
 
 def _inputs_of_legs(model: CommittorModel, legs: Legs) -> tuple[Tensor, Tensor]:
@@ -344,10 +343,10 @@ def _loss_of_legs(network, legs: Legs, weights: Tensor, inputs: Tensor, changes:
 class Adam:
     """Adam (Kingma and Ba 2015, arXiv:1412.6980). The one of torch imports its compiler first, which takes 1.4 s."""
 
-    def __init__(self, parameters: list[Tensor], betas=(0.9, 0.99), epsilon: float = 1e-8):
+    betas, epsilon = (0.9, 0.99), 1e-8
+
+    def __init__(self, parameters: list[Tensor]):
         self.parameters = parameters
-        self.betas = betas
-        self.epsilon = epsilon
         self.means = [torch.zeros_like(p) for p in parameters]
         self.squares = [torch.zeros_like(p) for p in parameters]
         self.n_steps = 0

@@ -22,30 +22,13 @@ from scipy.special import logsumexp
 
 from ops_aimmd.committor.density import CommittorDensity, Pair, all_pairs, log_pair_probability, pair_log_odds
 
-
-def _lorentzian(log_odds: np.ndarray, scale: float) -> np.ndarray:
-    return -np.log1p((log_odds / scale) ** 2)
-
-
-def _gaussian(log_odds: np.ndarray, scale: float) -> np.ndarray:
-    return -0.5 * (log_odds / scale) ** 2
-
-
-def _committor_variance(log_odds: np.ndarray, scale: float) -> np.ndarray:
-    return np.log(4.0) - np.logaddexp(0, log_odds / scale) - np.logaddexp(0, -log_odds / scale)
-
-
-def _uniform(log_odds: np.ndarray, scale: float) -> np.ndarray:
-    return np.zeros_like(log_odds)
-
-
-LOG_WEIGHTS = {
-    "lorentzian": _lorentzian,
-    "gaussian": _gaussian,
-    "p(1-p)": _committor_variance,
-    "uniform": _uniform,
+LOG_WEIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "lorentzian": lambda q: -np.log1p(q**2),
+    "gaussian": lambda q: -0.5 * q**2,
+    "p(1-p)": lambda q: np.log(4.0) - np.logaddexp(0, q) - np.logaddexp(0, -q),
+    "uniform": np.zeros_like,
 }
-"""Logarithms of the built-in weights, 0 at log-odds 0, by name."""
+"""Logarithms of the built-in weights, 0 at log-odds 0, by name: functions of the log-odds (n,) in units of the scale."""
 
 
 def log_weight_function(weight: str | Callable, scale: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -64,7 +47,7 @@ def log_weight_function(weight: str | Callable, scale: float) -> Callable[[np.nd
         raise ValueError(f"weight must be one of {sorted(LOG_WEIGHTS)} or a function of the log-odds; got {weight!r}")
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a positive number of log-odds units; got {scale!r}")
-    return lambda log_odds: LOG_WEIGHTS[weight](log_odds, scale)
+    return lambda log_odds: LOG_WEIGHTS[weight](log_odds / scale)
 
 
 def _log_of_user_weight(weight: Callable, log_odds: np.ndarray) -> np.ndarray:
@@ -111,9 +94,3 @@ def selection_log_weights(
             term = term - density.log_density(log_odds, pair)
         terms.append(term)
     return terms[0] if len(terms) == 1 else logsumexp(terms, axis=0)
-
-
-def transition_probability(log_committor: np.ndarray, pairs: Sequence[Pair] | None = None) -> np.ndarray:
-    """Probability that the two legs of a shot join two states of an allowed pair, ``sum 2 p_i p_j``; shape (n,)."""
-    pairs = all_pairs(log_committor.shape[1]) if pairs is None else pairs
-    return sum(2 * np.exp(log_committor[:, i] + log_committor[:, j]) for i, j in pairs)

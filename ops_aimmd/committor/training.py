@@ -36,6 +36,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,10 +121,6 @@ def fit(
         Bound on the cost: each epoch uses about as many frames of legs, in turns, and at most as many ends; they have the
         weight of all. Fewer with few legs, as for ``max_epochs``.
 
-    Returns
-    -------
-    FitReport
-
     Raises
     ------
     ValueError
@@ -132,7 +129,13 @@ def fit(
         If training diverged.
     """
     start = time.perf_counter()
-    _check(model, training_set)
+    check_model(model, training_set)
+    if len(training_set) == 0:
+        raise ValueError("fit needs at least one shot; the training set is empty")
+    if not any(parameter.requires_grad for parameter in model.network.parameters()):
+        raise ValueError("the model is frozen: no parameter requires a gradient. Use model.copy().requires_grad_(True)")
+    if not training_set.weights.sum() > 0:
+        raise ValueError("fit needs at least one shot of positive weight")
     if relevance not in ("auto", None):
         raise ValueError(f'relevance must be "auto" or None; got {relevance!r}')
     n_shots, x = len(training_set), training_set.all_descriptors()
@@ -180,25 +183,14 @@ def fit(
     )
 
 
-def _check(model: CommittorModel, training_set: TrainingSet) -> None:
-    if not isinstance(model, CommittorModel) or not isinstance(training_set, TrainingSet):
-        raise ValueError(
-            "fit takes a CommittorModel and a TrainingSet, fit(model, TrainingSet(descriptors, counts)); got "
-            f"{type(model).__name__} and {type(training_set).__name__}"
-        )
-    if len(training_set) == 0:
-        raise ValueError("fit needs at least one shot; the training set is empty")
-    expected = (model.n_descriptors, model.n_states)
-    got = (training_set.n_descriptors, training_set.n_states)
+def check_model(model, shots) -> None:
+    """Raise ValueError unless these are a model and a training set of the same descriptors and states."""
+    if not isinstance(model, CommittorModel) or not isinstance(shots, TrainingSet):
+        types = f"{type(model).__name__} and {type(shots).__name__}"
+        raise ValueError(f"expected a CommittorModel, such as learner.model, and a TrainingSet, in this order; got {types}")
+    expected, got = (f"{one.n_descriptors} descriptors and {one.n_states} states" for one in (model, shots))
     if expected != got:
-        raise ValueError(
-            f"the model takes {expected[0]} descriptors and {expected[1]} states; the training set has {got[0]} "
-            f"descriptors and {got[1]} states"
-        )
-    if not any(parameter.requires_grad for parameter in model.network.parameters()):
-        raise ValueError("the model is frozen: no parameter requires a gradient. Use model.copy().requires_grad_(True)")
-    if not training_set.weights.sum() > 0:
-        raise ValueError("fit needs at least one shot of positive weight")
+        raise ValueError(f"the model takes {expected}; the training set has {got}")
 
 
 def _decide(trainer: _Trainer, model: CommittorModel, candidates, relevance) -> _Trained:
@@ -251,7 +243,7 @@ class _Trained:
         relevance = np.clip((influence / influence.max() / RELEVANT) ** 2, IRRELEVANT, 1) * (self.relevance > 0)
         return relevance * np.sqrt((self.relevance > 0).sum() / (relevance**2).sum())
 
-    def losses(self) -> dict[str, float]:
+    def losses(self) -> dict[str, Any]:
         legs = self.data.counts[: self.data.n_shots].sum(dim=1).double().cpu().numpy()
         train = self.data.train[:, : self.data.n_shots].double().cpu().numpy()
         result = {}
@@ -268,7 +260,8 @@ def _influence(model: CommittorModel, x: Tensor) -> np.ndarray:
     logits = model(x)
     if logits.shape[1] > 1:
         logits = logits - logits.mean(dim=1, keepdim=True)
-    squares = sum((torch.autograd.grad(column.sum(), x, retain_graph=True)[0] * std).square() for column in logits.T)
+    gradients = (torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in logits.T)
+    squares = sum(((gradient * std).square() for gradient in gradients), start=torch.zeros_like(x))
     return squares.mean(dim=0).sqrt().double().cpu().numpy()
 
 
@@ -289,7 +282,8 @@ class _Trainer:
         """Weights of auxiliary data to choose from, as far as there are such data; the default first."""
         frames = self.training_set.auxiliary
         present = frames.is_end.any(), np.isfinite(frames.displacements[~frames.is_end]).any()
-        return list(dict.fromkeys(tuple(float(w) for w in np.multiply(c, present)) for c in AUXILIARY_CANDIDATES))
+        found = ((float(end * present[0]), float(others * present[1])) for end, others in AUXILIARY_CANDIDATES)
+        return list(dict.fromkeys(found))
 
     def train(self, model: CommittorModel, auxiliary_weights, relevance=None, stiffness=1.0) -> _Trained:
         """Train a copy of the model, from new weights where the network can be started anew."""

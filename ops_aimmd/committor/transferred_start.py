@@ -28,6 +28,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -105,10 +106,6 @@ def match_columns(source: Sequence[str], target: Sequence[str], rename: Mapping[
         Words in the names of the source and what stands for them in the target, all replaced at once:
         ``{"Li": "Na"}`` makes "Li O G2 r=0.25" of the source "Na O G2 r=0.25". Whole names will do, too.
 
-    Returns
-    -------
-    ColumnMap
-
     Raises
     ------
     ValueError
@@ -173,10 +170,10 @@ class TransferredStart:
             )
         of_data = InputScaling.of(training_set.all_descriptors(), len(training_set))
         mean, std = of_data.mean, of_data.std
-        columns = np.asarray(columns)
-        used = (columns >= 0) & (std[columns] > 0)
-        taken = np.where(used, columns, 0)
-        start = CommittorModel(_with_columns(model, columns, used, mean), len(columns), model.n_states)
+        of_source = np.asarray(columns)
+        used = (of_source >= 0) & (std[of_source] > 0)
+        taken = np.where(used, of_source, 0)
+        start = CommittorModel(_with_columns(model, of_source, used, mean), len(columns), model.n_states)
         start.to(dtype=model.dtype, device=model.device)
         start.set_scaling(
             *(
@@ -229,18 +226,18 @@ class TransferredStart:
         model = self.model.copy()
         slope *= float(model.slope)
         model.slope.fill_(1.0)
-        output, *skip = _output_layers(model.network)
+        layers = cast(networks.StackedNetwork, model.network).output_layers()
         with torch.no_grad():
-            for layer in (output, *skip):
-                layer.weight *= slope
-                layer.bias *= slope
-            output.bias += torch.tensor(shifts).to(output.bias)
+            for layer in layers:
+                layer.weight.mul_(slope)
+                layer.bias.mul_(slope)
+            layers[0].bias.add_(torch.tensor(shifts).to(layers[0].bias))
         return TransferredStart(model, self.mean, self.std)
 
 
 def _with_columns(model: CommittorModel, columns, used: np.ndarray, mean: np.ndarray) -> networks.StackedNetwork:
     """A copy of the network with inputs in another order; inputs that go are held at the mean."""
-    network = copy.deepcopy(model.network)
+    network = cast(networks.StackedNetwork, copy.deepcopy(model.network))
     network.n_inputs = len(columns)
     (scaled_mean,) = model.inputs(torch.from_numpy(mean)[None].to(model.device))
     gone = np.setdiff1d(np.arange(model.n_descriptors), columns[used])
@@ -248,14 +245,9 @@ def _with_columns(model: CommittorModel, columns, used: np.ndarray, mean: np.nda
         for layer in network.input_layers():
             weight = layer.weight.new_zeros(network.n_members, len(columns), layer.weight.shape[2])
             weight[:, np.flatnonzero(used)] = layer.weight[:, columns[used]]
-            layer.bias += scaled_mean[None, None, gone] @ layer.weight[:, gone]
+            layer.bias.add_(scaled_mean[None, None, gone] @ layer.weight[:, gone])
             layer.weight = nn.Parameter(weight)
     return network
-
-
-def _output_layers(network: networks.StackedNetwork) -> list[networks.StackedLinear]:
-    """Whose sum is the output."""
-    return [network.output, *([network.skip] if getattr(network, "skip", None) is not None else [])]
 
 
 def start_for(start: TransferredStart, training_set: TrainingSet) -> TransferredStart:
@@ -295,7 +287,6 @@ def fit_transferred(
 
     Parameters
     ----------
-    start : TransferredStart
     model : CommittorModel
         The present model, which goes on where nothing is to be decided; not changed.
     training_set, seed, previous, learning_rate, options

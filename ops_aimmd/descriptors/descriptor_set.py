@@ -94,10 +94,6 @@ class Descriptors(ABC):
 class JoinedDescriptors(Descriptors):
     """Several descriptors side by side, column by column.
 
-    Parameters
-    ----------
-    parts : list of Descriptors
-
     Raises
     ------
     ValueError
@@ -114,34 +110,27 @@ class JoinedDescriptors(Descriptors):
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns of all parts."""
         return [name for part in self.parts for name in part.names]
 
     @property
     def atoms(self) -> np.ndarray:
-        """Atoms of all parts."""
         return np.unique(np.concatenate([part.atoms for part in self.parts]))
 
     @property
     def periodic(self) -> bool:
-        """Whether any part needs a box."""
         return any(part.periodic for part in self.parts)
 
     def evaluate(self, positions, box):
-        """Columns of all parts."""
         return torch.cat([part.evaluate(positions, box if part.periodic else None) for part in self.parts], dim=1)
 
     def of_frame(self, positions, box):
-        """Columns of one frame."""
         return [value for part in self.parts for value in part.of_frame(positions, box)]
 
     def to_dict(self) -> dict:
-        """The parts as dictionaries."""
         return {"parts": [descriptors_to_dict(part) for part in self.parts]}
 
     @classmethod
     def from_dict(cls, dct):
-        """Rebuild from `to_dict`."""
         return cls([descriptors_from_dict(part) for part in dct["parts"]])
 
 
@@ -186,22 +175,18 @@ class StandardisedDescriptors(Descriptors):
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns."""
         return self.descriptors.names
 
     @property
     def atoms(self) -> np.ndarray:
-        """Atoms of the descriptors."""
         return self.descriptors.atoms
 
     def evaluate(self, positions, box):
-        """Scaled columns."""
         values = self.descriptors.evaluate(positions, box)
         mean, scale = (torch.as_tensor(part, dtype=values.dtype, device=values.device) for part in (self.mean, self.scale))
         return (values - mean) / scale
 
     def to_dict(self) -> dict:
-        """Descriptors as a dictionary, mean and scale."""
         return {
             "descriptors": descriptors_to_dict(self.descriptors),
             "mean": [float(value) for value in self.mean],
@@ -210,7 +195,6 @@ class StandardisedDescriptors(Descriptors):
 
     @classmethod
     def from_dict(cls, dct):
-        """Rebuild from `to_dict`."""
         return cls(descriptors_from_dict(dct["descriptors"]), dct["mean"], dct["scale"])
 
 

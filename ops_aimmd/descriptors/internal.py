@@ -71,17 +71,14 @@ class InternalCoordinates(Descriptors):
 
     @property
     def names(self) -> list[str]:
-        """Name of each column."""
         dihedrals = [f"{name} {function}" for name in self.dihedrals or {} for function in ("sin", "cos")]
         return [*(self.distances or {}), *(self.angles or {}), *dihedrals]
 
     @property
     def atoms(self) -> np.ndarray:
-        """All atoms of all coordinates."""
         return np.unique(np.concatenate([part.ravel() for part in (self._pairs, self._triples, self._quadruples)]))
 
     def to_dict(self) -> dict:
-        """Arguments of the class."""
         kinds = {"distances": self.distances, "angles": self.angles, "dihedrals": self.dihedrals}
         plain = {
             kind: {name: [int(atom) for atom in atoms] for name, atoms in (entries or {}).items()}
@@ -90,7 +87,6 @@ class InternalCoordinates(Descriptors):
         return {**plain, "periodic": bool(self.periodic)}
 
     def evaluate(self, positions, box):
-        """The internal coordinates of checked frames."""
         columns = []
         if len(self._pairs):
             (bond,) = self._bonds(positions, box, self._pairs)

@@ -137,11 +137,9 @@ class SymmetryFunctions(Descriptors):
 
     @property
     def atoms(self) -> np.ndarray:
-        """Centres and neighbours."""
         return np.unique(np.concatenate([list(self.centres.values()), *self.neighbours.values()]).astype(np.int64))
 
     def to_dict(self) -> dict:
-        """Arguments of the class."""
         return {
             "centres": {name: int(atom) for name, atom in self.centres.items()},
             "neighbours": {kind: [int(atom) for atom in atoms] for kind, atoms in self.neighbours.items()},

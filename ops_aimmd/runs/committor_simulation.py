@@ -123,10 +123,6 @@ def committor_simulation(
         Where shots run: see `ParallelPathSampling`. None: one after another in this process, with any engine; an error of
         the engine or a state is then raised as it is. A simulation may go on with another executor, or without one.
 
-    Returns
-    -------
-    CommittorSimulation
-
     Raises
     ------
     ValueError

@@ -137,7 +137,6 @@ class ParallelPathSampling(paths.PathSampling):
         self._executor = executor
 
     def to_dict(self):
-        """Set-up of the simulation, for OPS storage."""
         return {**super().to_dict(), "rounds": self.rounds}
 
     @classmethod

@@ -70,7 +70,7 @@ class StepMaker:
         begun_with = nullcontext() if self.learner is None else self.learner.step_begun_with(step.learned)
         with own_random_numbers(*entropy) as identifier, begun_with, legs_made_by(legs):
             if self.learner is not None:
-                self.learner.step_seed = identifier
+                self.learner.simulations.begin_step(identifier)
             try:
                 change = self.mover.move(chain.samples, step=cycle)
             except _LegsNeededError as needed:

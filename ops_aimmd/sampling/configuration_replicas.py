@@ -110,7 +110,6 @@ class ConfigurationMover(SampleMover):
         The path ensemble.
     replicas : sequence of ConfigurationEnsemble
         The first at the temperature of the paths.
-    learner : CommittorLearner
     modifier : openpathsampling.SnapshotModifier
         Boltzmann velocities at the temperature of the engine.
     engine : openpathsampling.engines.DynamicsEngine
@@ -226,7 +225,6 @@ class ConfigurationMover(SampleMover):
         return True, {}
 
     def to_dict(self):
-        """Set-up, for OPS storage."""
         names = ("ensemble", "replicas", "learner", "modifier", "engine", "temperatures", "exponent", "n_pieces")
         return {name: getattr(self, name) for name in (*names, "frames_per_piece", "pairs")}
 
@@ -279,7 +277,7 @@ class ConfigurationMover(SampleMover):
     def _move(self, k: int, found: list[_Configuration], version: ModelVersion) -> tuple[bool, int]:
         """A piece of dynamics of a replica: whether it is accepted, and its new frames."""
         old, level = found[k], self.levels[k]
-        length = self._length()
+        length = 1 + int(self._rng.integers(self.frames_per_piece))
         start = level.modifier(old.frame)
         leg = make_legs(level.adapter.engine, start, ("forward",), (), length + 1)["forward"]
         if leg.failure == "nan" or state_index(leg.trajectory[-1], self.learner.states) >= 0:
@@ -290,9 +288,6 @@ class ConfigurationMover(SampleMover):
             return False, length
         found[k] = new
         return True, length
-
-    def _length(self) -> int:
-        return 1 + int(self._rng.integers(self.frames_per_piece))
 
     def _order_after_exchanges(self, found: list[_Configuration]) -> list[int]:
         """Which configuration each replica has after many exchanges of two replicas drawn at random."""

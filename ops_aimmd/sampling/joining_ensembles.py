@@ -17,11 +17,6 @@ def joined_states(ensemble, states: Sequence) -> set[tuple[int, int]] | None:
 
     Of a direct path all frames between the ends are outside of all `states`. The ensembles of transition path sampling
     are of this kind, those of transition interface sampling are not.
-
-    Parameters
-    ----------
-    ensemble : openpathsampling.Ensemble
-    states : sequence of openpathsampling.Volume
     """
     if isinstance(ensemble, paths.UnionEnsemble):
         parts = [joined_states(part, states) for part in _united(ensemble, paths.UnionEnsemble)]
@@ -41,10 +36,6 @@ def allowed_ends(ensemble) -> tuple[set[int], set[int], set[int]] | None:
     Known for the ensembles of transition path sampling with flexible length, of transition interface sampling, and unions
     of these that stop in the same volumes. OPS's `can_append` and `can_prepend` then stop every leg at its first frame in
     any of these volumes, and nowhere else, wherever the other end of the path is.
-
-    Parameters
-    ----------
-    ensemble : openpathsampling.Ensemble
 
     Returns
     -------

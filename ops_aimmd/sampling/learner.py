@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -31,7 +30,8 @@ from ops_aimmd.sampling.collective_variables import (
     is_storable,
 )
 from ops_aimmd.sampling.path_frames import PathFrames, PathMemory
-from ops_aimmd.shooting.states import check_states, state_index
+from ops_aimmd.sampling.simulations import Simulations
+from ops_aimmd.shooting.states import check_states
 
 
 class CommittorLearner(StorableNamedObject):
@@ -89,18 +89,11 @@ class CommittorLearner(StorableNamedObject):
         """Name of each descriptor; None where the descriptors have no names of their own."""
         self.paths = PathMemory(self)
         """Descriptors and weights of the paths that were used last."""
-        self.step_seed: int | None = None
-        """Identifier of the random numbers of the current MC step, set by `TrainingHook`."""
-        self.n_simulations = 0
-        """Number of simulations that this learner has driven, the present one included."""
-        self.results_are_reported = False
-        """Whether a simulation that is running reports its shots to this learner: its `TrainingHook` says so."""
-        self.recorded: dict[str, int] = {}
-        """Revision of the transition-path frames up to which each checkpoint has them, by its run id."""
+        self.simulations = Simulations()
+        """What is known of the simulations that this learner drives."""
         self._starts_anew = model is None
         self._begins_frozen = False
         self._descriptors_checked = False
-        self._has_warned = False
         self._learned: Learned | None = None
         self._of_step: Learned | None = None
         for name, given, kind in (("model", model, CommittorModel), ("training_set", training_set, TrainingSet)):
@@ -234,17 +227,6 @@ class CommittorLearner(StorableNamedObject):
         """Descriptors and selectable frames of a path, evaluated once per path; see `PathMemory.frames`."""
         return self.paths.frames(trajectory, interior_is_outside)
 
-    def count_path(self, trajectory) -> None:
-        """Count the current path of an MC step in the density, if it is a transition path."""
-        path = str(trajectory.__uuid__)
-        if self.has_seen_paths and path in self.transition_path_frames:
-            self.transition_path_frames.count(path)
-            return
-        ends = [state_index(trajectory[i], self.states) for i in (0, -1)]
-        if min(ends) >= 0 and ends[0] != ends[1]:
-            frames = self.path_frames(trajectory)
-            self.transition_path_frames.count(path, frames.descriptors[frames.selectable])
-
     # ---- learning ---------------------------------------------------------------------------------------------------
 
     def _begin(self, training_set: TrainingSet, model: CommittorModel | None = None, start=None) -> None:
@@ -259,7 +241,7 @@ class CommittorLearner(StorableNamedObject):
         RuntimeError
             If this learner has been trained, given a model, or is that of a run that has begun.
         """
-        if self.reports or not self.training_options["start_anew"] or self.recorded:
+        if self.reports or not self.training_options["start_anew"] or self.simulations.are_recorded:
             raise RuntimeError(
                 "this learner has learned already, or was given a model to go on from: transfer to a new learner, before "
                 "its run begins"
@@ -271,11 +253,6 @@ class CommittorLearner(StorableNamedObject):
     def add(self, result: ShootingResult) -> None:
         """Add a shooting result to the training set."""
         self.training_set.append(result)
-
-    @property
-    def training_due(self) -> bool:
-        """Whether the schedule asks for training now; never while frozen."""
-        return self.has_seen_paths and self.learned.due(self.training_schedule)
 
     def fit(self) -> FitReport | None:
         """Train a copy of the model on everything seen so far and publish it as the next version; see `Learned.fit`.
@@ -328,20 +305,6 @@ class CommittorLearner(StorableNamedObject):
     def learned_for_step(self) -> Learned:
         """What selectors and movers work with: what the step under way was begun with, or else the newest."""
         return self.learned if self._of_step is None else self._of_step
-
-    def expect_result(self) -> None:
-        """Note that a shooting point was picked. Warn, once, if the result of the shot will not be reported."""
-        if self.results_are_reported or self.frozen or self._has_warned:
-            return
-        self._has_warned = True
-        warnings.warn(
-            "a shooting point is picked, and the simulation has no TrainingHook: the learner learns nothing from this run, "
-            f"and picks with model version {self.version.number}. Attach the hook before run(...), "
-            "sampler.attach_hook(ops_aimmd.TrainingHook(learner, checkpoint=...)). A run that was stored goes on with "
-            "ops_aimmd.resume(FILE, checkpoint=CHECKPOINT), which attaches it. To sample with the model as it is, freeze "
-            "the learner",
-            stacklevel=2,
-        )
 
     # ---- OPS storage ------------------------------------------------------------------------------------------------
 

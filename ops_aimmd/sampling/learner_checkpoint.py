@@ -42,7 +42,6 @@ def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, keep_m
 
     Parameters
     ----------
-    path : path-like
     learner : CommittorLearner
         What it has learned until now is written with the first step.
     keep_models_every : int
@@ -71,13 +70,10 @@ def record_step(
     """Write one finished step, and what the learner has learned since the last step of this checkpoint.
 
     That is new shots, a new model version if there is one, changes of the density, the rest. Several checkpoints can share
-    a learner: what each of them lacks is told from its own content, and from `learner.recorded`.
+    a learner: what each of them lacks is told from its own content, and from `learner.simulations`.
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    learner : CommittorLearner
-    step : int
     log : StepLog, optional
         The step itself, to rebuild it from.
     state : dict, optional
@@ -96,12 +92,12 @@ def record_step(
     checkpoint.record_step(
         step,
         shots=[learned.training_set[row] for row in range(checkpoint.n_shots, len(learned.training_set))],
-        density_paths=learned.frames.changes(learner.recorded.get(checkpoint.run_id, 0)),
+        density_paths=learner.simulations.not_recorded(checkpoint.run_id, learned.frames),
         model_version=None if learned.version.number <= newest else _pack(learned.version, learned.last_report),
         state={"learner": of_learner, **(_pack_start(learned.start) if newest < 0 else {}), **(state or {})},
         log=log,
     )
-    learner.recorded[checkpoint.run_id] = revision
+    learner.simulations.note_recorded(checkpoint.run_id, revision)
 
 
 def _pack_start(start: TransferredStart | None) -> dict:
@@ -179,7 +175,8 @@ def load_learner(
             device=device,
         )
         if "run" in checkpoint.state_keys():
-            learner.n_simulations = checkpoint.state("run").get("n_simulations", 1)  # version 0.1.0 does not count
+            n_begun = checkpoint.state("run").get("n_simulations", 1)  # version 0.1.0 does not count
+            learner.simulations.go_on_counting(n_begun)
         if checkpoint.model_versions():
             learner.publish(learned_in(checkpoint, network, learner.device, learner.seed, version))
             if descriptors is None:

@@ -213,7 +213,7 @@ class ShootingMover(EngineMover):
             details["model_version"] = pick.version.number
             details["frozen"] = learner.learned_for_step.frozen
             details["predicted_committor"] = np.exp(pick.weights.log_committor[pick.index]).tolist()
-            details["seed"] = learner.step_seed
+            details["seed"] = learner.simulations.step_seed
         probability, weight_sum = self._selection_probability(old, pick.index, pick)
         details |= {"selection_probability_old": probability, "weight_sum_old": weight_sum}
         return details | {"selection_probability_new": None, "weight_sum_new": None}
@@ -269,7 +269,6 @@ class ShootingMover(EngineMover):
         return n_valid
 
     def to_dict(self):
-        """Set-up, for OPS storage."""
         return {**super().to_dict(), "max_length": None if self.max_length is None else int(self.max_length)}
 
     def _sample(self, input_sample, trial, bias: float) -> paths.Sample:

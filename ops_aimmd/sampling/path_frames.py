@@ -21,7 +21,6 @@ class PathWeights:
 
     Attributes
     ----------
-    version : ModelVersion
     log_weights : array, shape (n_frames,)
         ``-inf`` for frames that are never picked.
     log_sum : float

@@ -37,7 +37,9 @@ class ProgressBar(PathSimulatorHook):
     def before_simulation(self, sim, n_steps=None, **kwargs) -> None:
         """Open the bar, in the place of OPS's messages."""
         for name in PathSamplingOutputHook.implemented_for:
-            sim.hooks[name] = [hook for hook in sim.hooks[name] if not _belongs_to(hook, PathSamplingOutputHook)]
+            sim.hooks[name] = [
+                hook for hook in sim.hooks[name] if not isinstance(getattr(hook, "__self__", None), PathSamplingOutputHook)
+            ]
         self._close()  # it is still open if the run before was interrupted
         self._bar = tqdm(total=n_steps, unit="step", dynamic_ncols=True)
 
@@ -63,7 +65,3 @@ class ProgressBar(PathSimulatorHook):
         if self._bar is not None:
             self._bar.close()
         self._bar = None
-
-
-def _belongs_to(hook, kind: type) -> bool:
-    return isinstance(getattr(hook, "__self__", None), kind)

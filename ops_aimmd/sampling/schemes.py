@@ -330,7 +330,6 @@ class CommittorShootingScheme(MoveScheme):
         return "; ".join(parts)
 
     def to_dict(self):
-        """Set-up of the scheme with its movers, for OPS storage."""
         return {**super().to_dict(), "learner": self.learner}
 
     @classmethod

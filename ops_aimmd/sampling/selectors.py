@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from ops_aimmd.bounded_memory import BoundedMemory
 from ops_aimmd.committor.model_version import ModelVersion
-from ops_aimmd.committor.selection import log_weight_function, selection_log_weights, transition_probability
+from ops_aimmd.committor.selection import log_weight_function, selection_log_weights
 from ops_aimmd.sampling.learner import CommittorLearner, check_learner
 from ops_aimmd.sampling.path_frames import PATHS_REMEMBERED, PathFrames, PathWeights
 
@@ -148,7 +148,8 @@ class CommittorSelector(ShootingPointSelector):
             If all frames are end frames or lie inside states.
         """
         weights = self.path_weights(trajectory)
-        self.learner.expect_result()
+        if not self.learner.frozen:
+            self.learner.simulations.expect_result(self.learner.version.number)
         if weights.log_sum == -np.inf:
             raise ValueError(
                 f"a path of {len(trajectory)} frames has no frame outside of the states, so there is nothing to shoot "
@@ -208,16 +209,9 @@ class CommittorSelector(ShootingPointSelector):
         except TypeError as error:  # OPS takes a TypeError for an old signature and repeats the call without new_snapshot
             raise RuntimeError(f"the selection weights could not be evaluated: {error}") from error
 
-    def _biases(self, trajectory) -> np.ndarray:
-        return np.exp(self.path_weights(trajectory).log_weights)
-
     def sum_bias(self, trajectory) -> float:
         """Sum of the weights of all frames."""
         return float(np.exp(self.path_weights(trajectory).log_sum))
-
-    def expected_transition_probability(self, log_committor: np.ndarray) -> np.ndarray:
-        """Probability that a two-way shot joins an allowed pair of states; (n,) for ``ln p_i`` (n, n_states)."""
-        return transition_probability(log_committor, self.pairs)
 
     def use_weight(self, weight: str | Callable) -> None:
         """Replace the weight, as where one that was a function has come back from a file by its name only."""

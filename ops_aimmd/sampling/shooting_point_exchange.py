@@ -134,7 +134,6 @@ class ShootingPointExchangeMover(ShootingMover):
         return super()._accept(trials[:1])
 
     def to_dict(self):
-        """Set-up, for OPS storage."""
         dct = super().to_dict()
         for made_anew in ("states", "legs", "target_ensemble"):
             dct.pop(made_anew, None)

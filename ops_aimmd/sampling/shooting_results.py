@@ -50,10 +50,6 @@ class Shot:
         Legs with an outcome that is a fair trial; see `counted_legs`.
     new_frames : int
         Frames of dynamics that the move cost.
-    velocity_origin : str
-    accepted : bool
-    predicted_committor : list of float or None
-    replica : int
     kept_end : int or None
         One-way shots: index of the state in which the kept part of the path ends, -1 for none.
     details : openpathsampling.Details

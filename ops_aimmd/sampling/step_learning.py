@@ -13,6 +13,7 @@ from ops_aimmd.sampling.movers import ShootingMover, submovers
 from ops_aimmd.sampling.selectors import CommittorSelector
 from ops_aimmd.sampling.shooting_point_exchange import ShootingPointExchangeMover
 from ops_aimmd.sampling.shooting_results import shooting_result, shots
+from ops_aimmd.shooting.states import state_index
 from ops_aimmd.shooting.streams import StepSeeds, seed_generators, simulation_key
 
 SHOOTING_MOVERS = (
@@ -76,14 +77,13 @@ class StepLearning:
 
     def begin(self, sim) -> None:
         """Make the key of a simulation that begins, from its first sample set."""
-        self.simulation_key = simulation_key(sim.sample_set, self.learner.n_simulations)
-        self.learner.n_simulations += 1
+        self.simulation_key = simulation_key(sim.sample_set, self.learner.simulations.begin())
 
     def seed(self, step_number: int) -> None:
         """Seed all random number generators for a step, if the learner has a seed."""
         if self.learner.seed is not None:
             entropy = StepSeeds(self.learner.seed, self.simulation_key).of_step(step_number)
-            self.learner.step_seed = seed_generators(entropy, self.engines)
+            self.learner.simulations.begin_step(seed_generators(entropy, self.engines))
 
     def learn(self, step) -> None:
         """Add the shots of a step to the training set, and count its current paths.
@@ -99,11 +99,22 @@ class StepLearning:
                 self.learner.add(result)
         for sample in step.active:
             if _identities(sample.trajectory)[0] not in self._initial_paths:  # these were not sampled
-                self.learner.count_path(sample.trajectory)
+                self._count(sample.trajectory)
+
+    def _count(self, path) -> None:
+        """Count a current path in the density, if it is a transition path."""
+        learner, name = self.learner, str(path.__uuid__)
+        if learner.has_seen_paths and name in learner.learned.frames:
+            learner.learned.frames.count(name)
+            return
+        ends = [state_index(path[i], learner.states) for i in (0, -1)]
+        if min(ends) >= 0 and ends[0] != ends[1]:
+            frames = learner.path_frames(path)
+            learner.learned.frames.count(name, frames.descriptors[frames.selectable])
 
     def train(self, step) -> None:
         """Train if it is due after a step."""
-        if self.learner.training_due:
+        if self.learner.has_seen_paths and self.learner.learned.due(self.learner.training_schedule):
             try:
                 self.learner.fit()
             except FloatingPointError as error:

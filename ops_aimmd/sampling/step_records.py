@@ -14,11 +14,6 @@ COLUMNS = "step accepted generated expected reached frames path_length model_ver
 def step_records(step, states: Sequence) -> list[dict]:
     """The records of one step: one for each shot, none for the initial step and other moves.
 
-    Parameters
-    ----------
-    step : openpathsampling.MCStep
-    states : sequence of openpathsampling.Volume
-
     Returns
     -------
     list of dict

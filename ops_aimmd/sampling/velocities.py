@@ -49,7 +49,6 @@ class BoltzmannVelocities(SnapshotModifier):
         self._adapter: EngineAdapter | None = None
 
     def to_dict(self):
-        """Dictionary from which OPS rebuilds the modifier."""
         return {"engine": self.engine, "temperature": self.temperature}
 
     def __call__(self, snapshot):

@@ -134,8 +134,9 @@ def _pack(thing) -> bytes:
         packer.dump(thing)
     except Exception as error:
         culprit = next((part for part in reversed(packer.seen) if not _can_travel(part)), None)
+        label = "the engine or a state" if culprit is None else f"{culprit.__class__.__name__} {_given_name(culprit)!r}"
         raise TypeError(
-            f"{_label(culprit)} cannot travel to another process ({type(error).__name__}: {error}): workers need an engine "
+            f"{label} cannot travel to another process ({type(error).__name__}: {error}): workers need an engine "
             "and states that OPS could store; collective variables may use functions of the script and of importable "
             "modules, but no open files or locks. In this process (executor=None) it can run as it is"
         ) from error
@@ -148,7 +149,3 @@ def _can_travel(thing) -> bool:
     except Exception:  # whatever it is, this object is where it comes from
         return False
     return True
-
-
-def _label(thing) -> str:
-    return "the engine or a state" if thing is None else f"{thing.__class__.__name__} {_given_name(thing)!r}"

@@ -70,7 +70,7 @@ def run_leg(engine, start, states: Sequence, limit: float) -> Leg:
 
     def still_running(trajectory, trusted=None) -> bool:
         nonlocal outcome
-        if _is_wrecked(trajectory[-1]):
+        if not np.abs(trajectory[-1].xyz).max() < WRECKED:  # OPS notices NaN, but not the large numbers that precede it
             raise EngineNaNError("positions are beyond all bounds", trajectory)
         outcome = state_index(trajectory[-1], states)
         return outcome < 0 and len(trajectory) < limit
@@ -108,8 +108,3 @@ def legs_made_by(maker: Callable) -> Iterator[None]:
 def make_legs(engine, start, directions: Sequence[str], states: Sequence, limit: float) -> dict[str, Leg]:
     """The legs of a shot, from `run_legs` or from the function given to `legs_made_by`."""
     return _legs_made_by.get()(engine, start, directions, states, limit)
-
-
-def _is_wrecked(snapshot) -> bool:
-    """Whether coordinates are too large for descriptors. OPS notices NaN, but not the large numbers that precede it."""
-    return not np.abs(snapshot.xyz).max() < WRECKED

@@ -17,10 +17,6 @@ class ShotLoop:
     ends the wait. After an error shots may still run on the executor: a loop that is used again takes them in, if they are
     asked for again, and another one leaves them out.
 
-    Parameters
-    ----------
-    executor : Executor
-
     Attributes
     ----------
     waiting : dict of str to ShotSpec

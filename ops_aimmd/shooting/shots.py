@@ -106,7 +106,6 @@ class ShotSpec(_Record):
 
     @classmethod
     def from_document(cls, document: Mapping) -> ShotSpec:
-        """Rebuild from `to_document`."""
         return cls(**{**document, "directions": tuple(document["directions"])})
 
 
@@ -147,7 +146,6 @@ class ShotResult(_Record):
 
     Attributes
     ----------
-    shot_id : str
     legs : tuple of LegResult
         In the order of the directions of the specification.
     worker : str
@@ -163,7 +161,6 @@ class ShotResult(_Record):
 
     @classmethod
     def from_document(cls, document: Mapping) -> ShotResult:
-        """Rebuild from `to_document`."""
         return cls(**{**document, "legs": tuple(LegResult.from_document(leg) for leg in document["legs"])})
 
 
@@ -173,7 +170,6 @@ class ShotFailure:
 
     Attributes
     ----------
-    shot_id : str
     error : str
         What happened, for a human reader.
     kind : {"error", "killed_worker", "cancelled"}
@@ -281,7 +277,6 @@ def legs_from_result(result: ShotResult | ResultHere, snapshot, engine) -> dict[
 
     Parameters
     ----------
-    result : ShotResult or ResultHere
     snapshot : openpathsampling snapshot
         The shooting point of the specification: first frame of a forward leg, and reversed that of a backward leg.
     engine : openpathsampling.engines.DynamicsEngine

@@ -173,7 +173,7 @@ def _learner(sim, run_id: str, checkpoint, descriptors, states, network, device)
             "resume(..., descriptors=...)"
         )
     if learner.has_seen_paths:
-        learner.recorded[run_id] = learner.transition_path_frames.revision
+        learner.simulations.note_recorded(run_id, learner.transition_path_frames.revision)
     return learner
 
 

@@ -108,7 +108,7 @@ class RunFiles:
             "simulation": str(sim.__uuid__),
             "ops_file": None if storage is None else {"kind": kind_of(storage), "name": file_of(storage).name},
             "simulation_key": None if simulation_key is None else str(simulation_key),  # JSON readers round large numbers
-            "n_simulations": self.learner.n_simulations,
+            "n_simulations": self.learner.simulations.n_begun,
             "save_frequency": int(sim.save_frequency),
             "platforms": {uuid: platform for uuid, platform in platforms.items() if platform is not None},
             "hook": {name: value for name, value in options.items() if name not in ("learner", "checkpoint")},

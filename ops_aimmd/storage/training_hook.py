@@ -135,7 +135,7 @@ class TrainingHook(PathSimulatorHook):
             )
         if sim is not self._simulation:
             self._learning.begin(sim)
-        self.learner.results_are_reported = True
+        self.learner.simulations.begin_reports()
         after_step.remove(self.after_step)
         after_step.insert(0, self.after_step)  # before OPS stores the step
         if self._files is not None:
@@ -274,7 +274,8 @@ class TrainingHook(PathSimulatorHook):
 
     def after_simulation(self, sim, hook_state) -> None:
         """Close the checkpoint; all that is in it was written after each step."""
-        self._running = self.learner.results_are_reported = False
+        self._running = False
+        self.learner.simulations.end_reports()
         if self._files is not None:
             self._files.close(sim)
         if self.write_in_blocks:

@@ -108,7 +108,7 @@ class AlanineDipeptide(MolecularSystem):
         first = np.flatnonzero(~right)[-1] + 1
         return (0 if abs(angles[first, 0]) < 90.0 else 180), float(angles[first, 1])
 
-    def initial_trajectory(self, seed, temperature=800.0, n_frames=200_000):
+    def initial_trajectory(self, seed, temperature=800.0, n_frames=200_000) -> paths.Trajectory:
         """A transition path from C7eq to C7ax out of hot dynamics.
 
         Dynamics at a high temperature run until they have been in C7eq and reach C7ax; the piece between the last frame in
@@ -125,10 +125,6 @@ class AlanineDipeptide(MolecularSystem):
             in kelvin; higher is faster and less like the paths at the temperature of the engine.
         n_frames : int
             frames of hot dynamics before giving up. The default takes seconds, at most a minute.
-
-        Returns
-        -------
-        openpathsampling.Trajectory
 
         Raises
         ------
@@ -153,7 +149,7 @@ class AlanineDipeptide(MolecularSystem):
         )
 
 
-def alanine_dipeptide(temperature=300.0, platform="Reference", n_frames_max=2000):
+def alanine_dipeptide(temperature=300.0, platform="Reference", n_frames_max=2000) -> AlanineDipeptide:
     """Alanine dipeptide in vacuum with an initialised OPS engine, states and descriptors.
 
     Parameters
@@ -164,10 +160,6 @@ def alanine_dipeptide(temperature=300.0, platform="Reference", n_frames_max=2000
         OpenMM platform. "Reference" is the fastest for 22 atoms in vacuum; None: the one OpenMM takes for the fastest.
     n_frames_max : int
         length limit of the engine; mean path lengths are 40-90 frames.
-
-    Returns
-    -------
-    AlanineDipeptide
     """
     testsystem = alanine_testsystem()
     engine = molecular_engine(

@@ -66,7 +66,7 @@ class AlanineInSolvent(MolecularSystem):
         return -abs((float(self.phi_psi(snapshot)[1]) - PSI["alpha_R"] + 180.0) % 360.0 - 180.0)
 
 
-def alanine_in_solvent(solvent="implicit", temperature=300.0, platform=None, n_frames_max=5000):
+def alanine_in_solvent(solvent="implicit", temperature=300.0, platform=None, n_frames_max=5000) -> AlanineInSolvent:
     """Alanine dipeptide in solvent with an initialised OPS engine, states and descriptors.
 
     Parameters
@@ -80,10 +80,6 @@ def alanine_in_solvent(solvent="implicit", temperature=300.0, platform=None, n_f
         (CUDA, OpenCL, CPU).
     n_frames_max : int
         Length limit of the engine.
-
-    Returns
-    -------
-    AlanineInSolvent
 
     Raises
     ------

@@ -39,16 +39,13 @@ class DescriptorCV(BatchedCV):
 
     @property
     def names(self):
-        """Name of each column."""
         return self.descriptors.names
 
     def to_dict(self):
-        """Dictionary from which OPS rebuilds the collective variable."""
         return {"name": self.name, "descriptors": descriptors_to_dict(self.descriptors)}
 
     @classmethod
     def from_dict(cls, dct):
-        """Rebuild from `to_dict`."""
         return cls(dct["name"], descriptors_from_dict(dct["descriptors"]))
 
     def _values(self, snapshots):

@@ -40,7 +40,6 @@ class DihedralAngleCV(BatchedCV):
         self._coordinates = InternalCoordinates(dihedrals={str(atoms): atoms for atoms in self._indices})
 
     def to_dict(self):
-        """Dictionary from which OPS rebuilds the collective variable."""
         return {"name": self.name, "quadruples": self._indices}
 
     def _values(self, snapshots):
@@ -79,11 +78,9 @@ class PeriodicDistanceCV(BatchedCV):
         self.centre = centre
 
     def to_dict(self):
-        """Dictionary from which OPS rebuilds the collective variable."""
         return {"name": self.name, "angles": self.angles, "centre": [float(angle) for angle in self.centre]}
 
     def __call__(self, items):
-        """Distance of a snapshot or of the frames of a trajectory."""
         if isinstance(items, paths.BaseSnapshot):
             return self._distance(self.angles(items).tolist())
         return self._values(items)

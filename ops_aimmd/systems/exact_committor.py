@@ -21,13 +21,7 @@ import scipy.sparse.linalg
 
 @dataclasses.dataclass(frozen=True)
 class Disk:
-    """The points of the plane nearer than ``radius`` to ``center``.
-
-    Parameters
-    ----------
-    center : tuple of two floats
-    radius : float
-    """
+    """The points of the plane nearer than ``radius`` to ``center``."""
 
     center: tuple
     radius: float

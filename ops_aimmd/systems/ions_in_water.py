@@ -53,7 +53,7 @@ class IonPair(MolecularSystem):
     distance: DescriptorCV
 
 
-def lithium_chloride(n_waters=270, temperature=300.0, platform=None, n_frames_max=5000):
+def lithium_chloride(n_waters=270, temperature=300.0, platform=None, n_frames_max=5000) -> IonPair:
     """LiCl in TIP3P water with an initialised OPS engine, states and descriptors.
 
     Bound: r < 0.23 nm, about the mean distance of the contact pair; unbound: r > 0.48 nm.
@@ -68,10 +68,6 @@ def lithium_chloride(n_waters=270, temperature=300.0, platform=None, n_frames_ma
         OpenMM platform; the fastest that works here, if left out: CUDA, OpenCL, CPU.
     n_frames_max : int
         Length limit of the engine.
-
-    Returns
-    -------
-    IonPair
 
     Raises
     ------

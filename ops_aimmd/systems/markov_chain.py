@@ -154,10 +154,6 @@ class MarkovChainEngine(DynamicsEngine):
 def site_indices(trajectory: Trajectory) -> np.ndarray:
     """Sites that a trajectory of a `MarkovChainEngine` visits.
 
-    Parameters
-    ----------
-    trajectory : openpathsampling Trajectory
-
     Returns
     -------
     np.ndarray, shape (n_frames,), int

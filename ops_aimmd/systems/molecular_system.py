@@ -30,7 +30,6 @@ class MolecularSystem(TwoStates):
 
     Parameters
     ----------
-    name : str
     engine : openpathsampling.engines.openmm.Engine
     states : list of two OPS volumes
     descriptors : DescriptorCV

@@ -325,10 +325,6 @@ class PotentialSurface(PES):
 
     Stored by kind and parameters, so it comes back from netCDF and SimStore files wherever this module has
     been imported before the file is opened.
-
-    Parameters
-    ----------
-    potential : Potential
     """
 
     def __init__(self, potential):

@@ -38,10 +38,6 @@ class ToyCoordinates(paths.CollectiveVariable):
     """All coordinates of a toy system: (n_frames, n_dim) of a trajectory, (n_dim,) of a snapshot.
 
     Not cached: reading a coordinate costs less than looking it up.
-
-    Parameters
-    ----------
-    name : str
     """
 
     def __init__(self, name):
@@ -99,8 +95,6 @@ class ToySystem(TwoStates):
 
     Parameters
     ----------
-    name : str
-    engine : openpathsampling.engines.toy.Engine
     states : list of two OPS volumes
         A and B: disks, defined through storable collective variables.
     descriptors : openpathsampling.CollectiveVariable
@@ -188,7 +182,7 @@ class ToySystem(TwoStates):
             x[:, 2:] = sigma * rng.standard_normal((len(points), len(sigma)))
         return x
 
-    def initial_trajectory(self, seed, channel=0, n_attempts=50):
+    def initial_trajectory(self, seed, channel=0, n_attempts=50) -> paths.Trajectory:
         """A transition path from A to B, by two-way shots from a saddle.
 
         All frames but the two ends lie outside the states, and the length is within the engine's
@@ -203,10 +197,6 @@ class ToySystem(TwoStates):
             which of ``self.saddles`` to start from. The path need not stay in this channel.
         n_attempts : int
             batches of eight shots before giving up.
-
-        Returns
-        -------
-        openpathsampling.Trajectory
 
         Raises
         ------
@@ -324,7 +314,9 @@ def _toy_system(name, core, chosen, *, disks, saddles, box, spacing, v_max, bath
     )
 
 
-def mueller_brown(temperature=10.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None):
+def mueller_brown(
+    temperature=10.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None
+) -> ToySystem:
     """The Müller-Brown potential: two barriers in a row, the upper one decides.
 
     Parameters
@@ -340,10 +332,6 @@ def mueller_brown(temperature=10.0, dynamics="overdamped", n_bath=0, n_frames_ma
         length limit of the engine.
     n_steps_per_frame : int, optional
         instead of the frame spacing given above.
-
-    Returns
-    -------
-    ToySystem
     """
     return _toy_system(
         "mueller_brown",
@@ -360,7 +348,7 @@ def mueller_brown(temperature=10.0, dynamics="overdamped", n_bath=0, n_frames_ma
     )
 
 
-def wolfe_quapp(temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None):
+def wolfe_quapp(temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None) -> ToySystem:
     """The rotated Wolfe-Quapp potential: two channels.
 
     ``saddles[0]`` lies in the channel x < 0, which carries about three quarters of the paths, ``saddles[1]``
@@ -375,10 +363,6 @@ def wolfe_quapp(temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5
         the shortest period), friction 5, a frame every 2 steps.
     n_bath, n_frames_max, n_steps_per_frame
         As for :func:`mueller_brown`.
-
-    Returns
-    -------
-    ToySystem
     """
     return _toy_system(
         "wolfe_quapp",
@@ -395,7 +379,9 @@ def wolfe_quapp(temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5
     )
 
 
-def hummer_szabo(b=5.0, temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None):
+def hummer_szabo(
+    b=5.0, temperature=1.0, dynamics="overdamped", n_bath=0, n_frames_max=5000, n_steps_per_frame=None
+) -> ToySystem:
     """A quartic double well with a coupled harmonic coordinate: easy, to show correctness.
 
     Uniform selection already generates 0.37 transition paths per two-way shot here, so it tells nothing about
@@ -412,10 +398,6 @@ def hummer_szabo(b=5.0, temperature=1.0, dynamics="overdamped", n_bath=0, n_fram
         frame per step.
     n_bath, n_frames_max, n_steps_per_frame
         As for :func:`mueller_brown`.
-
-    Returns
-    -------
-    ToySystem
     """
     return _toy_system(
         "hummer_szabo",
@@ -432,7 +414,9 @@ def hummer_szabo(b=5.0, temperature=1.0, dynamics="overdamped", n_bath=0, n_fram
     )
 
 
-def two_gaussian_wells(temperature=0.1, dynamics="langevin", n_bath=0, n_frames_max=5000, n_steps_per_frame=None):
+def two_gaussian_wells(
+    temperature=0.1, dynamics="langevin", n_bath=0, n_frames_max=5000, n_steps_per_frame=None
+) -> ToySystem:
     """Two Gaussian wells on a plateau between walls: a wide, flat transition region.
 
     Parameters
@@ -444,10 +428,6 @@ def two_gaussian_wells(temperature=0.1, dynamics="langevin", n_bath=0, n_frames_
         over the same friction), dt = 0.002, a frame every 10 steps.
     n_bath, n_frames_max, n_steps_per_frame
         As for :func:`mueller_brown`.
-
-    Returns
-    -------
-    ToySystem
     """
     return _toy_system(
         "two_gaussian_wells",

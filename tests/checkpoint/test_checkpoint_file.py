@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlite_errors
 from checkpoint_support import (
     CHILD,
     check_child_file,
@@ -535,28 +536,7 @@ def test_a_flipped_bit_never_gives_other_numbers(tmp_path, intact, monkeypatch, 
     assert refused > 0.2 * len(positions)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        *map(
-            sqlite3.OperationalError,
-            [
-                "database is locked",
-                "database table is locked",
-                "locking protocol",
-                "disk I/O error",
-                "unable to open database file",
-                "attempt to write a readonly database",
-                "database or disk is full",
-                "out of memory",
-                "large file support is disabled",
-                "interrupted",
-            ],
-        ),
-    ],
-    ids=repr,
-)
+@pytest.mark.parametrize("error", [MemoryError(), *sqlite_errors.UNAVAILABLE], ids=repr)
 def test_what_cannot_be_opened_now_is_not_called_damaged(intact, monkeypatch, error):
     def refuse(path, mode):
         raise error

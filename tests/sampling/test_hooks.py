@@ -775,7 +775,7 @@ class OneForAll(dict):
 def run_in_turns(chain, directory, recorded, capacity=100_000, n_steps=(25, 25, 25, 3)):
     """Two simulations on one learner, each with a checkpoint; what the learner had learned when each was last written."""
     learner = chain.learner(seed=1, schedule=BY_HAND)
-    learner.recorded = recorded
+    learner.simulations._recorded = recorded
     files = [directory / "one.aimmd", directory / "other.aimmd"]
     samplers = []
     for file, initial in zip(files, (chain.initial(), chain.path([0, 1, 2, 1, 2, 3, 4, 5, 6])), strict=True):

@@ -9,6 +9,7 @@ from sampling_support import Chain, Table, simulation, site_descriptors, table_m
 from ops_aimmd import CommittorLearner, CommittorModel, TrainingHook, TrainingSet, load_learner
 from ops_aimmd.checkpoint import Checkpoint
 from ops_aimmd.committor import DiminishingSchedule, ShootingResult
+from ops_aimmd.sampling.step_learning import StepLearning
 
 
 @pytest.fixture
@@ -152,7 +153,8 @@ def shots(learner, n, rng):
 
 def test_before_the_first_path_there_is_nothing(chain):
     learner = chain.learner()
-    assert not learner.has_seen_paths and not learner.training_due and learner.last_report is None
+    assert not learner.has_seen_paths and learner.last_report is None
+    StepLearning(learner).train(None)  # nothing is due
     for ask in ("version", "model", "training_set", "transition_path_frames"):
         with pytest.raises(RuntimeError, match="has seen no path yet"):
             getattr(learner, ask)

@@ -88,11 +88,11 @@ def test_each_simulation_of_one_learner_has_its_own_noise():
     learner = chain.learner(seed=3)
     first, second = noise(chain, learner, range(7)), noise(chain, learner, range(7))
     assert not set(first) & set(second)
-    assert learner.n_simulations == 2
+    assert learner.simulations.n_begun == 2
     sampler, steps = simulation(chain.scheme(learner), chain.path(range(7)), TrainingHook(learner))
     sampler.run(3)
     sampler.run(3)  # goes on with the same simulation
-    assert learner.n_simulations == 3
+    assert learner.simulations.n_begun == 3
     assert len(set(numbers_of(steps))) == 6
 
 
@@ -102,7 +102,7 @@ def test_a_learner_from_a_checkpoint_goes_on_counting(tmp_path):
     sampler, steps = simulation(chain.scheme(learner), chain.initial(), TrainingHook(learner, tmp_path / "run.aimmd"))
     sampler.run(5)
     again = load_learner(tmp_path / "run.aimmd", [chain.site], chain.states)
-    assert again.n_simulations == 1
+    assert again.simulations.n_begun == 1
     assert not set(numbers_of(steps)) & set(noise(chain, again, range(7), 5))
 
 
@@ -140,7 +140,7 @@ def test_without_a_seed_the_generators_are_left_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     hook.before_step(sampler, 2, (0, 1), None)
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
-    assert learner.step_seed is None
+    assert learner.simulations.step_seed is None
 
 
 def draws():

@@ -389,7 +389,6 @@ def test_only_pairs_that_the_network_joins_count():
     assert np.isclose(weights[1], 1.0, atol=1e-3)  # A-B
     assert weights[2] < 0.01  # A-C, of no use here
     assert learner_selector_of(chain, paths.TPSNetwork.from_states_all_to_all(chain.states), learner).pairs is None
-    assert np.isclose(selector.expected_transition_probability(THREE[[1, 2, 4]]), [0.5, 0.0, 4 / 9], atol=1e-3).all()
 
 
 def learner_selector_of(chain, network, learner):

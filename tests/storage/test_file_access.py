@@ -20,6 +20,7 @@ from pathlib import Path
 import netCDF4
 import openpathsampling as paths
 import pytest
+import sqlite_errors
 from child_processes import PYTEST, run_script
 from resume_support import SUFFIX, QuickChain, begin, checkpoint_of, child, copy_run, numbers_in, resume, run_to, stands_at
 
@@ -312,20 +313,7 @@ UNAVAILABLE = [
     OSError(errno.EIO, "Input/output error"),
     PermissionError(errno.EACCES, "Permission denied"),
     ModuleNotFoundError("No module named 'states_of_the_user'"),
-    *map(
-        sqlite3.OperationalError,
-        [
-            "database is locked",
-            "database table is locked",
-            "locking protocol",
-            "disk I/O error",
-            "unable to open database file",
-            "attempt to write a readonly database",
-            "database or disk is full",
-            "out of memory",
-            "large file support is disabled",
-        ],
-    ),
+    *sqlite_errors.UNAVAILABLE,
 ]
 
 

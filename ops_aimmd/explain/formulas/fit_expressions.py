@@ -25,6 +25,7 @@ from ops_aimmd.committor.density import pair_log_odds
 from ops_aimmd.committor.input_scaling import InputScaling
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.model import CommittorModel
+from ops_aimmd.committor.training import check_model
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.formulas.constants import Shots
 from ops_aimmd.explain.formulas.engines.dcgp import dcgp_search
@@ -34,7 +35,7 @@ from ops_aimmd.explain.formulas.expressions import Node
 from ops_aimmd.explain.formulas.front import PICKS, Front, make_front
 from ops_aimmd.explain.formulas.screening import MOST_INPUTS, screen
 from ops_aimmd.explain.formulas.state_fronts import StateFronts
-from ops_aimmd.explain.inputs.grouping import check_model, check_names, columns_of
+from ops_aimmd.explain.inputs.grouping import check_names, columns_of
 
 ENGINES = ("score", "dcgp", "operon")
 

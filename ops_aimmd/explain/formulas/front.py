@@ -27,6 +27,7 @@ from ops_aimmd.explain.formulas.constants import FINAL_TOLERANCE, Fitted, Shots,
 from ops_aimmd.explain.formulas.expressions import Node, OutsideDomain, constant, evaluate, skeleton, with_inputs
 from ops_aimmd.explain.formulas.formula import Formula
 from ops_aimmd.explain.formulas.readable import cancellation, readable, rounded_constants
+from ops_aimmd.explain.formulas.screening import flexible_log_odds
 from ops_aimmd.explain.formulas.simplify import simplified
 
 FORMAT = "ops_aimmd front 1"
@@ -68,7 +69,7 @@ class Front:
     picked_by : str
         The rule behind `best`.
     n_shots, effective_shots : float
-        Shots, and independent ones among them by the autocorrelation of the residuals.
+        Shots, and independent ones among them by the residuals of a flexible regression.
     n_tried : int
         Candidates that the search has fitted.
     network_loss_per_leg : float
@@ -223,7 +224,7 @@ def make_front(
     """
     n_inputs = descriptors.shape[1]
     fitted = _refitted([constant(0.0), *candidates], shots)
-    effective = effective_shots(min(fitted, key=lambda f: f.loss).node, shots)
+    effective = effective_shots(shots)
     evidence = effective / len(shots)
 
     def length(f: Fitted) -> float:
@@ -331,7 +332,7 @@ def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
     """
     if len(shots) < FEWEST_SHOTS_TO_VALIDATE:
         return math.nan, math.nan
-    correlated = block_length(_residuals(node, shots), shots.chains, shots.time)
+    correlated = block_length(_residuals(evaluate(node, shots.columns), shots), shots.chains, shots.time)
     folds = Folds.dealt(shots.chains, N_FOLDS, correlated)
     fold, gaps = folds.of(shots.chains, shots.time), folds.gaps(shots.chains, shots.time)
     losses = np.full(len(shots), np.nan)
@@ -348,16 +349,18 @@ def cross_validated(node: Node, shots: Shots) -> tuple[float, float]:
     return float(mean), float(error / shots.legs.sum())
 
 
-def effective_shots(node: Node, shots: Shots) -> float:
+def effective_shots(shots: Shots) -> float:
     """Number of independent shots, by the correlation of their residuals.
 
-    Outcomes are independent given the shooting points. Residuals are correlated where the expression is wrong in the same
-    way for consecutive shots, which are then no separate evidence for it.
+    Consecutive shots are no separate evidence where something slow that no input tells decides their outcomes. Their
+    residuals are then correlated under any function of the inputs. Under a poor one they are correlated for another reason:
+    it is wrong in the same way for neighbours. So the residuals are those of a flexible regression, whatever the search has
+    found.
     """
     if len(shots) < FEWEST_SHOTS_TO_VALIDATE:
         return float(len(shots))
-    return independent_values(_residuals(node, shots), shots.chains, shots.time)
+    return independent_values(_residuals(flexible_log_odds(shots), shots), shots.chains, shots.time)
 
 
-def _residuals(node: Node, shots: Shots) -> np.ndarray:
-    return binomial_derivatives(evaluate(node, shots.columns), shots.reached, shots.legs)[1]
+def _residuals(log_odds: np.ndarray, shots: Shots) -> np.ndarray:
+    return binomial_derivatives(log_odds, shots.reached, shots.legs)[1]

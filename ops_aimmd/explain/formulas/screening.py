@@ -1,4 +1,6 @@
-r"""Which of many inputs are worth a search? A screen by the score test of all single terms and all products of two inputs.
+r"""Regressions that need no search: the score test of all single terms and all products of two inputs.
+
+They say which of many inputs are worth a search, and what the inputs tell of the outcomes, whatever a search has found.
 
 With the standardised inputs Z, one matrix product :math:`Z^\top \mathrm{diag}(r)\,Z` gives the score of every product
 :math:`z_i z_j`, and :math:`(Z^2)^\top \mathrm{diag}(W)\,Z^2` its information. The best terms enter a logistic
@@ -7,10 +9,13 @@ regression, and its residuals are screened again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.logistic_regression import logistic_regression
+from ops_aimmd.explain.formulas.archive import most_constants
 from ops_aimmd.explain.formulas.constants import Shots
 
 MOST_INPUTS = 40
@@ -20,27 +25,46 @@ KEPT, ROUNDS, TERMS_PER_ROUND = 30, 3, 8
 
 SHOTS_SCREENED = 30000
 
+MOST_TERMS = 50
+"""Terms of a flexible regression, the constant included."""
+
 
 def screen(shots: Shots) -> list[int]:
     """Positions of the inputs that are kept, in ascending order."""
     stride = max(len(shots) // SHOTS_SCREENED, 1)
-    few = shots.rows(slice(None, None, stride))
-    z = few.columns - few.columns.mean(axis=1, keepdims=True)
-    z = z / np.maximum(z.std(axis=1, keepdims=True), 1e-300)
-    terms = [np.ones(z.shape[1])]
     kept: list[int] = []
-    for _ in range(ROUNDS):
-        design = np.array(terms).T
-        coefficients = logistic_regression(design, few.reached, few.legs, np.zeros(len(terms)), ridge=1.0)
-        _, gradient, curvature = binomial_derivatives(design @ coefficients, few.reached, few.legs)
-        single, pairs = _gains(z, -gradient, curvature)
-        strength = np.maximum(single, pairs.max(axis=1))
+    for _, strength in _regressions(shots.rows(slice(None, None, stride)), 1 + TERMS_PER_ROUND * (ROUNDS - 1)):
         new = [i for i in np.argsort(strength)[::-1] if i not in kept][: KEPT // ROUNDS]
         kept += [int(i) for i in new]
-        rows, cols = np.triu_indices(len(z))
-        order = np.argsort(np.concatenate([single, pairs[rows, cols]]))[::-1][:TERMS_PER_ROUND]
-        terms += [z[k] if k < len(z) else z[rows[k - len(z)]] * z[cols[k - len(z)]] for k in order]
     return sorted(kept)
+
+
+def flexible_log_odds(shots: Shots) -> np.ndarray:
+    """Log-odds (n,) of a regression with as many terms as the shots can determine, at most `MOST_TERMS`."""
+    *_, (q, _) = _regressions(shots, min(MOST_TERMS, most_constants(shots)))
+    return q
+
+
+def _regressions(shots: Shots, most_terms: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Log-odds (n,) of regressions of more and more terms, and what each input could still gain in nats, (d,)."""
+    z = shots.columns - shots.columns.mean(axis=1, keepdims=True)
+    z = z / np.maximum(z.std(axis=1, keepdims=True), 1e-300)
+    rows, cols = np.triu_indices(len(z))
+    terms, waiting = [np.ones(z.shape[1])], np.ones(len(z) + len(rows), dtype=bool)
+    while True:
+        design = np.array(terms).T
+        coefficients = logistic_regression(design, shots.reached, shots.legs, np.zeros(len(terms)), ridge=1.0)
+        q = design @ coefficients
+        _, gradient, curvature = binomial_derivatives(q, shots.reached, shots.legs)
+        single, pairs = _gains(z, -gradient, curvature)
+        yield q, np.maximum(single, pairs.max(axis=1))
+        gains = np.where(waiting, np.concatenate([single, pairs[rows, cols]]), 0.0)
+        best = np.argsort(gains)[::-1][: min(TERMS_PER_ROUND, most_terms - len(terms))]
+        best = best[gains[best] > 0]
+        if not len(best):
+            return
+        waiting[best] = False
+        terms += [z[k] if k < len(z) else z[rows[k - len(z)]] * z[cols[k - len(z)]] for k in best]
 
 
 def _gains(z: np.ndarray, residual: np.ndarray, curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,6 @@ def cartesian_gradient(
 
     Parameters
     ----------
-    model : CommittorModel
     descriptors : Descriptors
         What the model was trained on, one of :mod:`ops_aimmd.descriptors`.
     positions : array, shape (n_frames, n_atoms, 3)

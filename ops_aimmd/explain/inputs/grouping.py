@@ -13,9 +13,6 @@ from numbers import Integral
 
 import numpy as np
 
-from ops_aimmd.committor.model import CommittorModel
-from ops_aimmd.committor.training_set import TrainingSet
-
 SINE_OR_COSINE = re.compile(r"(?P<angle>.+) (?:sin|cos)")
 
 SYMMETRY_FUNCTION = re.compile(r"(?P<centre>.+) (?P<neighbours>\S+) (?P<function>G[25]) r=(?P<shell>\S+)(?: .*)?")
@@ -161,16 +158,6 @@ def columns_of(inputs, names: Sequence[str]) -> list[int]:
         if (i not in names) if isinstance(i, str) else not 0 <= i < len(names):
             raise ValueError(f"there is no input {i!r}; they count from 0 to {len(names) - 1}: {list(names)[:20]}")
     return [list(names).index(i) if isinstance(i, str) else int(i) for i in inputs]
-
-
-def check_model(model, shots) -> None:
-    """Raise ValueError unless these are a model and a training set of the same descriptors and states."""
-    if not isinstance(model, CommittorModel) or not isinstance(shots, TrainingSet):
-        types = f"{type(model).__name__} and {type(shots).__name__}"
-        raise ValueError(f"expected a CommittorModel, such as learner.model, and a TrainingSet; got {types}")
-    expected, got = (f"{one.n_descriptors} descriptors and {one.n_states} states" for one in (model, shots))
-    if expected != got:
-        raise ValueError(f"the model takes {expected}; the training set has {got}")
 
 
 def check_names(names, n_inputs: int, default: str = "input {}") -> list[str]:

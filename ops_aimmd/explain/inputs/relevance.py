@@ -34,9 +34,10 @@ from ops_aimmd.committor.likelihood import negative_log_likelihood
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.networks import StackedNetwork, member_logits
 from ops_aimmd.committor.optimisation import TrainingData
+from ops_aimmd.committor.training import check_model
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.inputs.gradients import gradient_scores
-from ops_aimmd.explain.inputs.grouping import CORRELATED, check_model, check_names, correlated, resolve_groups
+from ops_aimmd.explain.inputs.grouping import CORRELATED, check_names, correlated, resolve_groups
 from ops_aimmd.explain.inputs.replacement import REPLACEMENTS, Permutation
 
 METHODS = (*REPLACEMENTS, "gradient")

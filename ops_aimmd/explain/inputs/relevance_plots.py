@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from ops_aimmd.descriptors.topology import as_mdtraj
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOUR, CONDITIONAL_COLOUR, BAND = "#1b6ca8", "#e07b00", "#eef1f4"
 
@@ -13,7 +19,7 @@ N_SIGMA = 2.0
 """Length of error bars in standard errors: where the line touches zero, the input may be irrelevant."""
 
 
-def plot_relevance(table: pd.DataFrame, axes=None, at_most: int = 25):
+def plot_relevance(table: pd.DataFrame, axes=None, at_most: int = 25) -> Axes:
     """Bars of the loss increase by permutation, with the conditional one as points; correlated groups side by side.
 
     Bars are pale where they are less than two standard errors above zero; lines are two standard errors. Groups of
@@ -28,10 +34,6 @@ def plot_relevance(table: pd.DataFrame, axes=None, at_most: int = 25):
         A new figure by default.
     at_most : int
         Rows drawn.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
 
     Raises
     ------
@@ -64,7 +66,7 @@ def plot_relevance(table: pd.DataFrame, axes=None, at_most: int = 25):
     return axes
 
 
-def plot_atom_relevance(relevance, topology, positions, atoms=None, figure=None):
+def plot_atom_relevance(relevance, topology, positions, atoms=None, figure=None) -> Figure:
     """Bars per atom, and the molecule in the plane of its two long axes with the atoms coloured by relevance.
 
     Parameters
@@ -79,10 +81,6 @@ def plot_atom_relevance(relevance, topology, positions, atoms=None, figure=None)
         Those to draw; all by default.
     figure : matplotlib.figure.Figure, optional
         A new one by default.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
 
     Raises
     ------

@@ -204,10 +204,6 @@ def local_cluster(n_workers: int, worker_ttl: float = 60.0, dashboard: bool = Fa
     **options
         For `distributed.LocalCluster`.
 
-    Returns
-    -------
-    distributed.LocalCluster
-
     Raises
     ------
     ImportError

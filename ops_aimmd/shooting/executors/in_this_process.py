@@ -74,7 +74,6 @@ class WithSnapshots(InThisProcess):
         return ShotHere(shot_id, engine_key, snapshot, tuple(directions), max_frames, seed)
 
     def results(self, timeout: float | None = None) -> list[ResultHere]:
-        """Runs the shot that waits longest."""
         if not self._waiting:
             return []
         _, shot = self._waiting.popitem(last=False)

@@ -10,12 +10,16 @@ import torch
 from matplotlib.figure import Figure
 from scipy.special import expit
 
+from ops_aimmd.committor.autocorrelation import independent_values
+from ops_aimmd.committor.likelihood import binomial_derivatives
 from ops_aimmd.committor.model import CommittorModel
 from ops_aimmd.committor.training_set import TrainingSet
 from ops_aimmd.explain.formulas.constants import Shots, refit
+from ops_aimmd.explain.formulas.expressions import constant, evaluate
+from ops_aimmd.explain.formulas.expressions import x as input_
 from ops_aimmd.explain.formulas.fit_expressions import _steepest, fit_expressions
 from ops_aimmd.explain.formulas.formula import upright
-from ops_aimmd.explain.formulas.front import PICKS, Front, effective_shots
+from ops_aimmd.explain.formulas.front import PICKS, Front, effective_shots, make_front
 from ops_aimmd.explain.formulas.screening import screen
 from ops_aimmd.explain.formulas.state_fronts import StateFronts
 
@@ -251,15 +255,41 @@ def test_the_screen_keeps_a_product_among_many_inputs():
     assert {7, 50, 99} <= set(kept) and len(kept) == 30
 
 
-def test_correlated_residuals_count_as_fewer_shots():
-    from ops_aimmd.explain.formulas.expressions import constant
-
+def test_what_no_input_tells_counts_as_fewer_shots():
     rng = np.random.default_rng(0)
     blocks = np.repeat(rng.integers(0, 2, 100) * 1.0, 10)
     legs, chains = np.ones(1000), np.zeros(1000, int)
     columns = rng.normal(size=(1, 1000))
-    assert effective_shots(constant(0.0), Shots(columns, blocks, legs, chains)) < 250
-    assert effective_shots(constant(0.0), Shots(columns, rng.permutation(blocks), legs, chains)) > 800
+    assert effective_shots(Shots(columns, blocks, legs, chains)) < 250
+    assert effective_shots(Shots(columns, rng.permutation(blocks), legs, chains)) > 800
+
+
+def slow_shots(n=1500, seed=3):
+    """A product of two slow inputs decides; a third one does not matter."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 3))
+    for i in range(1, n):
+        x[i] = 0.97 * x[i - 1] + np.sqrt(1 - 0.97**2) * x[i]
+    reached = rng.binomial(2, expit(0.8 * x[:, 0] + 2 * x[:, 0] * x[:, 1])).astype(float)
+    return Shots(np.ascontiguousarray(x.T), reached, np.full(n, 2.0), np.zeros(n, int))
+
+
+def test_a_search_cut_short_does_not_make_shots_fewer():
+    """The residuals of neighbours are alike under a poor form, and not under a good one; the shots are the same."""
+    shots = slow_shots()
+    poor = constant(1.0) * input_(0) + constant(0.0)
+    good = constant(1.0) * input_(0) + constant(1.0) * input_(0) * input_(1) + constant(0.0)
+    under_poor, under_good = (
+        independent_values(binomial_derivatives(q, shots.reached, shots.legs)[1], shots.chains, shots.time)
+        for q in (evaluate(refit(form, shots).node, shots.columns) for form in (poor, good))
+    )
+    assert under_poor < 0.2 * under_good  # the control: residuals of the best form found
+    fronts = [
+        make_front(forms, shots, [0, 1, 2], ("a", "b", "c"), shots.columns.T, "description_length", 100, 5.0)
+        for forms in ([poor], [poor, good])
+    ]
+    assert fronts[0].effective_shots == fronts[1].effective_shots > 0.8 * under_good
+    assert [front.best.variables for front in fronts] == [("a",), ("a", "b")]
 
 
 def test_errors_of_constants_know_that_shots_are_repeated():
