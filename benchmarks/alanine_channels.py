@@ -164,7 +164,8 @@ def disagreement(series):
     Variance and autocorrelation are those within the chains, all chains together: a rare spell in one channel is not known
     to the chain that has not had it.
     """
-    values, chain = np.concatenate(series), np.repeat(np.arange(len(series)), [len(one) for one in series])
+    values = np.concatenate(series).astype(float)
+    chain = np.repeat(np.arange(len(series)), [len(one) for one in series])
     chance, _ = chance_of_difference(values, chain, chain)
     return float(np.nan_to_num(chance, nan=0.0 if np.ptp(values) > 0 else 1.0)) if len(series) > 1 else 1.0
 
@@ -201,13 +202,10 @@ def method_row(chains, md_steps, control, learning):
     of_chains = [late(table, md_steps) for table in chains]
     channels = [channel_of(steps) for steps in of_chains]
     of_channels = [disagreement([one == k for one in channels]) for k in range(len(CHANNELS))]
-    counts = [effective_paths(steps) for steps in of_chains]
-    effective = sum(count for count, _ in counts)
-    error = np.sqrt(sum(error**2 for _, error in counts))
+    effective, interval = effective_paths(of_chains)
     spent = rows["1e6 MD steps"].sum()
     relative = np.concatenate([steps.path_length for steps in of_chains])
     per_path = (relative.std() / relative.mean() / 0.05) ** 2  # independent paths for a standard error of 5 %
-    factor = np.exp(1.96 * error / effective) if effective else np.nan
     return {
         "method": rows.method[0],
         "chains": len(rows),
@@ -226,8 +224,8 @@ def method_row(chains, md_steps, control, learning):
         "distance of populations": total_variation(populations),
         "switches per 1e6": rows.switches.sum() / spent,
         "paths per 1e6": effective / spent,
-        "low": effective / spent / factor,
-        "high": effective / spent * factor,
+        "low": interval[0] / spent,
+        "high": interval[1] / spent,
         "1e6 MD steps to 5 %": per_path / effective * spent + learning if effective else np.nan,
     }
 
@@ -243,12 +241,13 @@ def total_variation(populations):
     return float(np.mean([np.abs(a - b).sum() / 2 for a, b in pairs])) if len(populations) > 1 else np.nan
 
 
-def effective_paths(steps):
-    """Independent paths by the autocorrelation of the logarithm of their length, and the standard error."""
+def effective_paths(chains):
+    """Independent paths by the autocorrelation of ln(length) within the chains, and a 95 % interval."""
+    steps = pd.concat([steps.assign(chain=chain) for chain, steps in enumerate(chains)])
     if steps.path_length.nunique() == 1:
-        return 0.0, 0.0
-    correlation = integrated_autocorrelation(np.log(steps.path_length))
-    return correlation.n_effective, correlation.n_effective_error
+        return 0.0, (0.0, 0.0)
+    found = integrated_autocorrelation(np.log(steps.path_length), steps.chain, steps.index, common_mean=False)
+    return found.n_effective, found.n_effective_interval()
 
 
 def tables_in(folder):

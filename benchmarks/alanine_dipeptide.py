@@ -98,28 +98,19 @@ def summarise(table, costs, n_runs):
         if mine.empty:
             continue
         md_steps = mine.frames.sum() * N_STEPS_PER_FRAME
-        effective, variance, taus, late = 0.0, 0.0, [], []
-        for _, one in mine.groupby("seed"):
-            one = one[one.step > 0.2 * one.step.max()]
-            late.append(one)
-            if one.path_length.nunique() > 1:
-                autocorrelation = integrated_autocorrelation(np.log(one.path_length))
-                taus.append(autocorrelation.tau)
-                effective += autocorrelation.n_effective
-                variance += autocorrelation.n_effective_error**2
-        late = pd.concat(late)
-        spread = np.exp(1.96 * np.sqrt(variance) / effective) if effective else np.nan
-        rate = effective / md_steps * 1e6
+        late = pd.concat([one[one.step > 0.2 * one.step.max()] for _, one in mine.groupby("seed")])
+        found = integrated_autocorrelation(np.log(late.path_length), late.seed, late.step, common_mean=False)
+        per_step = 1e6 / md_steps
         cost = costs[costs.method == method]
         rows.append(
             {
                 "method": method,
                 "generated": late.generated.mean(),
                 "accepted": late.accepted.mean(),
-                "tau": np.mean(taus),
-                "paths per 1e6 steps": rate,
-                "low": rate / spread,
-                "high": rate * spread,
+                "tau": found.tau,
+                "paths per 1e6 steps": found.n_effective * per_step,
+                "low": found.n_effective_interval()[0] * per_step,
+                "high": found.n_effective_interval()[1] * per_step,
                 "length": late.path_length.mean(),
                 "length of runs": " ".join(f"{v:.0f}" for v in late.groupby("seed").path_length.mean()),
                 "1e6 steps": md_steps / 1e6,

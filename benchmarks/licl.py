@@ -162,14 +162,15 @@ def summarise(folder):
     }
     if late.path_length.nunique() > 1:
         correlation = integrated_autocorrelation(np.log(late.path_length))
-        rate = correlation.n_effective / md_steps * 1e6
+        low, high = (number / md_steps * 1e6 for number in correlation.n_effective_interval())
         times = (late.path_length - 1) * PS_PER_FRAME
         row |= {
             "tau": correlation.tau,
-            "paths per 1e6 steps": rate,
-            "+-": rate * correlation.tau_error / correlation.tau,
+            "paths per 1e6 steps": correlation.n_effective / md_steps * 1e6,
+            "low": low,
+            "high": high,
             "time": times.mean(),
-            "+- ": integrated_autocorrelation(times).mean_error(),
+            "+-": integrated_autocorrelation(times).mean_error(),
         }
     return row
 
