@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ops_aimmd.analysis.run_data import checked_states, or_those_stored
 from ops_aimmd.committor.likelihood import log_committor
 from ops_aimmd.reweighting import Equilibrium, Excursions, reweight
 from ops_aimmd.reweighting.excursions import FREE, SHOT
@@ -204,7 +205,8 @@ def equilibrium(
     runs = free_runs if isinstance(free_runs, FreeRuns) else FreeRuns.load(free_runs)
     with opened(storage) as file:
         if learner is None:
-            learner = load_learner(checkpoint, descriptors, states)
+            descriptors, states = or_those_stored(file, descriptors, states)
+            learner = load_learner(checkpoint, descriptors, checked_states(states, file))
         shots = _read_shots(file, learner, discard, progress)
     _check_fit(runs, shots, learner)
     excursions, stored, names, first = _excursions(shots, runs, learner)

@@ -243,12 +243,12 @@ def _from_both(storage, checkpoint, descriptors, states, network, progress) -> R
         rows, _, _ = _logged_rows(file)
         complete = len({row["step"] for row in rows}) == file.step and all(row["legs"] == 2 for row in rows)
         known_paths = {} if complete else {name: path.frames for name, path in file.density_paths().items()}
-    descriptors, states = _or_those_stored(storage, descriptors, states)
+    descriptors, states = or_those_stored(storage, descriptors, states)
     if complete:
         found = _from_checkpoint(checkpoint, network)
     else:
         learner = load_learner(checkpoint, network=network)
-        found = _read_rows(storage, _checked_states(states, storage), known_paths, None, progress)
+        found = _read_rows(storage, checked_states(states, storage), known_paths, None, progress)
         found = replace(found, training_set=learner.training_set, model=learner.model, reports=learner.reports)
     time, unit = _time_per_frame(storage)
     names = _descriptor_names(descriptors, found.model.n_descriptors)
@@ -256,8 +256,8 @@ def _from_both(storage, checkpoint, descriptors, states, network, progress) -> R
 
 
 def _from_storage(storage, descriptors, states, progress) -> RunData:
-    descriptors, states = _or_those_stored(storage, descriptors, states)
-    states = _checked_states(states, storage)
+    descriptors, states = or_those_stored(storage, descriptors, states)
+    states = checked_states(states, storage)
     if descriptors is None:
         note = (
             "Neither the file nor the call says what the descriptors are (descriptors=...), so nothing is said here of the "
@@ -279,11 +279,11 @@ def _from_storage(storage, descriptors, states, progress) -> RunData:
     )
 
 
-def _checked_states(states, storage) -> list:
+def checked_states(states, storage) -> list:
     if states is None or any(state is None for state in states):
         raise ValueError(
             f"{file_of(storage)} does not say which states its paths join, as it was made without a CommittorLearner: give "
-            "them, report(..., states=[state_A, state_B])"
+            "them, states=[state_A, state_B]"
         )
     return list(states)
 
@@ -361,7 +361,7 @@ class _StepReader:
         return self._index[name]
 
 
-def _or_those_stored(storage, descriptors, states) -> tuple:
+def or_those_stored(storage, descriptors, states) -> tuple:
     """Descriptors and states as given, or those of the last path sampling in the file, as far as OPS could store them."""
     simulations = [sim for sim in storage.pathsimulators if isinstance(sim, paths.PathSampling)]
     for sim in reversed(simulations):
