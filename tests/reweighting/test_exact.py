@@ -1,0 +1,252 @@
+"""Rates, populations and free energies from shots and free runs, against linear algebra; and wrong ways, which must fail."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from guided_walks import two_channels
+from reweighting_exact import (
+    add_free_runs,
+    binned_rates,
+    coverage,
+    exchange_as_shots,
+    independent,
+    limit_that_cuts,
+    log_ratios,
+    low_barrier,
+    only,
+    share_over,
+    simulated,
+    three_states,
+    with_errors,
+    without_errors,
+    without_limit,
+)
+
+from ops_aimmd.reweighting import reweight, transition_path_check
+from ops_aimmd.reweighting.ensembles import build, usable
+from ops_aimmd.reweighting.equilibrium import _lorentzian
+
+AGREES = 4.0
+"""Standard errors: one in 15000 normal values is farther away, one in some 1000 with the errors of 40 blocks."""
+
+RUNS = range(60)
+
+
+@pytest.fixture(scope="module")
+def walk():
+    return two_channels(height=4.0, n=17, hop=0.02)
+
+
+@pytest.fixture(scope="module")
+def simulation(walk):
+    return simulated(walk, len(RUNS), 240, seed=2)
+
+
+@pytest.fixture(scope="module")
+def excursions(simulation):
+    """60 chains and their free runs together."""
+    return simulation.excursions(*RUNS)
+
+
+def deviations(x, walk, **settings):
+    """ln k / k_exact, and its error, for the two rates."""
+    found = reweight(x, n_replicates=60, **settings)
+    pairs = ~np.eye(x.n_states, dtype=bool)
+    return np.log(found.rates / walk.rates)[pairs], found.log_error()[pairs]
+
+
+def test_the_walk_is_reversible_and_its_channels_differ(walk):
+    """What is exact here: stationary, skew detailed balance; t is no function of p alone."""
+    swapped = np.arange(len(walk.matrix)) ^ 1
+    flux = walk.stationary[:, None] * walk.matrix
+    assert np.allclose(walk.stationary @ walk.matrix, walk.stationary, rtol=0, atol=1e-14)
+    assert np.allclose(flux, flux[np.ix_(swapped, swapped)].T, rtol=0, atol=1e-14)
+    transitions, last = walk.exact
+    assert transitions[0, 1] == pytest.approx(transitions[1, 0]) and last.sum() == pytest.approx(1)
+    p = np.exp(walk.log_committor[:, 1])
+    with np.errstate(invalid="ignore"):
+        ratio = walk.transition_probability / (2 * p * (1 - p))
+    at_half = [np.interp(0.5, p[walk.channel == c], ratio[walk.channel == c]) for c in (0, 1)]
+    assert at_half[1] > 1.5 * at_half[0]
+
+
+@pytest.mark.parametrize("kinds", [("shot", "exchange"), ("shot",), ("exchange",)])
+def test_rates_are_exact(excursions, walk, kinds):
+    values, errors = deviations(only(excursions, *kinds), walk)
+    assert (np.abs(values) < AGREES * errors).all() and (errors < 0.08).all()
+
+
+@pytest.mark.parametrize("window", [2.0, 4.0])
+def test_every_window_is_exact(excursions, walk, window):
+    values, errors = deviations(excursions, walk, window=window)
+    assert (np.abs(values) < AGREES * errors).all() and (errors < 0.08).all()
+
+
+WRONG = {
+    "a = 1": lambda x: binned_rates(x),
+    "t = 2p(1-p)": lambda x: reweight(only(x, "shot"), log_t=independent).rates,
+    "exchange shots as shots": lambda x: reweight(exchange_as_shots(x)).rates,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_weights_fail(excursions, walk, name):
+    _, errors = deviations(only(excursions, "shot"), walk)
+    wrong = np.log(WRONG[name](excursions) / walk.rates)[[0, 1], [1, 0]]
+    assert (np.abs(wrong) > AGREES * errors).any()
+
+
+def test_excursions_have_no_direction(excursions, walk):
+    """Movers turn accepted paths A -> B. Counting the directions separately then gives a factor of two."""
+    shots = excursions.kind != "free"
+    turned = replace(excursions, ends=np.where(shots[:, None], np.sort(excursions.ends), excursions.ends))
+    found = reweight(turned)
+    assert np.array_equal(found.rates, reweight(excursions).rates, equal_nan=True)
+    assert found.kinetics.flux[0, 0, 1] == found.kinetics.flux[0, 1, 0]
+    directed = found.weights[shots & (turned.ends == [0, 1]).all(axis=1)].sum() / found.populations[0]
+    assert np.log(directed / walk.rates[0, 1]) > 0.5  # the control
+
+
+def test_populations_and_times(excursions, walk):
+    found = reweight(excursions, n_replicates=60)
+    error = found.log_error("populations")
+    assert (np.abs(np.log(found.populations / walk.exact[1])) < AGREES * error).all()
+    assert found.populations.sum() == pytest.approx(1)
+    times = found.mean_first_passage_times
+    assert times[[0, 1], [1, 0]] == pytest.approx(1 / found.rates[[0, 1], [1, 0]])
+    assert times[[0, 1], [0, 1]].tolist() == [0, 0]
+
+
+def test_free_energies(simulation, excursions, walk):
+    """Of the site, and of site and channel, with the frames within the states."""
+    found = reweight(excursions, n_replicates=60)
+    frames = np.concatenate([row[5] for run in RUNS for row in simulation.rows[run]])
+    inside, owner = simulation.internal(*RUNS)
+    n = walk.n_sites // 2
+    probability = walk.stationary.reshape(2, n, 2).sum(axis=2)
+    edges = np.arange(n + 1) - 0.5, np.array([-0.5, 0.5, 1.5])
+    one = found.free_energy(frames % n, edges[0], inside % n, owner)
+    two = found.free_energy(
+        np.stack([frames % n, frames // n], axis=1), edges, np.stack([inside % n, inside // n], axis=1), owner
+    )
+    assert two.values.shape == (n, 2) and one.probability.sum() == pytest.approx(1)
+    for estimate, exact in ((one, probability.sum(axis=0)), (two, probability.T)):
+        difference = np.log(estimate.probability / exact)
+        assert (np.abs(difference) < AGREES * estimate.error).all() and estimate.error.max() < 0.2
+        assert estimate.values.min() == 0
+    without = found.free_energy(frames % n, edges[0])
+    assert without.probability[0] == 0 and np.isinf(without.values[0])  # the control: no frames within the states
+
+
+def test_every_third_frame(simulation, excursions, walk):
+    """Stored frames stand for those between them. The difference to all frames is far below the error."""
+    thinned = simulation.excursions(*RUNS, stride=3)
+    assert len(thinned.log_committor) < 0.5 * len(excursions.log_committor)
+    assert thinned.frame_weights.sum() == pytest.approx(excursions.length.sum())
+    values, errors = deviations(thinned, walk)
+    assert (np.abs(values) < AGREES * errors).all() and (errors < 0.08).all()
+
+
+def test_length_limit():
+    """Shots over the limit are in no ensemble of shots: kept, long transitions are missing."""
+    walk = low_barrier()
+    limit, exact = limit_that_cuts(walk, 0.05)
+    simulation = simulated(walk, 40, 150, seed=3, exchange_every=0, limit=limit)
+    x = simulation.excursions(*range(40))
+    found = reweight(x)
+    assert found.left_out["over the length limit"] > 0
+    values, errors = deviations(x, walk)
+    assert (np.abs(values) < AGREES * errors).all()
+    shares = np.array([share_over(simulation.excursions(*range(i, 40, 8)), limit) for i in range(8)])
+    wrong = np.array([share_over(simulation.excursions(*range(i, 40, 8)), limit, without_limit) for i in range(8)])
+    error = shares.std(ddof=1) / np.sqrt(8)
+    assert abs(shares.mean() - exact) < AGREES * error < 0.5 * exact
+    assert wrong.mean() < exact - AGREES * wrong.std(ddof=1) / np.sqrt(8)
+
+
+@pytest.mark.parametrize("fixed_time", [False, True])
+def test_free_runs_end_at_an_entry(fixed_time):
+    walk = low_barrier()
+    simulation = simulated(walk, 40, 0, seed=4)
+    simulation.shots(100, exchange_every=2)
+    add_free_runs(simulation, n_walkers=5, fixed_time=fixed_time)
+    values, errors = deviations(simulation.excursions(*range(40)), walk)
+    assert (errors < 0.08).all()
+    assert (np.abs(values) < AGREES * errors).all() != fixed_time
+
+
+def test_three_states():
+    walk = three_states()
+    simulation = simulated(walk, 40, 200, seed=5)
+    values, errors = deviations(simulation.excursions(*range(40), channels=False), walk)
+    assert (np.abs(values) < AGREES * errors).all() and (errors < 0.12).all()
+    found = reweight(simulation.excursions(*range(40), channels=False))
+    flux, last = walk.exact
+    jumps, tau = flux / flux.sum(axis=1, keepdims=True), last / flux.sum(axis=1)
+    exact = np.linalg.solve(np.eye(2) - jumps[1:, 1:], tau[1:])
+    assert np.abs(np.log(found.mean_first_passage_times[1:, 0] / exact)).max() < 0.3
+
+
+@pytest.mark.parametrize("slope", [0.5, 2.0, 8.0])
+def test_a_wrong_committor_is_exact_too(walk, slope):
+    """Log-odds that are wrong by a factor cost precision. With 8, frames have log-odds up to +-30: nothing overflows."""
+    simulation = simulated(walk, 40, 150, seed=6, slope=slope, exponent=1.0 / slope)
+    x = simulation.excursions(*range(40))
+    with np.errstate(over="raise", invalid="raise"):
+        values, errors = deviations(x, walk, fewest=0)
+    assert np.isfinite(values).all()
+    if slope < 8:
+        assert (np.abs(values) < AGREES * errors).all() and (errors < 0.2).all()
+    else:
+        assert np.abs(np.diff(x.log_committor, axis=1)).max() > 25
+
+
+def test_refit_of_t_in_the_bootstrap(excursions):
+    """The first-order change of ln S is that of a new fit, but for second order."""
+    x = excursions
+    used, _ = usable(x)
+    pairs = [(0, 1), (1, 0)]
+    ensembles = build(x, used, _lorentzian, pairs, n_folds=1)
+    (shots,) = ensembles.shots
+    repeats = np.random.default_rng(1).poisson(1.0, size=len(used)).astype(float)
+    change = shots.change_of_log_s(repeats[None])[0]
+    again = replace(shots.trials, weights=shots.trials.weights * repeats[shots.rows])
+    coefficients = again.fit(np.ones(len(shots.rows), bool))
+    step = shots.trials.newton_step(shots.coefficients[-1], repeats[None, shots.rows])[0]
+    assert np.allclose(step, coefficients - shots.coefficients[-1], atol=0.1 * np.abs(step).max())
+    assert np.allclose(change, shots.slopes @ step)
+    other = build(x, used, _lorentzian, pairs, log_t=lambda p, f: _fitted(shots, coefficients, p, f))
+    assert np.abs(other.log_s[:, 2] - ensembles.log_s[:, 2] - change).max() < 0.1 * np.abs(change).max()
+
+
+def _fitted(shots, coefficients, log_committor, features):
+    from ops_aimmd.reweighting.transition_probability import TransitionProbability, orientations
+
+    return TransitionProbability(orientations([(0, 1)], 2), coefficients)(log_committor, features)
+
+
+def test_transition_paths_at_each_log_odds(excursions):
+    assert transition_path_check(reweight(excursions)).passed
+    wrong = only(excursions, "shot")
+    rng = np.random.default_rng(1)
+    shots = wrong.kind == "shot"
+    ends = wrong.ends.copy()
+    lost = shots & wrong.is_transition() & (rng.random(len(shots)) < 0.5) & (wrong.point_log_committor[:, 1] > -0.7)
+    ends[lost, 0] = ends[lost, 1]  # half of the transitions from beyond p = 1/2 are recorded as returns
+    assert not transition_path_check(reweight(replace(wrong, ends=ends), log_t=independent)).passed
+
+
+@pytest.mark.slow
+def test_intervals_hold_in_200_runs():
+    """Bias below 2 %, 68 and 95 % intervals at their rates; the bounds are those of 200 runs."""
+    walk = two_channels(5.0, 21, hop=0.05)
+    simulation = simulated(walk, 200, 3000, seed=11)
+    values, errors = log_ratios(simulation, with_errors())
+    assert (values.std(axis=0, ddof=1) < 0.08).all()
+    assert (np.abs(values.mean(axis=0)) < 0.02).all()
+    inner, outer = coverage(values, errors)
+    assert ((0.6 <= inner) & (inner <= 0.76)).all() and ((0.9 <= outer) & (outer <= 0.98)).all()
+    for estimate in (binned_rates, without_errors(lambda x: only(x, "shot"), log_t=independent)):
+        wrong, _ = log_ratios(simulation, estimate, n_runs=50)
+        assert (wrong.mean(axis=0) > 0.02 + AGREES * wrong.std(axis=0) / np.sqrt(50)).all()
