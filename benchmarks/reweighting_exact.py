@@ -30,9 +30,9 @@ def simulated(walk: GuidedWalk, n_runs: int, n_steps: int, seed: int, exchange_e
     return simulation
 
 
-def add_free_runs(simulation: Simulation, n_walkers: int = 20, **settings) -> None:
-    """Free runs, from each state, of as many frames in all as the shots have."""
-    n_frames = np.mean([sum(row[4] for row in rows) for rows in simulation.rows])
+def add_free_runs(simulation: Simulation, n_walkers: int = 20, times: float = 1.0, **settings) -> None:
+    """Free runs, from each state, of as many frames in all as the shots have, or more."""
+    n_frames = times * np.mean([sum(row[4] for row in rows) for rows in simulation.rows])
     simulation.free_runs(n_walkers, int(n_frames / n_walkers / len(simulation.walk.states)), **settings)
 
 

@@ -89,9 +89,9 @@ def transition_path_check(
     equilibrium = np.exp(equilibrium - equilibrium.max())
     q = x.log_committor[:, second] - x.log_committor[:, first]
     inside = (q >= edges[0]) & (q <= edges[-1])
-    frames = np.zeros((len(x.kind), n_bins))
     places = np.clip(np.searchsorted(edges, q[inside], side="right") - 1, 0, n_bins - 1)
-    np.add.at(frames, (x.owner[inside], places), x.frame_weights[inside])
+    frames = np.bincount(x.owner[inside] * n_bins + places, x.frame_weights[inside], minlength=len(x.kind) * n_bins)
+    frames = frames.reshape(-1, n_bins)
     transition = x.is_transition()
 
     def both(weights, repeats):

@@ -20,7 +20,7 @@ Bolhuis, J. Chem. Phys. 133, 174109 (2010), doi:10.1063/1.3491817 (reweighted pa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from ops_aimmd.reweighting.excursions import EXCHANGE, FREE, SHOT, Excursions
 from ops_aimmd.reweighting.transition_probability import (
     TransitionProbability,
     Trials,
+    basis,
     effective_counts,
     orientations,
     trials,
@@ -174,8 +175,8 @@ def build(
         fits: list = [log_t]
         fold = np.zeros(len(x.kind), int)
         if log_t is None:
-            of_fit, start, every_trial, training, coefficients, fold = _fit(excursions, used, limit, log_u, m, n_folds)
-            fits = [replace(start, coefficients=each) for each in coefficients]
+            of_fit, every_trial, training, coefficients, fold = _fit(excursions, used, limit, log_u, m, n_folds)
+            fits = [TransitionProbability(m, each) for each in coefficients]
         log_s, slopes = _log_sums(x, log_u, fits, fold)
         for number, fit in enumerate(fits):
             of_fold = rows[fold[rows] == number]
@@ -203,25 +204,25 @@ def build(
 
 
 def _fit(x: Excursions, used, limit, log_u, m, n_folds):
-    """t of the shots with one limit: trials, t before the fit, rows of the used excursions, training, coefficients, fold of each used one."""
+    """t of the shots with one limit: trials, rows of the used excursions, training, coefficients, fold of each used one."""
     here = (x.kind == SHOT) & ~x.failed & (x.limit == limit)  # those that ran over the limit, too
     log_c = log_u(x.point_log_committor[here]) - x.log_selection_probability[here]
-    shots, start = trials(x.point_log_committor[here], x.point_features[here], x.ends[here], x.length[here], limit, log_c, m)
+    shots = trials(x.point_log_committor[here], x.point_features[here], x.ends[here], x.length[here], limit, log_c, m)
     steered = np.isin(x.kind, (SHOT, EXCHANGE))
     fold_of = np.full(len(x.kind), n_folds)
-    folds = Folds.dealt(x.chain[steered], n_folds) if n_folds > 1 else None
+    chains = np.unique(x.chain[steered], return_inverse=True)[1]  # numbers without gaps are dealt evenly
+    folds = Folds.dealt(chains, n_folds) if n_folds > 1 else None
     training = np.ones((n_folds + 1, here.sum()), bool)
     if folds is not None:
-        fold_of[steered] = folds.of(x.chain[steered], x.step[steered])
+        fold_of[steered] = folds.of(chains, x.step[steered])
         training[:-1] = fold_of[here] != np.arange(n_folds)[:, None]
     coefficients = np.array([shots.fit(rows) for rows in training])
-    return shots, start, np.flatnonzero(here), training, coefficients, fold_of[used]
+    return shots, np.flatnonzero(here), training, coefficients, fold_of[used]
 
 
 def _log_sums(x: Excursions, log_u, fits, fold) -> tuple[np.ndarray, np.ndarray]:
     """ln S (n,), and its derivatives by the coefficients of the fits (n, k), a part of the excursions at a time."""
-    design = getattr(fits[0], "design", lambda log_committor, features: np.zeros((len(features), 0)))
-    n_functions = design(x.log_committor[:1], x.features[:1]).shape[1]
+    n_functions = basis(x.log_committor[:1], x.features[:1]).shape[1]
     log_s, slopes = np.full(len(x.kind), -np.inf), np.zeros((len(x.kind), n_functions))
     parts = np.searchsorted(x.offsets, np.arange(0, x.offsets[-1] + FRAMES_AT_ONCE, FRAMES_AT_ONCE))
     parts = np.unique(np.append(np.minimum(parts, len(x.kind)), len(x.kind)))
@@ -243,7 +244,7 @@ def _log_sums(x: Excursions, log_u, fits, fold) -> tuple[np.ndarray, np.ndarray]
         with np.errstate(invalid="ignore"):
             share = np.where(np.isfinite(terms), np.exp(terms - sums[owner]), 0.0) * -np.expm1(log_t)
         full = np.diff(offsets) > 0
-        weighted = share[:, None] * design(log_committor, features)
+        weighted = share[:, None] * basis(log_committor, features)
         slopes[first:last][full] = np.add.reduceat(weighted, offsets[:-1][full])
     return log_s, slopes
 

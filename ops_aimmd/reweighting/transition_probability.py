@@ -6,10 +6,9 @@ trial of t. We fit
 
 .. math::  \mathrm{logit}\, t(x) = \mathrm{logit}\, t_0(x) + \sum_k \beta_k b_k(p(x)) .
 
-The committor is recalibrated first: the legs of the shots tell one slope of the log-odds and a shift for each state. The
-functions b are humps between each two states, :math:`h = 4 p_i p_j`, :math:`h^4` and :math:`h (p_j - p_i)`; humps times
+The functions b are humps between each two states, :math:`h = 4 p_i p_j`, :math:`h^4` and :math:`h (p_j - p_i)`; humps times
 *features* of the configuration, such as its channel; and *tails*: towards each state a straight line in the log-odds, from
-:math:`p_i` and :math:`\ln p_i`. With a right committor t tends to :math:`t_0` in
+:math:`p_i` and :math:`\ln p_i`, for a committor that is wrong there. With a right committor t tends to :math:`t_0` in
 the tails, where few shots succeed. So tails, and the features, have Gaussian priors around 0, of the widths with which
 the shots are most probable (evidence; D. J. C. MacKay, Neural Comput. 4, 415 (1992), doi:10.1162/neco.1992.4.3.415).
 
@@ -25,19 +24,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 import numpy as np
-from scipy.special import log_expit, log_softmax, logsumexp
+from scipy.special import log_expit, logsumexp
 
 from ops_aimmd.committor.likelihood import binomial_derivatives
-from ops_aimmd.committor.recalibration import slope_and_shifts
 
 PRECISION = 0.25
 """Of the Gaussian prior of the coefficients of humps: differences of logit t from that of 2p(1-p) are of the order of 1."""
 
 PRECISIONS = (1.0, 10.0, 100.0, 1000.0)
-"""Of the coefficients of tails, and of features."""
-
-SPREADS = 1.0, 1.0
-"""Standard deviations of the prior of the logarithm of the slope, and of the shifts, of the recalibration."""
+"""Of the coefficients of tails, and of features. Log-odds that are wrong by a factor of 2 ask for tails of 0.5 or 1."""
 
 LEAST_LOG_ODDS = -700.0
 """Log-odds stay where their exponential is a float64."""
@@ -74,7 +69,7 @@ def basis(log_committor: np.ndarray, features: np.ndarray) -> np.ndarray:
     humps, slanted = [], []
     for i, j in combinations(range(p.shape[1]), 2):
         hump = 4 * p[:, i] * p[:, j]
-        humps += [hump, hump**4, hump**16]
+        humps += [hump, hump**4]
         slanted.append(hump * (p[:, j] - p[:, i]))
     return np.stack([*tails, *slanted, *humps, *(column * hump for column in features.T for hump in humps)], axis=1)
 
@@ -87,32 +82,17 @@ class TransitionProbability:
     ----------
     m : array, shape (n_states, n_states)
         From :func:`orientations`.
-    slope, shifts : float, array (n_states,)
-        Recalibration of the committor.
     coefficients : array, shape (k,)
         All zero: legs are independent, t = 2p(1-p) for two states.
     """
 
     m: np.ndarray
-    slope: float
-    shifts: np.ndarray
     coefficients: np.ndarray
-
-    def design(self, log_committor: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """The functions b, shape (n, k)."""
-        return basis(self._recalibrated(log_committor), features)
-
-    def offset(self, log_committor: np.ndarray) -> np.ndarray:
-        """logit of t of independent legs, shape (n,)."""
-        log_t0 = independent_legs(self._recalibrated(log_committor), self.m)
-        return log_t0 - np.log(-np.expm1(log_t0))
-
-    def _recalibrated(self, log_committor: np.ndarray) -> np.ndarray:
-        return log_softmax(self.slope * np.maximum(log_committor, LEAST_LOG_ODDS) + self.shifts, axis=1)
 
     def __call__(self, log_committor: np.ndarray, features: np.ndarray) -> np.ndarray:
         """ln t, shape (n,), from ln p (n, n_states) and features (n, d)."""
-        return log_expit(self.offset(log_committor) + self.design(log_committor, features) @ self.coefficients)
+        log_t0 = independent_legs(log_committor, self.m)
+        return log_expit(log_t0 - np.log(-np.expm1(log_t0)) + basis(log_committor, features) @ self.coefficients)
 
 
 @dataclass(frozen=True)
@@ -174,8 +154,8 @@ class Trials:
         return 0.5 * (np.log(self.precision).sum() - np.linalg.slogdet(information)[1]) - self.loss(coefficients)
 
 
-def trials(log_committor, features, ends, length, limit: float, log_c, m) -> tuple[Trials, TransitionProbability]:
-    """Shots of one path ensemble as trials of its t, with the prior that has the largest evidence; and t before the fit.
+def trials(log_committor, features, ends, length, limit: float, log_c, m: np.ndarray) -> Trials:
+    """Shots of one path ensemble as trials of its t, with the prior that has the largest evidence.
 
     Parameters
     ----------
@@ -190,22 +170,20 @@ def trials(log_committor, features, ends, length, limit: float, log_c, m) -> tup
         ln u/P_sel of the shots.
     m : array, shape (n_states, n_states)
     """
-    n_states = len(m)
-    counts = (ends[:, :, None] == np.arange(n_states)).sum(axis=1)
-    slope, shifts = slope_and_shifts(np.maximum(log_committor, LEAST_LOG_ODDS), counts, 1.0, *SPREADS)
-    start = TransitionProbability(m, slope, shifts, np.zeros(0))
-    design = start.design(log_committor, features)
     inside = (ends.min(axis=1) >= 0) & (length <= limit)
     success = np.where(inside, m[ends[:, 0], ends[:, 1]], 0.0)
-    precision = np.full(design.shape[1], PRECISION)
-    plain = Trials(design, start.offset(log_committor), success, effective_counts(log_c), precision)
+    log_t0 = independent_legs(log_committor, m)
+    design = basis(log_committor, features)
+    plain = Trials(
+        design, log_t0 - np.log(-np.expm1(log_t0)), success, effective_counts(log_c), np.full(design.shape[1], PRECISION)
+    )
     candidates = []
-    n_plain = start.design(log_committor[:0], features[:0, :0]).shape[1]
+    n_tails, n_plain = 2 * len(m), basis(log_committor[:0], features[:0, :0]).shape[1]
     for tails, of_features in product(PRECISIONS, PRECISIONS if features.shape[1] else (1.0,)):
         precision = plain.precision.copy()
-        precision[: 2 * n_states], precision[n_plain:] = tails, of_features
+        precision[:n_tails], precision[n_plain:] = tails, of_features
         candidates.append(replace(plain, precision=precision))
-    return max(candidates, key=Trials.log_evidence), start
+    return max(candidates, key=Trials.log_evidence)
 
 
 def effective_counts(log_c: np.ndarray) -> np.ndarray:
