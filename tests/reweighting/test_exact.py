@@ -160,8 +160,8 @@ def test_length_limit():
     walk = low_barrier()
     limit, exact = limit_that_cuts(walk, 0.05)
     simulation = Simulation(walk, 40, seed=3, limit=limit)
-    simulation.shots(100)
-    add_free_runs(simulation, times=5)
+    simulation.shots(250)
+    add_free_runs(simulation, times=4)
     x = simulation.excursions(*range(40))
     found = reweight(x, n_replicates=40)
     assert found.left_out["over the length limit"] > 0
