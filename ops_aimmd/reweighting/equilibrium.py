@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,10 @@ from ops_aimmd.reweighting.transition_probability import independent_legs, orien
 FEWEST_EFFECTIVE = 20.0
 """Effective number of excursions below which an estimate is refused: its relative error is above 1/sqrt(20) = 22 %, and
 estimates of that error from so few are unreliable."""
+
+
+MOST_LOST = 0.01
+"""Share of the shots that may have no outcome without a warning."""
 
 
 class TooFewExcursions(ValueError):
@@ -85,6 +90,7 @@ def reweight(
     """
     used, left_out = usable(excursions)
     _check(excursions, used)
+    _warn_of_lost_shots(excursions, left_out)
     n_states = excursions.n_states
     if transitions is None:
         transitions = [(i, j) for i in range(n_states) for j in range(n_states) if i != j]
@@ -296,6 +302,17 @@ def _check(x: Excursions, used: np.ndarray) -> None:
             "the committor is the same in all frames: the model is constant. Train it, or give the log_committor of "
             "the model "
             "that guided the shots"
+        )
+
+
+def _warn_of_lost_shots(x: Excursions, left_out: dict[str, int]) -> None:
+    lost = left_out["broke off"] + left_out["over the length limit"]
+    n_shots = int(np.isin(x.kind, (SHOT, EXCHANGE)).sum())
+    if lost > MOST_LOST * n_shots:
+        warnings.warn(
+            f"{lost} of {n_shots} shots broke off or are over the length limit; expected at most {MOST_LOST:.0%}. "
+            "Long excursions then have weights from free runs only: raise the limit",
+            stacklevel=3,
         )
 
 

@@ -90,7 +90,7 @@ class Excursions:
     point_features: np.ndarray = None  # type: ignore[assignment]
     channel: np.ndarray = None  # type: ignore[assignment]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.kind)
         defaults = {"version": np.zeros(n, int), "failed": np.zeros(n, bool), "channel": np.full(n, -1)}
         defaults |= {"features": np.zeros((len(self.log_committor), 0)), "point_features": np.zeros((n, 0))}
@@ -100,9 +100,10 @@ class Excursions:
         for each in fields(self):
             if each.name != "exchange_log_weights":
                 object.__setattr__(self, each.name, np.asarray(getattr(self, each.name)))
-        m, n_states = self.log_committor.shape if self.log_committor.ndim == 2 else (-1, -1)
-        shapes: dict[str, tuple] = dict.fromkeys(each.name for each in fields(self))  # type: ignore[arg-type]
-        shapes = {name: (n,) for name in shapes if name != "exchange_log_weights"}
+        if self.log_committor.ndim != 2:
+            raise ValueError(f"log_committor has shape {self.log_committor.shape}; expected (stored frames, states)")
+        m, n_states = self.log_committor.shape
+        shapes: dict[str, tuple] = {each.name: (n,) for each in fields(self) if each.name != "exchange_log_weights"}
         shapes |= {"ends": (n, 2), "offsets": (n + 1,), "log_committor": (m, n_states)}
         d = self.features.shape[-1]  # type: ignore[union-attr]
         shapes |= {"point_log_committor": (n, n_states), "features": (m, d), "point_features": (n, d)}
@@ -114,6 +115,9 @@ class Excursions:
                 raise ValueError(
                     f"ln v of version {version} has shape {np.shape(log_weights)}; expected {(m,)}: one per frame"
                 )
+            bad = np.flatnonzero(np.isnan(log_weights) | (np.asarray(log_weights) == np.inf))
+            if len(bad):
+                raise ValueError(f"ln v of version {version} is NaN or inf in {len(bad)} frames, first {bad[:5].tolist()}")
         self._check_values(m, n_states)
 
     def _check_values(self, m: int, n_states: int) -> None:
