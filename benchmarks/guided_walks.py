@@ -83,7 +83,7 @@ class GuidedWalk:
 
     @cached_property
     def log_committor(self) -> np.ndarray:
-        """Of each site, the mean over its signs, (n_sites, n_states); -+inf within the states."""
+        """Mean over the signs of each site, (n_sites, n_states); -+inf within the states."""
         with np.errstate(divide="ignore"):
             return np.log(self.committors.reshape(self.n_sites, 2, -1).mean(axis=1))
 

@@ -28,7 +28,7 @@ class Agreement:
         Standard error of the difference.
     chi_square : float
     probability : float
-        Of a chi-square at least as large if both agree.
+        Probability of a chi-square at least as large if both agree.
     """
 
     observed: np.ndarray
@@ -169,7 +169,7 @@ class Channels:
     Attributes
     ----------
     shares : dict of int to dict of int to float
-        Of each chain, the share of its transitions in each channel.
+        Share of the transitions of each chain in each channel.
     equilibrated : bool
         False if a chain has never left its first channel although there are others.
     note : str

@@ -105,10 +105,9 @@ class Ensembles:
     shots: list[ShotEnsemble]
     point_log_t: np.ndarray
 
-    def sizes(self, repeats: np.ndarray | None = None) -> np.ndarray:
+    def sizes(self) -> np.ndarray:
         """Effective number of samples of each ensemble."""
-        counts = self.counts if repeats is None else self.counts * repeats
-        return np.bincount(self.ensemble, counts, minlength=len(self.names))
+        return np.bincount(self.ensemble, self.counts, minlength=len(self.names))
 
 
 def usable(excursions: Excursions) -> tuple[np.ndarray, dict[str, int]]:

@@ -67,11 +67,11 @@ def reweight(
     n_folds : int
         t of an excursion comes from a fit without its part of the chain; so many parts. 1: in-sample.
     n_replicates : int
-        Of the bootstrap.
+        Replicates of the bootstrap.
     fewest : float
         Refuse estimates with a smaller effective number of excursions.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -119,7 +119,7 @@ class Equilibrium:
         -ln Z.
     blocks : Blocks
     n_replicates, seed : int
-        Of the bootstrap.
+        Replicates and seed of the bootstrap.
     """
 
     excursions: Excursions
@@ -138,7 +138,7 @@ class Equilibrium:
 
     @cached_property
     def kinetics(self) -> Kinetics:
-        """Of the estimate, with a leading dimension of 1."""
+        """Kinetics of the estimate, with a leading dimension of 1."""
         return kinetics(self.excursions, *self._estimate)
 
     @property
@@ -213,11 +213,11 @@ class Equilibrium:
         Parameters
         ----------
         values : array, shape (m,) or (m, 2)
-            Of each stored frame of the excursions.
+            One or two numbers for each stored frame of the excursions.
         bins : array (b + 1,), or two of them for two functions
             Edges.
         internal_values : array, shape (l,) or (l, 2), optional
-            Of frames within the states, from the internal stretches of free runs, evenly taken.
+            The same for frames within the states, from the internal stretches of free runs, evenly taken.
         internal_owner : int array, shape (l,), optional
             Excursion (of a free run) that follows on the stretch of each internal frame.
 

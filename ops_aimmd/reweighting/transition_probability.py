@@ -29,10 +29,10 @@ from scipy.special import log_expit, logsumexp
 from ops_aimmd.committor.likelihood import binomial_derivatives
 
 PRECISION = 0.25
-"""Of the Gaussian prior of the coefficients of humps: differences of logit t from that of 2p(1-p) are of the order of 1."""
+"""Precision of the Gaussian prior of humps: logit t differs from that of 2p(1-p) by 1 or so."""
 
 PRECISIONS = (1.0, 10.0, 100.0, 1000.0)
-"""Of the coefficients of tails, and of features. Log-odds that are wrong by a factor of 2 ask for tails of 0.5 or 1."""
+"""Precisions of the priors of tails and of features. Log-odds wrong by a factor of 2 ask for tails of 0.5 or 1."""
 
 LEAST_LOG_ODDS = -700.0
 """Log-odds stay where their exponential is a float64."""
@@ -108,7 +108,7 @@ class Trials:
         1 for a path of the ensemble, in as many orientations as any; 0 for none.
     weights : array, shape (n,)
     precision : array, shape (k,)
-        Of the prior.
+        Inverse variances of the prior.
     """
 
     design: np.ndarray

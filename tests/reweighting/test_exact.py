@@ -126,7 +126,7 @@ def test_populations_and_times(estimate, walk):
 
 
 def test_free_energies(simulation, estimate, walk):
-    """Of the site, and of site and channel, with the frames within the states."""
+    """Free energies on the site, and on site and channel, with the frames within the states."""
     found = estimate
     frames = np.concatenate([row[5] for run in RUNS for row in simulation.rows[run]])
     inside, owner = simulation.internal(*RUNS)
