@@ -155,7 +155,7 @@ def build(
     Returns
     -------
     Ensembles
-        Of the used excursions, in their order.
+        Its arrays hold the used excursions, in their order.
     """
     x = excursions.chosen(used)
     half = 0.5 * (x.ends[:, :, None] == np.arange(x.n_states)).sum(axis=1)

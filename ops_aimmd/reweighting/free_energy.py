@@ -41,7 +41,7 @@ def free_energy(
     Parameters
     ----------
     weights, repeats : array, shape (1 + r, n)
-        Of the estimate and of the replicates of the bootstrap.
+        Those of the estimate come first, then those of the replicates of the bootstrap.
     factor : float
         Multiplies the errors.
 
