@@ -1,8 +1,8 @@
 r"""Guided walks: Markov chains with inertia, exact by linear algebra, and path sampling on them in numpy.
 
-A guided walker has a site and a sign, its velocity (P. Gustafson, Stat. Comput. 8, 357 (1998), doi:10.1023/A:1008880707168).
-It proposes the next site in the direction of its sign, accepts with min(1, pi(next) / pi(site)), and turns round otherwise.
-Now and then its sign is flipped (friction). Such chains obey skew detailed balance,
+A guided walker has a site and a sign, its velocity (P. Gustafson, Stat. Comput. 8, 357 (1998),
+doi:10.1023/A:1008880707168). It proposes the next site in the direction of its sign, accepts with min(1, pi(next) /
+pi(site)), and turns round otherwise. Now and then its sign is flipped (friction). Such chains obey skew detailed balance,
 
     pi(x) P((x, s) -> (y, r)) = pi(y) P((y, -r) -> (x, -s)),
 
@@ -30,8 +30,8 @@ class GuidedWalk:
     energies : array, shape (n_sites,)
         In kT.
     proposals : list of (int, int, int, int, float)
-        Site, sign, next site, sign there, probability; its reverse, (next, -sign there, site, -sign), has the same one. With
-        the rest of the probability the sign is flipped.
+        Site, sign, next site, sign there, probability; its reverse, (next, -sign there, site, -sign), has the same one.
+        With the rest of the probability the sign is flipped.
     states : list of lists of int
         Sites of each state.
     channel : int array, shape (n_sites,)
@@ -83,7 +83,7 @@ class GuidedWalk:
 
     @cached_property
     def log_committor(self) -> np.ndarray:
-        """Of each site, the mean over its signs, (n_sites, n_states); -+inf within the states."""
+        """Mean over the signs of each site, (n_sites, n_states); -+inf within the states."""
         with np.errstate(divide="ignore"):
             return np.log(self.committors.reshape(self.n_sites, 2, -1).mean(axis=1))
 
@@ -112,7 +112,7 @@ class GuidedWalk:
         return flux / last[:, None]
 
     def lengths_of_transitions(self, longest: int) -> np.ndarray:
-        """Probability (longest + 1,) of each number of frames between the states, of transitions from state 0 to state 1."""
+        """Probability (longest + 1,) of each number of interior frames of transitions from state 0 to state 1."""
         between = self.state_of < 0
         start, end = self.state_of == 0, self.state_of == 1
         now = (self.stationary[start] @ self.matrix[start])[between]
@@ -167,7 +167,9 @@ def line(energies, friction, hop=0.0, state_width=3) -> GuidedWalk:
             proposals += [
                 (c * n + i, s, d * n + i, s, hop / (n_channels - 1)) for s in (-1, 1) for d in range(n_channels) if d != c
             ]
-    sides = [[c * n + i for c in range(n_channels) for i in part] for part in (range(state_width), range(n - state_width, n))]
+    sides = [
+        [c * n + i for c in range(n_channels) for i in part] for part in (range(state_width), range(n - state_width, n))
+    ]
     channel = np.repeat(np.arange(n_channels), n)
     return GuidedWalk(energies.ravel(), proposals, sides, channel)
 
@@ -237,7 +239,7 @@ class Simulation:
         self.rows = [[] for _ in range(self.n_runs)]
 
     def paths(self, sites, rng) -> tuple:
-        """Two-way shots from sites: interior microstates of each path (ragged), ends, lengths, place of the shooting point."""
+        """Two-way shots from sites: interior sites of each path, ends (n, 2), lengths (n,)."""
         walk, n = self.walk, len(sites)
         start = 2 * sites + rng.integers(2, size=n)
         history, steps = walk.legs(np.concatenate([start, start ^ 1]), rng, 10**9 if self.all_legs else self.limit + 1)
@@ -247,7 +249,7 @@ class Simulation:
             forward = history[: steps[i] + (ends[i] < 0), i] // 2
             backward = history[: steps[n + i] + (ends[n + i] < 0), n + i] // 2
             trials.append(np.concatenate([backward[:0:-1], forward]))
-        return trials, np.stack([ends[n:], ends[:n]], axis=1), np.array([len(t) for t in trials]), steps[n:] - 1
+        return trials, np.stack([ends[n:], ends[:n]], axis=1), np.array([len(t) for t in trials])
 
     def first_paths(self):
         """A transition path of each run, from shots near the barrier, in one channel after the other."""
@@ -257,7 +259,7 @@ class Simulation:
         start_sites = np.resize(tops, self.n_runs)
         paths = [None] * self.n_runs
         while any(path is None for path in paths):
-            trials, ends, lengths, _ = self.paths(start_sites, self.rng)
+            trials, ends, lengths = self.paths(start_sites, self.rng)
             for i, trial in enumerate(trials):
                 if self._in_ensemble(ends[i], lengths[i]) and paths[i] is None:
                     paths[i] = trial
@@ -281,17 +283,19 @@ class Simulation:
                 point = np.where(taken, proposed, point)
             weights = np.exp(self.log_v) if exchange else self.selection
             sums = np.array([weights[path].sum() for path in paths])
-            picks = np.array([np.searchsorted(np.cumsum(weights[path]), rng.random() * s) for path, s in zip(paths, sums)])
+            picks = np.array(
+                [np.searchsorted(np.cumsum(weights[path]), rng.random() * s) for path, s in zip(paths, sums, strict=True)]
+            )
             picks = np.minimum(picks, [len(path) - 1 for path in paths])
-            picked = np.array([path[i] for path, i in zip(paths, picks)])
+            picked = np.array([path[i] for path, i in zip(paths, picks, strict=True)])
             sites = point if exchange else picked
-            trials, ends, lengths, _ = self.paths(sites, rng)
+            trials, ends, lengths = self.paths(sites, rng)
             accept = rng.random(self.n_runs)
             for run, trial in enumerate(trials):
                 if step >= 0:
                     kind = "exchange" if exchange else "shot"
                     log_p = np.log(weights[picked[run]] / sums[run])
-                    self.rows[run].append((kind, chain, step, ends[run], lengths[run], trial, sites[run], log_p, 0))
+                    self.rows[run].append((kind, chain, step, ends[run], lengths[run], trial, sites[run], log_p, ()))
                 if self._in_ensemble(ends[run], lengths[run]) and accept[run] < sums[run] / weights[trial].sum():
                     paths[run] = trial
                     if exchange:
@@ -301,9 +305,18 @@ class Simulation:
         """Free runs from each state, to the first entry after `n_frames`; the control cuts them there."""
         walk, rng = self.walk, self.rng
         n_states = len(walk.states)
-        start = np.concatenate([np.flatnonzero(walk.state_of == s)[rng.choice(
-            len(walk.states[s]) * 2, p=_normalised(walk.stationary[walk.state_of == s]), size=self.n_runs * n_walkers
-        )] for s in range(n_states)])
+        start = np.concatenate(
+            [
+                np.flatnonzero(walk.state_of == s)[
+                    rng.choice(
+                        len(walk.states[s]) * 2,
+                        p=_normalised(walk.stationary[walk.state_of == s]),
+                        size=self.n_runs * n_walkers,
+                    )
+                ]
+                for s in range(n_states)
+            ]
+        )
         now, history, done = start, [start.astype(np.uint16)], np.full(len(start), -1)
         while (done < 0).any() and len(history) < limit:
             new = walk.step(now, rng)
@@ -323,11 +336,11 @@ class Simulation:
         change = np.flatnonzero((states[1:] < 0) != (states[:-1] < 0)) + 1
         entries = change[states[change] >= 0]
         rows = []
-        for entry, next_entry in zip(entries[:-1], entries[1:]):
+        for entry, next_entry in zip(entries[:-1], entries[1:], strict=True):
             leave = change[np.searchsorted(change, entry, side="right")]
             ends = np.array([states[entry], states[next_entry]])
             rows.append(
-                ("free", name, int(entry), ends, next_entry - leave, sites[leave:next_entry], 0, np.nan, leave - entry)
+                ("free", name, int(entry), ends, next_entry - leave, sites[leave:next_entry], 0, np.nan, sites[entry:leave])
             )
         return rows
 
@@ -354,11 +367,16 @@ class Simulation:
             point_log_committor=np.where((kind == "free")[:, None], np.nan, self.log_committor[points]),
             log_selection_probability=np.where(kind == "shot", log_p, np.nan),
             limit=np.where(kind == "free", np.inf, self.limit),
-            internal_frames=np.array(internal),
+            internal_frames=np.array([len(each) for each in internal]),
             features=(self.walk.channel[sites, None] == 0) * float(channels),
             point_features=(self.walk.channel[points, None] == 0) * float(channels),
             exchange_log_weights={0: self.log_v[sites]} if "exchange" in kind else {},
         )
+
+    def internal(self, *runs) -> tuple[np.ndarray, np.ndarray]:
+        """Sites of the frames within the states, and the excursion after each, of the same runs as `excursions`."""
+        parts = [row[-1] for run in runs for row in self.rows[run]]
+        return np.concatenate([*map(np.asarray, parts)]).astype(int), np.repeat(np.arange(len(parts)), [*map(len, parts)])
 
 
 def _normalised(weights):

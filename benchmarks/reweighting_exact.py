@@ -1,7 +1,7 @@
 """Rates from shots and free runs on guided walks, against linear algebra: bias, errors, coverage, and wrong estimators.
 
-    python benchmarks/reweighting_exact.py --runs 100            # all tables, in some 15 minutes
-    python benchmarks/reweighting_exact.py --table controls
+python benchmarks/reweighting_exact.py --runs 100            # all tables, in some 15 minutes
+python benchmarks/reweighting_exact.py --table controls
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def simulated(walk: GuidedWalk, n_runs: int, n_steps: int, seed: int, exchange_e
     return simulation
 
 
-def add_free_runs(simulation: Simulation, n_walkers: int = 20, **settings) -> None:
-    """Free runs, from each state, of as many frames in all as the shots have."""
-    n_frames = np.mean([sum(row[4] for row in rows) for rows in simulation.rows])
+def add_free_runs(simulation: Simulation, n_walkers: int = 20, times: float = 1.0, **settings) -> None:
+    """Free runs, from each state, of as many frames in all as the shots have, or more."""
+    n_frames = times * np.mean([sum(row[4] for row in rows) for rows in simulation.rows])
     simulation.free_runs(n_walkers, int(n_frames / n_walkers / len(simulation.walk.states)), **settings)
 
 
@@ -48,10 +48,15 @@ def independent(log_committor, features):
 def exchange_as_shots(x: Excursions) -> Excursions:
     """Wrong: the selection probability of the frame given back is taken for that of the configuration."""
     weights = x.exchange_log_weights[0]
-    return replace(x, kind=np.where(x.kind == "exchange", "shot", x.kind), log_selection_probability=np.where(
-        x.kind == "exchange", -np.log(np.maximum(np.bincount(x.owner, np.exp(weights), len(x.kind)), 1)),
-        x.log_selection_probability,
-    ))
+    return replace(
+        x,
+        kind=np.where(x.kind == "exchange", "shot", x.kind),
+        log_selection_probability=np.where(
+            x.kind == "exchange",
+            -np.log(np.maximum(np.bincount(x.owner, np.exp(weights), len(x.kind)), 1)),
+            x.log_selection_probability,
+        ),
+    )
 
 
 def binned_rates(x: Excursions, log_a=0.0, n_bins: int = 12) -> np.ndarray:
@@ -112,7 +117,7 @@ HEAD = "| estimator | ln k/k_exact, mean +- s.e. | sd | reported error | in 68 %
 def row(name, values, errors) -> str:
     """A line of a table."""
     mean, sd = values.mean(axis=0), values.std(axis=0, ddof=1)
-    cells = [" ".join(f"{m:+.3f} +- {s / np.sqrt(len(values)):.3f}" for m, s in zip(mean, sd)), _numbers(sd)]
+    cells = [" ".join(f"{m:+.3f} +- {s / np.sqrt(len(values)):.3f}" for m, s in zip(mean, sd, strict=True)), _numbers(sd)]
     if np.isfinite(errors).all():
         cells += [_numbers(np.median(errors, axis=0)), *map(_numbers, coverage(values, errors))]
     else:
@@ -146,7 +151,9 @@ def table_of_controls(n_runs, seed):
         "exchange shots weighted as TPS shots": without_errors(exchange_as_shots),
     }.items():
         print(row(name, *log_ratios(simulation, estimate)), flush=True)
-    print(row("t of the committor alone", *log_ratios(simulation, without_errors(lambda x: only(x, "shot")), channels=False)))
+    print(
+        row("t of the committor alone", *log_ratios(simulation, without_errors(lambda x: only(x, "shot")), channels=False))
+    )
     low = low_barrier()
     for name, fixed in (("right: free runs to an entry, 3 kT", False), ("free runs cut at a fixed time", True)):
         runs = Simulation(low, n_runs, seed)
@@ -194,8 +201,12 @@ def table_of_slopes(n_runs, seed):
 def three_states(height=4.0, n=12) -> GuidedWalk:
     """Three arms with barriers and depths of their own."""
     x = np.linspace(0, 1, n)
-    return star([-(height + drop) * np.sin(np.pi * np.minimum(x * stretch, 1) / 2) ** 2 for drop, stretch in
-                 ((0.0, 1.3), (0.7, 1.15), (1.3, 1.0))])
+    return star(
+        [
+            -(height + drop) * np.sin(np.pi * np.minimum(x * stretch, 1) / 2) ** 2
+            for drop, stretch in ((0.0, 1.3), (0.7, 1.15), (1.3, 1.0))
+        ]
+    )
 
 
 def table_of_three_states(n_runs, seed):

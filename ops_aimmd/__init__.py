@@ -1,7 +1,7 @@
 """Path sampling guided by a committor that is learned on the fly (AIMMD), for OpenPathSampling.
 
-This is what a script needs. `committor`, `descriptors`, `sampling`, `runs`, `analysis`, `explain`, `engines`, `systems` and
-`checkpoint` hold the rest of the public names; each says in its docstring what they are.
+This is what a script needs. `committor`, `descriptors`, `sampling`, `runs`, `analysis`, `explain`, `reweighting`,
+`engines`, `systems` and `checkpoint` hold the rest of the public names; each says in its docstring what they are.
 """
 
 import warnings
@@ -40,6 +40,7 @@ from ops_aimmd.version import __version__
 
 if TYPE_CHECKING:
     import ops_aimmd.explain as explain
+    import ops_aimmd.reweighting as reweighting
     from ops_aimmd.analysis.equilibrium_of_run import equilibrium
     from ops_aimmd.analysis.explanation import explain_run
     from ops_aimmd.analysis.report import report
@@ -84,6 +85,7 @@ __all__ = [
     "descriptors",
     "engines",
     "explain",
+    "reweighting",
     "runs",
     "sampling",
     "systems",

@@ -23,6 +23,7 @@ FLOORS = [
     "committor",
     "descriptors",
     "explain",
+    "reweighting",
     "checkpoint",
     "engines",
     "systems",
@@ -36,7 +37,7 @@ FROM_BELOW = {
 }
 """Imports that go upwards, within a function: `TrainingSet.from_storage` is a method of the class."""
 
-WITHOUT_OPS = {"version", "on_demand", "bounded_memory", "committor", "descriptors", "explain", "checkpoint"}
+WITHOUT_OPS = {"version", "on_demand", "bounded_memory", "committor", "descriptors", "explain", "reweighting", "checkpoint"}
 
 
 def modules():
@@ -181,7 +182,8 @@ def test_no_public_name_is_that_of_a_folder_or_file():
     assert clashes(ops_aimmd.__all__, {*rooms, "report"}) == ["report"]  # the control
 
 
-FOLDERS = ["analysis", "checkpoint", "committor", "descriptors", "engines", "explain", "runs", "sampling", "systems"]
+FOLDERS = ["analysis", "checkpoint", "committor", "descriptors", "engines", "explain", "reweighting", "runs"]
+FOLDERS += ["sampling", "systems"]
 """Folders with public names, besides the top level."""
 
 

@@ -28,7 +28,7 @@ class Agreement:
         Standard error of the difference.
     chi_square : float
     probability : float
-        Of a chi-square at least as large if both agree.
+        Probability of a chi-square at least as large if both agree.
     """
 
     observed: np.ndarray
@@ -50,10 +50,14 @@ def agreement(observed, implied, differences) -> Agreement:
     projected = vectors[:, known].T @ (observed - implied)
     chi_square = float((projected**2 / values[known]).sum())
     n = int(known.sum())
-    return Agreement(observed, implied, np.sqrt(np.diag(covariance)), chi_square, float(chdtrc(n, chi_square)) if n else 1.0)
+    return Agreement(
+        observed, implied, np.sqrt(np.diag(covariance)), chi_square, float(chdtrc(n, chi_square)) if n else 1.0
+    )
 
 
-def transition_paths_at(estimate: Equilibrium, states: tuple[int, int] = (0, 1), n_bins: int = 6, window: float = 4.0) -> Agreement:
+def transition_path_check(
+    estimate: Equilibrium, states: tuple[int, int] = (0, 1), n_bins: int = 6, window: float = 4.0
+) -> Agreement:
     r"""Probability P(TP|q) of a transition path through frames at log-odds q: that of shots, against that of W.
 
     Bins hold equally many shots. Observed is the share of transitions among the shots from a bin, each with the weight
@@ -85,9 +89,9 @@ def transition_paths_at(estimate: Equilibrium, states: tuple[int, int] = (0, 1),
     equilibrium = np.exp(equilibrium - equilibrium.max())
     q = x.log_committor[:, second] - x.log_committor[:, first]
     inside = (q >= edges[0]) & (q <= edges[-1])
-    frames = np.zeros((len(x.kind), n_bins))
     places = np.clip(np.searchsorted(edges, q[inside], side="right") - 1, 0, n_bins - 1)
-    np.add.at(frames, (x.owner[inside], places), x.frame_weights[inside])
+    frames = np.bincount(x.owner[inside] * n_bins + places, x.frame_weights[inside], minlength=len(x.kind) * n_bins)
+    frames = frames.reshape(-1, n_bins)
     transition = x.is_transition()
 
     def both(weights, repeats):
@@ -102,7 +106,7 @@ def transition_paths_at(estimate: Equilibrium, states: tuple[int, int] = (0, 1),
     return agreement(observed, implied, differences[np.isfinite(differences).all(axis=1)])
 
 
-def alternatives(excursions: Excursions, **settings) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def rates_of_parts(excursions: Excursions, **settings) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Rates, and errors of their logarithms, from parts of the data and with other choices.
 
     Shots alone, exchange shots alone, windows of 2 and 4 log-odds, t fitted in-sample, both halves of the run, each chain.
@@ -165,7 +169,7 @@ class Channels:
     Attributes
     ----------
     shares : dict of int to dict of int to float
-        Of each chain, the share of its transitions in each channel.
+        Share of the transitions of each chain in each channel.
     equilibrated : bool
         False if a chain has never left its first channel although there are others.
     note : str
@@ -177,7 +181,7 @@ class Channels:
     note: str
 
 
-def channels(excursions: Excursions) -> Channels:
+def channel_check(excursions: Excursions) -> Channels:
     """Channels that the transitions of each chain went through, by `Excursions.channel`.
 
     Raises
@@ -188,7 +192,9 @@ def channels(excursions: Excursions) -> Channels:
     x = excursions
     rows = (x.kind != FREE) & x.is_transition() & (x.channel >= 0)
     if not rows.any():
-        raise ValueError("no transition of a shot has a channel; give Excursions.channel (analysis.find_channels finds them)")
+        raise ValueError(
+            "no transition of a shot has a channel; give Excursions.channel (analysis.find_channels finds them)"
+        )
     shares = {}
     for chain in np.unique(x.chain[rows]).tolist():
         names, numbers = np.unique(x.channel[rows & (x.chain == chain)], return_counts=True)
@@ -197,7 +203,8 @@ def channels(excursions: Excursions) -> Channels:
     several = len({name for of in shares.values() for name in of}) > 1
     if several and stuck:
         note = (
-            f"channels not equilibrated: chains {stuck} never left their first channel; make longer chains with exchange of "
+            f"channels not equilibrated: chains {stuck} never left their first channel; make longer chains with "
+            f"exchange of "
             "shooting points, and compare the rate per chain"
         )
     elif len(shares) == 1 and stuck:

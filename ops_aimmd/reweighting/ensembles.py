@@ -2,19 +2,19 @@ r"""Densities S of the ensembles that excursions were drawn from, and the weight
 
 An excursion X occurs in equilibrium with a frequency :math:`\mu(X)`; X and its reverse count as one. It was drawn from
 
-- :math:`\mu(X) S(X)`, :math:`S = \sum_{x \in X} u(x) t(x)`, with :math:`c = u(x)/P_{\mathrm{sel}}(x|Y)`, by a shot from the frame x
-  of a path Y of the path ensemble. A path ensemble has frames x with the density :math:`\rho(x) t(x)`; c turns the frames that
-  were picked into those of :math:`\rho t u`; and a path through x with fresh velocities has the probability
-  :math:`\mu(X)/\rho(x)`. Any u >= 0 will do, but for the precision;
+- :math:`\mu(X) S(X)`, :math:`S = \sum_{x \in X} u(x) t(x)`, with :math:`c = u(x)/P_{\mathrm{sel}}(x|Y)`, by a shot from
+  the frame x of a path Y of the path ensemble. A path ensemble has frames x with the density :math:`\rho(x) t(x)`; c
+  turns the frames that were picked into those of :math:`\rho t u`; and a path through x with fresh velocities has the
+  probability :math:`\mu(X)/\rho(x)`. Any u >= 0 will do, but for the precision;
 - :math:`\mu(X) V(X)`, :math:`V = \sum_{x \in X} v(x)`, c = 1, by an exchange shot from a configuration distributed as
   :math:`\rho v`, with no assumption on the committor;
 - :math:`\mu(X) d_s(X)`, :math:`d_s` = half the number of ends of X in state s, c = 1, by a free run that was in s.
 
 Paths over the length limit of shots are in none of the first two: their weight comes from free runs.
 
-References: E. Lazzeri, H. Jung, P. G. Bolhuis, R. Covino, J. Chem. Theory Comput. 19, 9060 (2023), doi:10.1021/acs.jctc.3c00821
-(reweighting of committor-guided shots); J. Rogal, W. Lechner, J. Juraszek, B. Ensing, P. G. Bolhuis, J. Chem. Phys. 133,
-174109 (2010), doi:10.1063/1.3491817 (reweighted path ensemble).
+References: E. Lazzeri, H. Jung, P. G. Bolhuis, R. Covino, J. Chem. Theory Comput. 19, 9060 (2023),
+doi:10.1021/acs.jctc.3c00821 (reweighting of committor-guided shots); J. Rogal, W. Lechner, J. Juraszek, B. Ensing, P. G.
+Bolhuis, J. Chem. Phys. 133, 174109 (2010), doi:10.1063/1.3491817 (reweighted path ensemble).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ShotEnsemble:
     column: int
 
     def change_of_log_s(self, repeats: np.ndarray) -> np.ndarray:
-        """First-order change (r, n_used) of ln S if t is fitted to excursions that are repeated as `repeats` (r, n) says."""
+        """First-order change (r, n_used) of ln S if t is fitted to excursions repeated as `repeats` (r, n) says."""
         found = np.zeros((len(repeats), len(self.fold)))
         for fold, coefficients in enumerate(self.coefficients):
             step = self.trials.newton_step(coefficients, repeats[:, self.rows] * self.training[fold])
@@ -105,10 +105,9 @@ class Ensembles:
     shots: list[ShotEnsemble]
     point_log_t: np.ndarray
 
-    def sizes(self, repeats: np.ndarray | None = None) -> np.ndarray:
+    def sizes(self) -> np.ndarray:
         """Effective number of samples of each ensemble."""
-        counts = self.counts if repeats is None else self.counts * repeats
-        return np.bincount(self.ensemble, counts, minlength=len(self.names))
+        return np.bincount(self.ensemble, self.counts, minlength=len(self.names))
 
 
 def usable(excursions: Excursions) -> tuple[np.ndarray, dict[str, int]]:
@@ -156,7 +155,7 @@ def build(
     Returns
     -------
     Ensembles
-        Of the used excursions, in their order.
+        Its arrays hold the used excursions, in their order.
     """
     x = excursions.chosen(used)
     half = 0.5 * (x.ends[:, :, None] == np.arange(x.n_states)).sum(axis=1)
@@ -172,7 +171,8 @@ def build(
         rows = np.flatnonzero((x.kind == SHOT) & (x.limit == limit))
         log_c = log_u(x.point_log_committor[rows]) - x.log_selection_probability[rows]
         counts[rows], ensemble[rows] = effective_counts(log_c), len(names)
-        fold, fits = np.zeros(len(x.kind), int), [log_t]
+        fits: list = [log_t]
+        fold = np.zeros(len(x.kind), int)
         if log_t is None:
             of_fit, every_trial, training, coefficients, fold = _fit(excursions, used, limit, log_u, m, n_folds)
             fits = [TransitionProbability(m, each) for each in coefficients]
@@ -209,10 +209,11 @@ def _fit(x: Excursions, used, limit, log_u, m, n_folds):
     shots = trials(x.point_log_committor[here], x.point_features[here], x.ends[here], x.length[here], limit, log_c, m)
     steered = np.isin(x.kind, (SHOT, EXCHANGE))
     fold_of = np.full(len(x.kind), n_folds)
-    folds = Folds.dealt(x.chain[steered], n_folds) if n_folds > 1 else None
+    chains = np.unique(x.chain[steered], return_inverse=True)[1]  # numbers without gaps are dealt evenly
+    folds = Folds.dealt(chains, n_folds) if n_folds > 1 else None
     training = np.ones((n_folds + 1, here.sum()), bool)
     if folds is not None:
-        fold_of[steered] = folds.of(x.chain[steered], x.step[steered])
+        fold_of[steered] = folds.of(chains, x.step[steered])
         training[:-1] = fold_of[here] != np.arange(n_folds)[:, None]
     coefficients = np.array([shots.fit(rows) for rows in training])
     return shots, np.flatnonzero(here), training, coefficients, fold_of[used]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from ops_aimmd.committor.selection import log_weight_function, selection_log_weights
+from ops_aimmd.reweighting.bootstrap import Blocks, find_blocks
 from ops_aimmd.reweighting.ensembles import Ensembles, build, usable
-from ops_aimmd.reweighting.errors import Blocks, find_blocks
 from ops_aimmd.reweighting.excursions import EXCHANGE, FREE, SHOT, Excursions
 from ops_aimmd.reweighting.free_energy import FreeEnergy, free_energy
 from ops_aimmd.reweighting.rates import Kinetics, kinetics
@@ -20,6 +21,10 @@ from ops_aimmd.reweighting.transition_probability import independent_legs, orien
 FEWEST_EFFECTIVE = 20.0
 """Effective number of excursions below which an estimate is refused: its relative error is above 1/sqrt(20) = 22 %, and
 estimates of that error from so few are unreliable."""
+
+
+MOST_LOST = 0.01
+"""Share of the shots that may have no outcome without a warning."""
 
 
 class TooFewExcursions(ValueError):
@@ -50,21 +55,23 @@ def reweight(
     transitions : sequence of (int, int), optional
         Ordered pairs (first state, last state) of the path ensemble. All pairs of two different states by default.
     log_u : callable, optional
-        ln u (n,) from ln p (n, n_states): with which weight a frame counts as a shooting point. Every u is right. The nearer
-        it is to the selection weight of the shots, the smaller are the errors. A Lorentzian of the log-odds by default.
+        ln u (n,) from ln p (n, n_states): with which weight a frame counts as a shooting point. Every u is right. The
+        nearer it is to the selection weight of the shots, the smaller are the errors. A Lorentzian of the log-odds by
+        default.
     window : float
         Leave out shooting points beyond these log-odds; with more than two states, where the independent-leg transition
         probability is smaller than with two states there. Every window is right.
     log_t : callable, optional
-        ln of the probability (n,) that a shot lies in the path ensemble, from ln p (n, n_states) and features (n, d). Fitted by default.
+        ln of the probability (n,) that a shot lies in the path ensemble, from ln p (n, n_states) and features (n, d).
+        Fitted by default.
     n_folds : int
         t of an excursion comes from a fit without its part of the chain; so many parts. 1: in-sample.
     n_replicates : int
-        Of the bootstrap.
+        Replicates of the bootstrap.
     fewest : float
         Refuse estimates with a smaller effective number of excursions.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -83,6 +90,7 @@ def reweight(
     """
     used, left_out = usable(excursions)
     _check(excursions, used)
+    _warn_of_lost_shots(excursions, left_out)
     n_states = excursions.n_states
     if transitions is None:
         transitions = [(i, j) for i in range(n_states) for j in range(n_states) if i != j]
@@ -111,7 +119,7 @@ class Equilibrium:
         -ln Z.
     blocks : Blocks
     n_replicates, seed : int
-        Of the bootstrap.
+        Replicates and seed of the bootstrap.
     """
 
     excursions: Excursions
@@ -130,7 +138,7 @@ class Equilibrium:
 
     @cached_property
     def kinetics(self) -> Kinetics:
-        """Of the estimate, with a leading dimension of 1."""
+        """Kinetics of the estimate, with a leading dimension of 1."""
         return kinetics(self.excursions, *self._estimate)
 
     @property
@@ -183,8 +191,9 @@ class Equilibrium:
     def effective(self) -> dict[str, float]:
         r"""Effective number of excursions behind each kind of transition, and behind the overlap with free runs.
 
-        :math:`(\sum W)^2 / \sum W^2` over the transitions; :math:`\sum_i c_i p_i (1 - p_i)` with :math:`p_i` the share of the
-        free runs of a state in the denominator of excursion i: its inverse is the variance of the ratio of normalisations.
+        :math:`(\sum W)^2 / \sum W^2` over the transitions; :math:`\sum_i c_i p_i (1 - p_i)` with :math:`p_i` the share
+        of the free runs of a state in the denominator of excursion i: its inverse is the variance of the ratio of
+        normalisations.
         """
         x, found = self.excursions, {}
         for i in range(x.n_states):
@@ -204,11 +213,11 @@ class Equilibrium:
         Parameters
         ----------
         values : array, shape (m,) or (m, 2)
-            Of each stored frame of the excursions.
+            One or two numbers for each stored frame of the excursions.
         bins : array (b + 1,), or two of them for two functions
             Edges.
         internal_values : array, shape (l,) or (l, 2), optional
-            Of frames within the states, from the internal stretches of free runs, evenly taken.
+            The same for frames within the states, from the internal stretches of free runs, evenly taken.
         internal_owner : int array, shape (l,), optional
             Excursion (of a free run) that follows on the stretch of each internal frame.
 
@@ -219,9 +228,7 @@ class Equilibrium:
         """
         weights, repeats = self.replicates
         together = np.concatenate([self._estimate[0], weights]), np.concatenate([self._estimate[1], repeats])
-        return free_energy(
-            self.excursions, *together, values, bins, internal_values, internal_owner, self.blocks.factor()
-        )
+        return free_energy(self.excursions, *together, values, bins, internal_values, internal_owner, self.blocks.factor())
 
     @cached_property
     def _estimate(self) -> tuple[np.ndarray, np.ndarray]:
@@ -280,18 +287,32 @@ def _check(x: Excursions, used: np.ndarray) -> None:
     if not (used & np.isin(x.kind, (SHOT, EXCHANGE))).any():
         raise ValueError(
             f"no shots that can be weighted; kinds are {kinds}. Expected two-way shots with Boltzmann velocities, from the "
-            "paths of a transition path ensemble ('shot') or from configurations ('exchange'); one-way shots say nothing here"
+            "paths of a transition path ensemble ('shot') or from configurations ('exchange'); one-way shots say "
+            "nothing here"
         )
     for state in range(x.n_states):
         if not ((x.kind == FREE) & (x.ends[:, 0] == state)).any():
             raise ValueError(
-                f"no free runs with excursions from state {state}; kinds are {kinds}. Shots alone do not tell how often the "
+                f"no free runs with excursions from state {state}; kinds are {kinds}. Shots alone do not tell how "
+                f"often the "
                 "state is left: run free trajectories from there"
             )
     if np.ptp(x.log_committor, axis=0).max(initial=0) < 1e-6:
         raise ValueError(
-            "the committor is the same in all frames: the model is constant. Train it, or give the log_committor of the model "
+            "the committor is the same in all frames: the model is constant. Train it, or give the log_committor of "
+            "the model "
             "that guided the shots"
+        )
+
+
+def _warn_of_lost_shots(x: Excursions, left_out: dict[str, int]) -> None:
+    lost = left_out["broke off"] + left_out["over the length limit"]
+    n_shots = int(np.isin(x.kind, (SHOT, EXCHANGE)).sum())
+    if lost > MOST_LOST * n_shots:
+        warnings.warn(
+            f"{lost} of {n_shots} shots broke off or are over the length limit; expected at most {MOST_LOST:.0%}. "
+            "Long excursions then have weights from free runs only: raise the limit",
+            stacklevel=3,
         )
 
 
@@ -303,7 +324,8 @@ def _refuse_few(estimate: Equilibrium, fewest: float) -> None:
     if few:
         listed = ", ".join(f"{name}: {number:.1f}" for name, number in few.items())
         raise TooFewExcursions(
-            f"too few excursions: {listed} (effective numbers); expected at least {fewest:g}. For few transitions make more "
+            f"too few excursions: {listed} (effective numbers); expected at least {fewest:g}. For few transitions "
+            f"make more "
             "shots; for little overlap run longer free runs, or shoot closer to the states (log-odds near -6 and 6)",
             effective,
         )

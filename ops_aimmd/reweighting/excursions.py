@@ -28,8 +28,8 @@ class Excursions:
     ----------
     kind : str array, shape (n,)
         "shot": accepted or rejected two-way shot with fresh Boltzmann velocities, from a frame of the current path of an
-        equilibrated chain. "exchange": the same from a configuration that is kept beside the path (an exchange shot), without
-        those right after a new model version or after the configuration was reset. "free": excursion of a free run.
+        equilibrated chain. "exchange": the same from a configuration that is kept beside the path (an exchange shot),
+        without those right after a new model version or after the configuration was reset. "free": excursion of a free run.
         Anything else is left out and counted.
     chain : int array, shape (n,)
         Chain of a shot. Number of a free run.
@@ -61,8 +61,8 @@ class Excursions:
         Shots that broke off (NaN). They are left out and counted.
     features, point_features : array, shape (m, d) and (n, d), optional
         Functions of the stored frames, and of the shooting points, on which the probability of a transition path may depend
-        beside the committor: 1 in a channel and 0 elsewhere, or descriptors of the order of 1. They are used where the shots
-        ask for them.
+        beside the committor: 1 in a channel and 0 elsewhere, or descriptors of the order of 1. They are used where the
+        shots ask for them.
     channel : int array, shape (n,), optional
         Reaction channel of a transition; -1 where unknown, and for excursions that are no transition.
 
@@ -84,13 +84,13 @@ class Excursions:
     limit: np.ndarray
     internal_frames: np.ndarray
     exchange_log_weights: Mapping[int, np.ndarray] = field(default_factory=dict)
-    version: np.ndarray | None = None
-    failed: np.ndarray | None = None
-    features: np.ndarray | None = None
-    point_features: np.ndarray | None = None
-    channel: np.ndarray | None = None
+    version: np.ndarray = None  # type: ignore[assignment]
+    failed: np.ndarray = None  # type: ignore[assignment]
+    features: np.ndarray = None  # type: ignore[assignment]
+    point_features: np.ndarray = None  # type: ignore[assignment]
+    channel: np.ndarray = None  # type: ignore[assignment]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.kind)
         defaults = {"version": np.zeros(n, int), "failed": np.zeros(n, bool), "channel": np.full(n, -1)}
         defaults |= {"features": np.zeros((len(self.log_committor), 0)), "point_features": np.zeros((n, 0))}
@@ -100,9 +100,10 @@ class Excursions:
         for each in fields(self):
             if each.name != "exchange_log_weights":
                 object.__setattr__(self, each.name, np.asarray(getattr(self, each.name)))
-        m, n_states = self.log_committor.shape if self.log_committor.ndim == 2 else (-1, -1)
-        shapes: dict[str, tuple] = dict.fromkeys(each.name for each in fields(self))  # type: ignore[arg-type]
-        shapes = {name: (n,) for name in shapes if name != "exchange_log_weights"}
+        if self.log_committor.ndim != 2:
+            raise ValueError(f"log_committor has shape {self.log_committor.shape}; expected (stored frames, states)")
+        m, n_states = self.log_committor.shape
+        shapes: dict[str, tuple] = {each.name: (n,) for each in fields(self) if each.name != "exchange_log_weights"}
         shapes |= {"ends": (n, 2), "offsets": (n + 1,), "log_committor": (m, n_states)}
         d = self.features.shape[-1]  # type: ignore[union-attr]
         shapes |= {"point_log_committor": (n, n_states), "features": (m, d), "point_features": (n, d)}
@@ -111,13 +112,20 @@ class Excursions:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}; expected {shape} for {n} excursions")
         for version, log_weights in self.exchange_log_weights.items():
             if np.shape(log_weights) != (m,):
-                raise ValueError(f"ln v of version {version} has shape {np.shape(log_weights)}; expected {(m,)}: one per frame")
+                raise ValueError(
+                    f"ln v of version {version} has shape {np.shape(log_weights)}; expected {(m,)}: one per frame"
+                )
+            bad = np.flatnonzero(np.isnan(log_weights) | (np.asarray(log_weights) == np.inf))
+            if len(bad):
+                raise ValueError(f"ln v of version {version} is NaN or inf in {len(bad)} frames, first {bad[:5].tolist()}")
         self._check_values(m, n_states)
 
     def _check_values(self, m: int, n_states: int) -> None:
         stored = self.stored
         if self.offsets[0] != 0 or self.offsets[-1] != m or (stored < 0).any():
-            raise ValueError(f"offsets run from {self.offsets[0]} to {self.offsets[-1]}; expected 0 to {m}, never decreasing")
+            raise ValueError(
+                f"offsets run from {self.offsets[0]} to {self.offsets[-1]}; expected 0 to {m}, never decreasing"
+            )
         _refuse(self.ends.min(axis=1) < -1, "ends", f"-1 to {n_states - 1}")
         _refuse(self.ends.max(axis=1) >= n_states, "ends", f"-1 to {n_states - 1}: log_committor has {n_states} columns")
         _refuse(stored > np.maximum(self.length, 0), "offsets", "no more stored frames than the length")
@@ -137,7 +145,9 @@ class Excursions:
         _refuse((self.kind == FREE) & (self.ends.min(axis=1) < 0), "ends", "free runs cut to end at an entry into a state")
         missing = {*np.unique(self.version[self.kind == EXCHANGE]).tolist()} - {*self.exchange_log_weights}
         if missing:
-            raise ValueError(f"exchange_log_weights lacks the model versions {sorted(missing)} of exchange shots; add their ln v")
+            raise ValueError(
+                f"exchange_log_weights lacks the model versions {sorted(missing)} of exchange shots; add their ln v"
+            )
 
     @property
     def n_states(self) -> int:
@@ -168,7 +178,9 @@ class Excursions:
         new = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in _OF_FRAMES}
         new["exchange_log_weights"] = {k: np.asarray(v)[frames] for k, v in self.exchange_log_weights.items()}
         offsets = np.cumsum(np.append(0, self.stored[rows]))
-        return replace(self, **new, offsets=offsets, log_committor=self.log_committor[frames], features=self.features[frames])
+        return replace(
+            self, **new, offsets=offsets, log_committor=self.log_committor[frames], features=self.features[frames]
+        )
 
 
 _OF_FRAMES = ("offsets", "log_committor", "exchange_log_weights", "features")
@@ -177,4 +189,6 @@ _OF_FRAMES = ("offsets", "log_committor", "exchange_log_weights", "features")
 def _refuse(wrong: np.ndarray, name: str, expected: str) -> None:
     rows = np.flatnonzero(wrong)
     if len(rows):
-        raise ValueError(f"{name} of {len(rows)} of {len(wrong)} excursions is wrong, first of number {rows[0]}; expected {expected}")
+        raise ValueError(
+            f"{name} of {len(rows)} of {len(wrong)} excursions is wrong, first of number {rows[0]}; expected {expected}"
+        )

@@ -22,8 +22,7 @@ class FreeEnergy:
     values : array, shape (b,) or (b, b')
         In kT, 0 at the minimum; inf in bins that were not visited.
     error : array of the same shape
-        Standard error, in kT, of the difference to the mean of all bins by probability; inf where not every replicate of the
-        bootstrap has visited the bin.
+        Standard error, in kT, of -ln of the probability; inf where some replicate of the bootstrap has not visited the bin.
     probability : array of the same shape
         Share of the equilibrium time in each bin.
     """
@@ -42,9 +41,9 @@ def free_energy(
     Parameters
     ----------
     weights, repeats : array, shape (1 + r, n)
-        Of the estimate and of the replicates of the bootstrap.
+        Those of the estimate come first, then those of the replicates of the bootstrap.
     factor : float
-        On the errors.
+        Multiplies the errors.
 
     Raises
     ------

@@ -67,7 +67,7 @@ class Kinetics:
             ok = np.isfinite(matrix).all(axis=(1, 2))
             ok[ok] = np.linalg.cond(matrix[ok]) < 1e12
             found[:, others, target] = np.nan
-            found[np.ix_(ok, others, [target])] = np.linalg.solve(matrix[ok], tau[ok][:, others, None])
+            found[np.ix_(ok, others, np.array([target]))] = np.linalg.solve(matrix[ok], tau[ok][:, others, None])
         return found
 
 
@@ -91,6 +91,4 @@ def kinetics(excursions: Excursions, weights: np.ndarray, repeats: np.ndarray) -
             joins = (x.ends == [i, j]).all(axis=1) | (x.ends == [j, i]).all(axis=1)
             flux[:, i, j] = flux[:, j, i] = 0.5 * weights[:, joins].sum(axis=1)
     scale = 1 / time.sum(axis=1)
-    return Kinetics(
-        flux * scale[:, None, None], time * scale[:, None], departures * scale[:, None], internal, scale
-    )
+    return Kinetics(flux * scale[:, None, None], time * scale[:, None], departures * scale[:, None], internal, scale)

@@ -13,9 +13,16 @@ With :math:`f_k = -\ln Z_k` these are the conditions for the minimum of the conv
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
 CONVERGED = 1e-9
 """Largest relative deviation from self-consistency."""
+
+UNLINKED = (
+    "no excursion links some of the ensembles with the others, or next to none: their normalisations are undetermined. Run "
+    "longer free runs, or shoot closer to the states"
+)
 
 
 def normalisations(log_s: np.ndarray, counts: np.ndarray, ensemble: np.ndarray, start=None) -> np.ndarray:
@@ -47,6 +54,9 @@ def normalisations(log_s: np.ndarray, counts: np.ndarray, ensemble: np.ndarray, 
     scaled = log_s[np.ix_(rows, used)] + np.log(sizes[used])
     peaks = scaled.max(axis=1, keepdims=True)
     scaled = np.exp(scaled - peaks)
+    held = np.isfinite(log_s[np.ix_(rows, used)]).astype(float)
+    if connected_components(csr_matrix(held.T @ held))[0] > 1:
+        raise ValueError(UNLINKED)
     c, n = counts[rows], sizes[used]
     f = np.zeros(len(used)) if start is None else np.asarray(start, dtype=float)[used]
     f = f - f[0]
@@ -76,10 +86,7 @@ def normalisations(log_s: np.ndarray, counts: np.ndarray, ensemble: np.ndarray, 
             step = step / 2
         f, value, shares = f + step, new, new_shares
     else:
-        raise ValueError(
-            "the normalisations of the ensembles did not converge: no excursion links some of them with the others; run "
-            "longer free runs, or shoot closer to the states"
-        )
+        raise ValueError(UNLINKED)
     found = np.full(log_s.shape[1], np.nan)
     found[used] = f
     return found

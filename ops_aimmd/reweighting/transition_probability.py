@@ -1,20 +1,21 @@
 r"""The probability t(x) that a fresh two-way shot from x lies in the path ensemble, measured from shots.
 
-With legs that are independent, given x, it is :math:`t_0(x) = \sum_{ij} m_{ij} p_i p_j`, which is 2p(1-p) for two states. With
-inertia they are not: t is then no function of p alone. Every shot with Boltzmann velocities is a Bernoulli trial of t. We fit
+With legs that are independent, given x, it is :math:`t_0(x) = \sum_{ij} m_{ij} p_i p_j`, which is 2p(1-p) for two
+states. With inertia they are not: t is then no function of p alone. Every shot with Boltzmann velocities is a Bernoulli
+trial of t. We fit
 
 .. math::  \mathrm{logit}\, t(x) = \mathrm{logit}\, t_0(x) + \sum_k \beta_k b_k(p(x)) .
 
 The functions b are humps between each two states, :math:`h = 4 p_i p_j`, :math:`h^4` and :math:`h (p_j - p_i)`; humps times
 *features* of the configuration, such as its channel; and *tails*: towards each state a straight line in the log-odds, from
-:math:`p_i` and :math:`\ln p_i`, for a committor that is wrong there. With a right committor t tends to :math:`t_0` in the tails,
-where few shots succeed. So tails, and the features, have Gaussian priors around 0, of the widths with which the shots are most
-probable (evidence; D. J. C. MacKay, Neural Comput. 4, 415 (1992), doi:10.1162/neco.1992.4.3.415).
+:math:`p_i` and :math:`\ln p_i`, for a committor that is wrong there. With a right committor t tends to :math:`t_0` in
+the tails, where few shots succeed. So tails, and the features, have Gaussian priors around 0, of the widths with which
+the shots are most probable (evidence; D. J. C. MacKay, Neural Comput. 4, 415 (1992), doi:10.1162/neco.1992.4.3.415).
 
-Shots are weighted by c = u/P_sel, by which they represent all frames of transition paths. The mean of t at one p is then that
-over transition paths, :math:`\bar t = \sum_c \rho_c t_c^2 / \sum_c \rho_c t_c` with channels c, and it is with this mean that the
-weight of all transitions is right even if t differs between the channels: :math:`\sum_c \rho_c t_c \, t_c / \bar t =
-\sum_c \rho_c t_c`.
+Shots are weighted by c = u/P_sel, by which they represent all frames of transition paths. The mean of t at one p is then
+that over transition paths, :math:`\bar t = \sum_c \rho_c t_c^2 / \sum_c \rho_c t_c` with channels c, and it is with this
+mean that the weight of all transitions is right even if t differs between the channels: :math:`\sum_c \rho_c t_c \, t_c
+/ \bar t = \sum_c \rho_c t_c`.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from scipy.special import log_expit, logsumexp
 from ops_aimmd.committor.likelihood import binomial_derivatives
 
 PRECISION = 0.25
-"""Of the Gaussian prior of the coefficients of humps: differences of logit t from that of 2p(1-p) are of the order of 1."""
+"""Precision of the Gaussian prior of humps: logit t differs from that of 2p(1-p) by 1 or so."""
 
 PRECISIONS = (1.0, 10.0, 100.0, 1000.0)
-"""Of the coefficients of tails, and of features. Log-odds that are wrong by a factor of 2 ask for tails of 0.5 or 1."""
+"""Precisions of the priors of tails and of features. Log-odds wrong by a factor of 2 ask for tails of 0.5 or 1."""
 
 LEAST_LOG_ODDS = -700.0
 """Log-odds stay where their exponential is a float64."""
@@ -107,7 +108,7 @@ class Trials:
         1 for a path of the ensemble, in as many orientations as any; 0 for none.
     weights : array, shape (n,)
     precision : array, shape (k,)
-        Of the prior.
+        Inverse variances of the prior.
     """
 
     design: np.ndarray
