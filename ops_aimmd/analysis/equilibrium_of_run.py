@@ -290,7 +290,7 @@ def _append(found: _Shots, shot, mover, step: int, learner: CommittorLearner) ->
     found.descriptors.append(values.astype(np.float32))
     found.log_selection_probability.append(np.log(details.selection_probability_old))
     found.limit.append(limit - 2)
-    found.failed.append(any(shot.leg_lengths.get(name, 0) < limit for name in unfinished))
+    found.failed.append(getattr(details, "stopping_reason", None) == "nan")
     found.frozen.append(bool(getattr(details, "frozen", False)))
 
 
