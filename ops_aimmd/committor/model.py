@@ -111,6 +111,8 @@ class CommittorModel(nn.Module):
             raise ValueError(f"{needs}; on an input of shape (2, {self.n_descriptors}) it raised: {error}") from error
         finally:
             self.network.train(was_training)
+        if not isinstance(output, Tensor):
+            raise ValueError(f"{needs}; it returned a {type(output).__name__} instead of a tensor")
         if tuple(output.shape) != expected:
             raise ValueError(
                 f"{needs} (two states: the log-odds of the last); on an input of shape (2, {self.n_descriptors}) it "

@@ -311,10 +311,11 @@ NETWORKS: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (FeedForwar
 
 
 def register_network(cls: type[nn.Module]) -> type[nn.Module]:
-    """Decorator for a module of this package that checkpoints can hold: with ``description()``, and ``rebuild`` from it.
+    """Decorator for a network class that checkpoints can rebuild. It must be registered where the file is read, too.
 
-    ``description()`` gives plain JSON types with the name of the class as "kind"; the class method
-    ``rebuild(**rest, seed)`` makes a module of the same architecture, whose state is loaded afterwards.
+    The class has ``description()``, which gives plain JSON types with the name of the class as "kind". The class method
+    ``rebuild(**rest, seed)``, or else the constructor, makes a module of the same architecture; its state is loaded
+    afterwards.
     """
     NETWORKS[cls.__name__] = cls
     return cls

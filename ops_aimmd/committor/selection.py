@@ -43,7 +43,7 @@ def log_weight_function(weight: str | Callable, scale: float) -> Callable[[np.nd
     """
     if callable(weight):
         return lambda log_odds: _log_of_user_weight(weight, log_odds)
-    if weight not in LOG_WEIGHTS:
+    if not isinstance(weight, str) or weight not in LOG_WEIGHTS:
         raise ValueError(f"weight must be one of {sorted(LOG_WEIGHTS)} or a function of the log-odds; got {weight!r}")
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a positive number of log-odds units; got {scale!r}")

@@ -167,6 +167,7 @@ def test_a_path_is_evaluated_in_a_fraction_of_a_millisecond():
         (nn.Linear(3, 1), 3, r"\(2, 1\) instead of \(2, 3\)"),
         (nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), 2, r"\(2,\) instead of \(2, 1\)"),
         (nn.Linear(4, 1), 2, "it raised"),
+        (nn.LSTM(3, 1), 2, "a tuple instead of a tensor"),
     ],
 )
 def test_a_network_of_the_wrong_shape_is_refused(network, n_states, got):

@@ -7,7 +7,7 @@ from sampling_support import Chain, QuickChain
 
 import ops_aimmd
 from ops_aimmd.checkpoint import Checkpoint
-from ops_aimmd.runs import FreeRuns
+from ops_aimmd.runs import FreeRuns, InThisProcess
 from ops_aimmd.runs.cut_at_states import OUTSIDE, Stretch, cut, frames_to_keep
 from ops_aimmd.systems import toy
 from ops_aimmd.systems.markov_chain import MarkovChainEngine, reversible_transition_matrix
@@ -173,7 +173,8 @@ def test_go_on_after_an_interruption(tmp_path, monkeypatch):
     assert same(longer, run(chain, n_frames=5000)) and longer.n_frames.sum() > whole.n_frames.sum()
 
 
-def test_on_other_processes():
+@pytest.mark.parametrize("executors", [[InThisProcess()], pytest.param([InThisProcess(), 2], marks=pytest.mark.slow)])
+def test_on_executors(executors):
     system = toy.wolfe_quapp()
     learner = ops_aimmd.CommittorLearner(system.descriptors, states=system.states, seed=1)
     path = system.initial_trajectory(1)
@@ -181,9 +182,9 @@ def test_on_other_processes():
         ops_aimmd.free_runs(
             [path[0], path[-1]], system.states, system.engine, learner, 700, executor, seed=3, progress=False
         )
-        for executor in (None, ops_aimmd.runs.InThisProcess(), 2)
+        for executor in (None, *executors)
     ]
-    assert same(runs[0], runs[1]) and same(runs[0], runs[2])
+    assert all(same(runs[0], other) for other in runs[1:])
     assert runs[0].finished.all() and len(runs[0].length) > 5
 
 

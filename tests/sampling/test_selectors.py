@@ -87,7 +87,12 @@ def test_wrong_weight_functions_are_refused(chain, weight, message):
         CommittorSelector(chain.learner(LOGITS), weight).pick(chain.initial())
 
 
-@pytest.mark.parametrize("arguments", [("lorenzian",), ("lorentzian", 0.0), ("gaussian", -1.0), ("p(1-p)", np.nan)])
+WRONG = [("lorenzian",), (["gaussian"],), ("lorentzian", 0.0), ("gaussian", -1.0), ("p(1-p)", np.nan)]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+    "arguments", [("lorenzian",), (["gaussian"],), ("lorentzian", 0.0), ("gaussian", -1.0), ("p(1-p)", np.nan)]
+)
 def test_unknown_weights_and_scales_are_refused(chain, arguments):
     with pytest.raises(ValueError, match="weight must be|scale must be"):
         CommittorSelector(chain.learner(LOGITS), *arguments)

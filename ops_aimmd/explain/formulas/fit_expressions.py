@@ -239,6 +239,8 @@ def _search(engine: str, shots: Shots, n_inputs: int, rng, clock: _Clock) -> tup
         return dcgp_search(few, n_inputs, rng, partial(clock.goes_on, until))
     if engine == "operon":
         return operon_search(few, n_inputs, rng, partial(clock.goes_on, until), partial(clock.left, until))
+    if engine != "score":
+        raise NotImplementedError(f"the engine {engine!r} is in ENGINES, and has no branch in _search")
     search = ScoreSearch(few, n_inputs, rng)
     n_islands = int(np.clip(clock.seconds / SECONDS_PER_ISLAND, FEWEST_ISLANDS, MOST_ISLANDS))
     for island in range(n_islands):

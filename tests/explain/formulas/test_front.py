@@ -1,6 +1,7 @@
 """Searches, fronts and what comes of bad input."""
 
 import dataclasses
+import importlib
 import io
 import json
 
@@ -309,3 +310,11 @@ def test_errors_of_constants_know_that_shots_are_repeated():
 
     assert constants_of(1) == pytest.approx(1, abs=0.3)
     assert constants_of(8) > 2
+
+
+def test_an_engine_without_a_search_is_no_other_engine(monkeypatch):
+    module = importlib.import_module("ops_aimmd.explain.formulas.fit_expressions")
+    monkeypatch.setattr(module, "ENGINES", (*module.ENGINES, "mine"))
+    shots = TrainingSet(np.random.default_rng(0).normal(size=(60, 2)), np.ones((60, 2), dtype=int))
+    with pytest.raises(NotImplementedError, match="mine"):
+        fit_expressions(shots, engine="mine", time_limit=1, progress=False)
