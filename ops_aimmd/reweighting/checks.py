@@ -71,7 +71,7 @@ def transition_path_check(
         q is the log-odds of the second against the first.
     n_bins : int
     window : float
-        Shots from |q| beyond it are left out: few of them succeed, and their weights differ much.
+        Shots from points with abs(q) beyond it are left out: few of them succeed, and their weights differ much.
     """
     x, used = estimate.excursions, estimate.used
     first, second = states
