@@ -20,7 +20,7 @@ default_role = "py:obj"
 autodoc_member_order = "groupwise"
 autodoc_typehints = "none"  # the docstrings name types, with shapes and units
 napoleon_google_docstring = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]  # several names may share a line
 napoleon_use_rtype = False
 
 html_theme = "furo"
@@ -51,22 +51,19 @@ def found_at(full):
 
 
 def document_once(app, what, name, found, skip, options):
-    """Skip a public name on the pages of all packages but one."""
+    """Skip a public name on the pages of all packages but one, and what only OPS's storage calls."""
     folder = app.env.docname.removeprefix("api/")
     package = "ops_aimmd" if folder == "ops_aimmd" else f"ops_aimmd.{folder}"
-    if what == "module" and name in PUBLIC and PUBLIC[name] != f"{package}.{name}" and found_at(PUBLIC[name]) is found:
-        return True
+    elsewhere = PUBLIC.get(name, f"{package}.{name}") != f"{package}.{name}" and found_at(PUBLIC[name]) is found
+    return True if (elsewhere and what == "module") or name in ("from_dict", "to_dict") else skip
 
 
 def link_public_names(app, env, node, contents):
-    """Link a class, or a name with its package, that stands in a docstring and is documented elsewhere."""
+    """Link a public name that stands in a docstring and is documented elsewhere; a method may have the same name."""
     target = node.get("reftarget", "")
     package, _, name = target.rpartition(".")
-    if (
-        node.get("refdomain") == "py"
-        and name in PUBLIC
-        and (package.startswith("ops_aimmd") or (name == target and name[0].isupper()))
-    ):
+    alone = name == target and (name[:1].isupper() or not node.get("py:class"))
+    if node.get("refdomain") == "py" and name in PUBLIC and (alone or package.startswith("ops_aimmd")):
         return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", PUBLIC[name], node, contents)
 
 

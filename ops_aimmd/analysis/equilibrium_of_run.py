@@ -38,7 +38,7 @@ class RunEquilibrium:
     estimate : Equilibrium
         The same in frames and without names.
     descriptors : float32 array, shape (m, d)
-        Of each stored frame of the excursions.
+        Descriptors of each stored frame of the excursions.
     descriptor_names : tuple of str
     state_names : tuple of str
     time_per_frame : (float, str)
@@ -166,7 +166,7 @@ def equilibrium(
     storage : openpathsampling.Storage, SimStore Storage, or path-like
         The OPS file of the run, with whole trials.
     checkpoint : path-like, optional
-        Of the run; gives the learner.
+        The checkpoint of the run; gives the learner.
     free_runs : path-like or FreeRuns
         From `ops_aimmd.free_runs`, with the same descriptors and states.
     learner : CommittorLearner, optional
@@ -178,7 +178,7 @@ def equilibrium(
     progress : bool
         Show a progress bar.
     **options
-        Of `ops_aimmd.reweighting.reweight`.
+        Keyword arguments of `ops_aimmd.reweighting.reweight`.
 
     Returns
     -------

@@ -46,11 +46,11 @@ class Explanation:
     run : RunData
         Shots, model and names of the descriptors.
     relevance : pandas.DataFrame
-        Of `input_relevance`.
+        Result of `input_relevance`.
     inputs : list of str
         Descriptors among which formulas were searched.
     front : Front or StateFronts
-        Of `fit_expressions`; ``front.best`` is the formula that was picked.
+        Result of `fit_expressions`; ``front.best`` is the formula that was picked.
     """
 
     run: RunData

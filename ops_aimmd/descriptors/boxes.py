@@ -100,7 +100,7 @@ def box_widths(box):
 def nearest_cell(vectors, box):
     r"""Vectors moved by whole box vectors until all fractional coordinates lie in [-1/2, 1/2].
 
-    This is the shortest image of every vector whose shortest image is shorter than half the smallest width of the box:
+    The result is the shortest image if that is shorter than half the smallest width of the box:
     the fractional coordinate along box vector i is the projection on the normal of the faces over the width
     :math:`w_i`, so that :math:`|d| < w_i / 2` for all i implies that all fractional coordinates of d are below 1/2. In an
     orthorhombic box it is the shortest image always.

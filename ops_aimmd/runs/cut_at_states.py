@@ -44,11 +44,11 @@ class Excursion:
     length : int
         Frames between, outside of all states; 0 for a step from one state into another.
     descriptors : float32 array, shape (m, d)
-        Of every k-th of them, or of the one in the middle if there are few.
+        Descriptors of every k-th of these frames, or of the middle one if there are few.
     internal_frames : int
         Frames in the state before, since it was entered.
     internal_descriptors : float32 array, shape (l, d)
-        Of some of these, evenly taken.
+        Descriptors of some of these frames, evenly spaced.
     """
 
     ends: tuple[int, int]

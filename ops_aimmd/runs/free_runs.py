@@ -68,13 +68,13 @@ class FreeRuns:
     length : int array, shape (n,)
         Frames of each outside of all states.
     descriptors : float32 array, shape (m, d)
-        Of every `stride`-th of these frames; of the frame in the middle of a short excursion.
+        Descriptors of every `stride`-th of these frames; of the middle frame of a short excursion.
     offsets : int array, shape (n + 1,)
-        Those of excursion i are rows ``offsets[i]`` to ``offsets[i + 1]``.
+        The descriptors of excursion i are rows ``offsets[i]`` to ``offsets[i + 1]``.
     internal_frames : int array, shape (n,)
         Frames in the state between its entry and the beginning of the excursion.
     internal_descriptors : float32 array, shape (l, d)
-        Of every `internal_stride`-th of these.
+        Descriptors of every `internal_stride`-th of these frames.
     internal_owner : int array, shape (l,)
         Excursion that follows on each of these.
     n_frames : int array, shape (n_runs,)

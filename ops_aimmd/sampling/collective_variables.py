@@ -108,7 +108,7 @@ def check_each_frame_counts_alone(descriptors, trajectory, values: np.ndarray) -
     descriptors
         As for `evaluate_descriptors`.
     trajectory : openpathsampling.Trajectory
-        At least one frame, of which two are evaluated again; for collective variables as copies, which no cache knows.
+        At least one frame. Two frames are evaluated again; for collective variables as copies, which no cache knows.
     values : array, shape (n_frames, n_descriptors)
         Descriptors of the trajectory.
 

@@ -18,7 +18,7 @@ exchange their configurations with
 
 .. math::  \min\left[1, e^{(1/k_B T_k - 1/k_B T_l) (H_k - H_l)} \frac{v_k(y_l)\, v_l(y_k)}{v_k(y_k)\, v_l(y_l)}\right],
 
-each two of them many times: this costs no dynamics, and leaves hardly any memory of which temperature a configuration had.
+each two of them many times: this costs no dynamics, and a configuration hardly remembers the temperature that it had.
 The energy H is the potential energy U at constant volume, and U + PV at constant pressure.
 
 In OPS each replica is a sample of its own, a trajectory of one frame: it is stored, resumed and taken back with the paths.

@@ -1,7 +1,7 @@
 """Ensembles of all paths that join two states: whether a path is in one is known from where its legs ended.
 
-OPS asks the collective variables of each frame, several times. For a path whose legs were stopped at the first frame in
-any state that says nothing new: only its ends matter.
+OPS asks the collective variables of each frame, several times. Where legs were stopped at the first frame in any
+state, that says nothing new: only the ends of the path matter.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import openpathsampling as paths
 
 
 def joined_states(ensemble, states: Sequence) -> set[tuple[int, int]] | None:
-    """Pairs of states (first frame in, last frame in) whose direct paths are the ensemble; None if it asks for more.
+    """Pairs of states (first frame in, last frame in) with direct paths that are the ensemble; None if it asks for more.
 
-    Of a direct path all frames between the ends are outside of all `states`. The ensembles of transition path sampling
+    On a direct path only the two end frames lie in one of the `states`. The ensembles of transition path sampling
     are of this kind, those of transition interface sampling are not.
     """
     if isinstance(ensemble, paths.UnionEnsemble):

@@ -51,7 +51,7 @@ class CommittorLearner(StorableNamedObject):
     seed : int, optional
         Fixes the initial weights, the training and, through `TrainingHook`, the whole run.
     model : CommittorModel, optional
-        A trained model to go on from, which is copied and never started anew; `ops_aimmd.transfer` is the careful way to
+        A trained model to go on from. It is copied, and never reset; `ops_aimmd.transfer` is the careful way to
         use one of another system. A default model for the number of descriptors, if left out.
     training_set : TrainingSet, optional
         Shots to begin with, of the same descriptors and states, for instance ``TrainingSet.from_storage(...)``; they get

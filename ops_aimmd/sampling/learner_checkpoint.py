@@ -26,7 +26,7 @@ TRANSFERRED = "transferred start"
 
 
 class UnknownState:
-    """Stands for a state of which a checkpoint holds only the name."""
+    """Stands for a state that a checkpoint knows by name only."""
 
     def __init__(self, name: str):
         self.name = name
@@ -45,7 +45,7 @@ def create_checkpoint(path: str | os.PathLike, learner: CommittorLearner, keep_m
     learner : CommittorLearner
         What it has learned until now is written with the first step.
     keep_models_every : int
-        Model versions whose number is a multiple of this are kept, and the newest.
+        Model versions with a number divisible by this are kept, and the newest.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def load_learner(
     seed : int, optional
         Another seed, for a new run that begins with what was learned; that of the run by default.
     version : int, optional
-        Model version to load in the place of the newest, for instance the `model_version` of a step's details; the
+        Model version to load instead of the newest, for instance the `model_version` of a step's details; the
         training set stays that of the whole run.
 
     Raises

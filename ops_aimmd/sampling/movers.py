@@ -25,7 +25,7 @@ from ops_aimmd.shooting.legs import Leg, check_engine, length_limit, make_legs
 from ops_aimmd.shooting.states import state_index
 
 KEEP_VELOCITIES = (paths.NoModification, paths.VelocityDirectionModifier, paths.SingleAtomVelocityDirectionModifier)
-"""Modifiers whose velocities are those of the frame, in part or in whole."""
+"""Modifiers that keep velocities of the frame, in part or in whole."""
 
 NO_VELOCITIES = (
     "the legs would start at rest, at 0 K, and the committor would be learned from them. Files such as DCD, XTC and PDB "
@@ -37,9 +37,9 @@ LEGS = {"both": ("backward", "forward"), "forward": ("forward",), "backward": ("
 
 
 class ShootingMover(EngineMover):
-    r"""Shooting move whose new legs always run until they reach a state.
+    r"""Shooting move with new legs that always run until they reach a state.
 
-    One shooting point is picked from the path; with both legs, velocities are drawn anew by the modifier. Each leg runs
+    One shooting point is picked from the path; with both legs, the modifier draws new velocities. Each leg runs
     until it is in one of the `states`, so that every shot gives its outcomes, accepted or not, without bias. A trial
     that is valid only with its time reversed is reversed: under time-reversible dynamics a path B -> A is as good as its
     image A -> B. With m the number of orientations in which a path is in the ensemble, the acceptance is
@@ -149,7 +149,7 @@ class ShootingMover(EngineMover):
         return path
 
     def _make_trial(self, input_sample, old, index: int, start, details: dict):
-        """Run the legs from `start`, in the place of frame `index` of `old`, and join them; notes the shot in the details.
+        """Run the legs from `start`, which replaces frame `index` of `old`, and join them; note the shot in the details.
 
         Returns the trial, the index of the shooting point in it, and in how many orientations it is in the ensemble. Raises
         the errors with which OPS counts a trial that broke off as rejected.

@@ -35,7 +35,7 @@ class ProgressBar(PathSimulatorHook):
         self._recent: deque = deque(maxlen=window)
 
     def before_simulation(self, sim, n_steps=None, **kwargs) -> None:
-        """Open the bar, in the place of OPS's messages."""
+        """Open the bar, which replaces OPS's messages."""
         for name in PathSamplingOutputHook.implemented_for:
             sim.hooks[name] = [
                 hook for hook in sim.hooks[name] if not isinstance(getattr(hook, "__self__", None), PathSamplingOutputHook)

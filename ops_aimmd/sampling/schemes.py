@@ -29,7 +29,7 @@ SHOOTING = ("two-way", "one-way")
 
 
 class CommittorShootingStrategy(SingleEnsembleMoveStrategy):
-    """Strategy for shooting moves whose legs run to a state; the selector may be any OPS selector.
+    """Strategy for shooting moves with legs that run to a state; the selector may be any OPS selector.
 
     Parameters
     ----------
@@ -109,7 +109,8 @@ class ShootingPointExchangeStrategy(SingleEnsembleMoveStrategy):
     ----------
     learner : CommittorLearner
     temperatures : sequence of float
-        Of the hotter replicas of the configuration, rising from above that of the paths (kelvin; toy engines: kT).
+        Temperatures of the hotter replicas of the configuration, rising, all above that of the paths (kelvin; toy
+        engines: kT).
     modifier, engine, max_length
         As for `CommittorShootingStrategy`.
     exponent, n_pieces, frames_per_piece, pairs
@@ -184,8 +185,8 @@ class CommittorShootingScheme(MoveScheme):
     Parameters
     ----------
     network : openpathsampling.TransitionNetwork
-        Of flexible path length; one-directional or all-to-all, two or more states, TPS or TIS. The scheme makes shooting
-        moves only: a warning says which others a TIS network wants, and how to append them.
+        A network of flexible path length; one-directional or all-to-all, two or more states, TPS or TIS. The scheme makes
+        shooting moves only: a warning says which others a TIS network wants, and how to append them.
     learner : CommittorLearner, optional
         Its states must be those of the network, in the learner's order.
     engine : openpathsampling.engines.DynamicsEngine
@@ -208,7 +209,7 @@ class CommittorShootingScheme(MoveScheme):
     Raises
     ------
     ValueError
-        For fixed-length networks, whose legs pass through states, and where learner and network know other states. When
+        If the path length is fixed (legs then pass through states), or if learner and network know other states. When
         the movers are made: if something in the system has a temperature that cannot be changed with certainty.
 
     Notes
@@ -304,7 +305,7 @@ class CommittorShootingScheme(MoveScheme):
         return [mover for mover in submovers(root) if isinstance(mover, ConfigurationMover)]
 
     def _with_configurations(self, conditions: paths.SampleSet, given: list) -> paths.SampleSet:
-        """The samples, with the best frame of the path for each replica of a configuration whose ensemble is not given."""
+        """The samples, with the best frame of the path for each configuration replica that was not given."""
         for mover in self._configuration_movers():
             of_path = [sample for sample in conditions if sample.ensemble == mover.ensemble]
             made_anew = [replica for replica in mover.replicas if replica not in given]

@@ -245,7 +245,7 @@ class CommittorSelector(ShootingPointSelector):
 def _must_be_given_again(weight: str) -> Callable:
     def raise_error(log_odds):
         raise RuntimeError(
-            f"this selector was stored with the weight {weight!r}, of which OPS keeps only the name: make the selector "
+            f"this selector was stored with the weight {weight!r}, but OPS keeps only its name: make the selector "
             "again with CommittorSelector(learner, weight=...)"
         )
 

@@ -42,7 +42,7 @@ class ShootingPointExchangeMover(ShootingMover):
     Parameters
     ----------
     ensemble : openpathsampling.Ensemble
-        Of the path.
+        Ensemble of the path.
     replica : ConfigurationEnsemble
         The one at the temperature of the paths.
     learner : CommittorLearner
@@ -116,7 +116,7 @@ class ShootingPointExchangeMover(ShootingMover):
         return math.exp(old.log_sum - new.log_sum)
 
     def _given_back(self, configuration: paths.Sample, frame) -> paths.Sample:
-        """A frame of the path in the place of the configuration."""
+        """A frame of the path, as the new configuration."""
         return paths.Sample(
             replica=configuration.replica,
             trajectory=paths.Trajectory([frame]),

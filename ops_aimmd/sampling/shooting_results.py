@@ -1,7 +1,7 @@
 """From a finished MC step to shooting results: which legs reached which state, and from where.
 
-Reads the moves of this package, whose details hold everything, and the shooting moves of OPS, whose details hold
-neither the shooting index nor the legs. What is no shot is passed over.
+Reads the moves of this package (their details hold everything) and the shooting moves of OPS (their details hold
+neither the shooting index nor the legs). What is no shot is passed over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FRAMES_PER_LEG = 12
 """Frames kept as auxiliary data of a leg of half the length of the path that was shot from; its end comes on top."""
 
 MAX_FRAMES_PER_LEG = 48
-"""Of longer legs only as many, counted from the shooting point."""
+"""Frames kept of a longer leg at most, counted from the shooting point."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Shot:
     kept_end : int or None
         One-way shots: index of the state in which the kept part of the path ends, -1 for none.
     details : openpathsampling.Details
-        Of the move.
+        Details of the move.
     """
 
     path: paths.Trajectory
@@ -153,7 +153,7 @@ def _renumbered(outcome: int, shot: Shot, name: str, mover_states, states) -> in
 
 
 def _ops_shot(part, states, mixed_directions: bool) -> Shot:
-    """A shot of an OPS mover, whose trial holds its shooting point and ends where a leg was stopped."""
+    """A shot of an OPS mover: its trial holds the shooting point and ends where a leg was stopped."""
     details = part.details
     mover = part.mover
     trial = samples_of(part)[0].trajectory
@@ -275,7 +275,7 @@ def shooting_result(shot: Shot, learner: CommittorLearner, step: int) -> Shootin
     reached = [shot.leg_outcomes[name] for name in shot.unbiased_legs if shot.leg_outcomes[name] >= 0]
     if not reached:
         return None
-    if getattr(shot.details, "stored_stride", 1) > 1:  # the index counts frames of which not all were stored
+    if getattr(shot.details, "stored_stride", 1) > 1:  # the index counts frames that were not stored, too
         descriptors = learner.evaluate_descriptors(paths.Trajectory([shot.details.shooting_snapshot]))[0]
     else:
         descriptors = learner.path_frames(shot.path).descriptors[shot.index]

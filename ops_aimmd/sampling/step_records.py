@@ -72,7 +72,7 @@ def _expected(shot: Shot, predicted: np.ndarray) -> float:
 
 def _path_length(step, shot: Shot) -> int:
     """Frames of the current path after the step."""
-    whole = getattr(shot.details, "path_length", None)  # of a path of which not all frames were stored
+    whole = getattr(shot.details, "path_length", None)  # noted where not all frames of the path were stored
     if whole is not None:
         return int(whole)
     return next((len(sample.trajectory) for sample in step.active if sample.replica == shot.replica), len(shot.path))

@@ -37,7 +37,7 @@ PSI_HALF_WIDTH = 40.0
 """States: (phi, psi) within these half widths around these centres, degrees."""
 
 PADDING = 1.0
-"""Of the molecule in the box of OpenMM, nm; makes some 230 waters."""
+"""Water on each side of the molecule in the box of OpenMM, nm; makes some 230 waters."""
 
 CUTOFF = 0.9
 """nm"""

@@ -63,7 +63,7 @@ class PeriodicDistanceCV(BatchedCV):
     ----------
     name : str
     angles : DihedralAngleCV
-        or any other collective variable whose values are a vector of angles in degrees
+        or any other collective variable that returns a vector of angles in degrees
     centre : list of float, shape (n_angles,)
         the point, in degrees
 

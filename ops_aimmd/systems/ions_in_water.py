@@ -34,7 +34,7 @@ from ops_aimmd.systems.molecular_system import MolecularSystem, minimised, molec
 from ops_aimmd.systems.water_box import VOLUME_PER_WATER, edge_of_box, to_normal_density
 
 CUTOFF = 1.0
-"""Of the direct-space interactions and of the symmetry functions, nm."""
+"""Cutoff of the direct-space interactions and of the symmetry functions, nm."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

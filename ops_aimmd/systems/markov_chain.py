@@ -1,4 +1,4 @@
-"""Reversible Markov chains as OPS engines: dynamics whose path ensembles linear algebra knows."""
+"""Reversible Markov chains as OPS engines: linear algebra gives their path ensembles exactly."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def stationary_distribution(transition_matrix: np.ndarray) -> np.ndarray:
 
 
 class MarkovChainEngine(DynamicsEngine):
-    """OPS engine whose dynamics are a reversible Markov chain.
+    """OPS engine that runs a reversible Markov chain.
 
-    A frame is a toy snapshot whose only coordinate, shape (1, 1), is the index of the site. A step of the
+    A frame is a toy snapshot. Its only coordinate, shape (1, 1), is the index of the site. A step of the
     chain is a frame. The chain has no momenta: velocities are zero and a frame is its own time reversal, so
     that ``paths.NoModification(as_copy=True)`` is the modifier for two-way shooting.
 

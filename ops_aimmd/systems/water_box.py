@@ -9,7 +9,7 @@ VOLUME_PER_WATER = 0.0304
 
 
 def edge_of_box(n_waters, volume_of_solute=0.0):
-    """Edge in nm of a cubic box of so many waters and a solute, whose volume is in nm^3."""
+    """Edge in nm of a cubic box of `n_waters` waters and a solute of `volume_of_solute` nm^3."""
     return (n_waters * VOLUME_PER_WATER + volume_of_solute) ** (1 / 3)
 
 
