@@ -54,5 +54,5 @@ def test_dropped_habits_stay_dropped():
 
 
 def test_the_count_of_habits_can_fail():
-    source = 'x = "anew"  # anew\n\n\ndef f():\n    """Of paths whose\n\n    path : Path\n        Of a chain, of which...\n    """\n'
+    source = 'x = "anew"  # anew\n\n\ndef f():\n    """Of paths whose\n\n    path\n        Of a chain, of which\n    """\n'
     assert [HABITS.findall(text) for text in prose(source)] == [["Of", "whose", "        Of", "of which"], ["anew"]]
