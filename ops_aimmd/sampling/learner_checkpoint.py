@@ -214,7 +214,7 @@ def _unpack_start(checkpoint: Checkpoint, device: str | None) -> TransferredStar
     stored = checkpoint.state(TRANSFERRED)
     arrays = dict(stored["arrays"])
     mean, std = arrays.pop("mean"), arrays.pop("std")
-    model = CommittorModel.from_description(stored["model"], arrays, device=device)
+    model = _model(stored["model"], arrays, None, device)
     return TransferredStart(model.frozen_copy(), mean, std)
 
 
@@ -246,8 +246,15 @@ def _unpack(number: int, description: dict, arrays: dict[str, np.ndarray], netwo
     density = None
     if density_values is not None:
         density = CommittorDensity(tuple((i, j) for i, j in description["density_pairs"]), density_values)
-    model = CommittorModel.from_description(description["model"], arrays, network=network, device=device)
+    model = _model(description["model"], arrays, network, device)
     return ModelVersion(number, model.frozen_copy(), density)
+
+
+def _model(description: dict, arrays: dict[str, np.ndarray], network, device) -> CommittorModel:
+    """A model from its description; networks are found by the name of their class, which must have been imported."""
+    if description["network"]["kind"] == "FormulaNetwork":
+        import ops_aimmd.explain.formulas.formula_model  # noqa: F401 - takes long to import, and is seldom needed
+    return CommittorModel.from_description(description, arrays, network=network, device=device)
 
 
 def _as_tuple(value):

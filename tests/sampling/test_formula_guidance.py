@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from child_processes import run_code
 from sampling_support import Chain, seed_everything, simulation, site_descriptors
 from scipy.special import expit
 
@@ -65,3 +66,11 @@ def test_the_formula_comes_back_from_the_checkpoint(front, tmp_path, with_fallba
     sites = np.array([[-40.0], [1.5], [3.0], [40.0]])  # the first and the last outside of the range of the formula
     assert np.array_equal(again.reaction_coordinate(sites), model.reaction_coordinate(sites))
     assert np.ptp(again.reaction_coordinate(sites)) > 0.1
+    lines = [
+        "import sys, ops_aimmd",
+        "assert 'ops_aimmd.explain.formulas.formula_model' not in sys.modules",
+        "print(ops_aimmd.load_learner(sys.argv[1]).model.reaction_coordinate([[3.0]])[0])",
+    ]
+    result = run_code("\n".join(lines), tmp_path, str(tmp_path / "run.aimmd"))
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout.split()[-1]) == pytest.approx(model.reaction_coordinate(sites)[2], rel=1e-12)
