@@ -21,7 +21,7 @@ def excursions():
 
 
 def test_normalisations_are_self_consistent_and_found():
-    """Samples of three normal distributions of known normalisation, whose logarithms are 60 apart."""
+    """Samples of three normal distributions of known normalisation; the logarithms are 60 apart."""
     rng = np.random.default_rng(1)
     centres, log_z = np.array([0.0, 1.0, 2.0]), np.array([0.0, 30.0, -30.0])
     ensemble = np.repeat(np.arange(3), 2000)
