@@ -15,14 +15,12 @@ doi:10.1021/jp984837g). Only shots that the model has not been trained on are a 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from numbers import Integral
-from pathlib import Path
 
 import numpy as np
 import openpathsampling as paths
@@ -41,6 +39,7 @@ from ops_aimmd.runs.committor_outcomes import (
     stored_outcomes,
 )
 from ops_aimmd.runs.configurations import check_positive
+from ops_aimmd.runs.own_checkpoint import own_checkpoint
 from ops_aimmd.sampling.collective_variables import describe
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.shooting_results import velocity_origin_of
@@ -146,7 +145,10 @@ def committor_simulation(
         modifier(snapshots[0])  # an error of the modifier shows before there is a checkpoint
     limit = length_limit(engine, max_length)
     setup = _setup(snapshots, learner, modifier, limit, seed)
-    with _opened(checkpoint, setup) as file, opened(WithSnapshots() if executor is None else executor) as ready:
+    with (
+        own_checkpoint(checkpoint, setup, _check_same) as file,
+        opened(WithSnapshots() if executor is None else executor) as ready,
+    ):
         trials = _Trials(snapshots, n_shots, setup, file)
         _Runner(trials, engine, learner.states, modifier, limit, settled_seed(seed, file, SEED_FILE), ready).run(progress)
         return trials.result
@@ -304,20 +306,8 @@ def _digest(snapshot) -> str:
     return hashlib.sha256(np.ascontiguousarray(snapshot.xyz, dtype="<f4").tobytes()).hexdigest()
 
 
-@contextlib.contextmanager
-def _opened(path, setup: dict) -> Iterator[Checkpoint | None]:
-    """The checkpoint of this simulation, a new one where there is none; None without a path."""
-    if path is None:
-        yield None
-        return
-    exists = Path(path).exists() and Path(path).stat().st_size > 0  # empty: creation was interrupted
-    with Checkpoint.open(path) if exists else Checkpoint.create(path, setup) as file:
-        check_kind(file)
-        _check_same(file, setup)
-        yield file
-
-
 def _check_same(file: Checkpoint, setup: dict) -> None:
+    check_kind(file)
     advice = "give what the first call was given, or another checkpoint for another simulation"
     old = file.metadata
     for name in ("states", "descriptors", "seed", "max_length", "velocity_origin"):

@@ -7,13 +7,11 @@ Each is on disk before the next begins, and has random numbers of its own: one t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import openpathsampling as paths
@@ -25,6 +23,7 @@ from ops_aimmd.engines.choose import adapter_of
 from ops_aimmd.engines.frames import can_be_kept, has_unit
 from ops_aimmd.runs.configurations import check_positive
 from ops_aimmd.runs.cut_at_states import OUTSIDE, Stretch, cut, frames_to_keep, has_ended
+from ops_aimmd.runs.own_checkpoint import own_checkpoint
 from ops_aimmd.sampling.collective_variables import describe
 from ops_aimmd.sampling.learner import CommittorLearner
 from ops_aimmd.sampling.velocities import BoltzmannVelocities
@@ -225,7 +224,10 @@ def free_runs(
         "frames_of_a_segment": int(min(FRAMES_OF_A_SEGMENT, length_limit(engine, None) - 1)),
         "time_per_frame": adapter_of(engine).time_per_frame,
     }
-    with _opened(checkpoint, setup) as file, opened(WithSnapshots() if executor is None else executor) as ready:
+    with (
+        own_checkpoint(checkpoint, setup, _check_same) as file,
+        opened(WithSnapshots() if executor is None else executor) as ready,
+    ):
         runs = [_Run() if file is None else _Run.stored(file, number) for number in range(len(snapshots))]
         runner = _Runner(runs, snapshots, n_frames, engine, learner, modifier, setup, file)
         runner.run(ready, settled_seed(seed, file, SEED_FILE), progress)
@@ -424,23 +426,15 @@ def _check_arguments(snapshots, states, engine, learner, seed) -> None:
 # ---- on disk ---------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _opened(path, setup: dict) -> Iterator[Checkpoint | None]:
-    """The checkpoint of these runs, a new one where there is none; None without a path."""
-    if path is None:
-        yield None
-        return
-    exists = Path(path).exists() and Path(path).stat().st_size > 0  # empty: creation was interrupted
-    with Checkpoint.open(path) if exists else Checkpoint.create(path, setup) as file:
-        _check_kind(file)
-        for name, now in setup.items():
-            before = file.metadata[name]
-            if name not in ("ops_aimmd", "time_per_frame") and before != now:
-                raise ValueError(
-                    f"the free runs in {file.path} have {name.replace('_', ' ')} {before!r}, this call {now!r}: give what "
-                    "the first call was given, or another checkpoint for other runs"
-                )
-        yield file
+def _check_same(file: Checkpoint, setup: dict) -> None:
+    _check_kind(file)
+    for name, now in setup.items():
+        before = file.metadata[name]
+        if name not in ("ops_aimmd", "time_per_frame") and before != now:
+            raise ValueError(
+                f"the free runs in {file.path} have {name.replace('_', ' ')} {before!r}, this call {now!r}: give what the "
+                "first call was given, or another checkpoint for other runs"
+            )
 
 
 def _check_kind(file: Checkpoint) -> None:
